@@ -1,0 +1,45 @@
+"""Spiking Neural Units for Keras, from training to phase-change memory.
+
+Importing snukeras registers its classes with Keras, so that saved models load. Only when Python was
+started by one of the package's commands are the modules imported as they are needed: the commands
+answer `--help` without waiting seconds for TensorFlow.
+"""
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = [
+    "activations",
+    "callbacks",
+    "constraints",
+    "datasets",
+    "export",
+    "layers",
+    "losses",
+    "metrics",
+    "pcm",
+    "zoo",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return importlib.import_module(f"snukeras.{name}")
+    raise AttributeError(f"module 'snukeras' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
+
+
+def _started_by_a_command() -> bool:
+    return Path(sys.argv[0] if sys.argv else "").stem in ("snukeras-export", "snukeras-zoo")
+
+
+if not _started_by_a_command():
+    for _name in (n for n in __all__ if importlib.util.find_spec(f"snukeras.{n}")):  # TEMP
+        importlib.import_module(f"snukeras.{_name}")

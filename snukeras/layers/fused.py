@@ -1,0 +1,343 @@
+"""The fast path of SNU and SSNU on TensorFlow: one compiled scan, with a backward scan of its own.
+
+The input product of all steps is one matrix product. The recurrence is compiled by XLA as one loop
+over time whose body is a fused kernel; the backward pass is a second such loop. The only sequence
+kept between the two is the membrane potential s, from which y is computed again; an activation g
+whose derivative cannot be read off its value keeps its argument as well.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+
+def run(
+    layer: Any, sequences: tf.Tensor, initial_state: list | None, mask: Any, training: bool
+) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+    """Run an SNU layer; the counterpart of keras.layers.RNN.inner_loop.
+
+    Args:
+        layer: an SNU or SSNU, built, with the dropout masks of this call drawn.
+        sequences: shape (batch, time, features).
+        initial_state: [s, y], or None for zeros.
+        mask: shape (batch, time), or None.
+        training: whether dropout is applied.
+
+    Returns:
+        The last output (batch, units), all outputs (batch, time, units), the last states [s, y].
+    """
+    cell = layer.cell
+    if layer.go_backwards:
+        sequences = tf.reverse(sequences, [1])
+        mask = None if mask is None else tf.reverse(mask, [1])
+    batch = tf.shape(sequences)[0]
+    zeros = tf.zeros((batch, cell.units), cell.compute_dtype)
+    recurrent_dropout = None
+    if training and cell.dropout:
+        dropout = cell.get_dropout_mask(sequences[:, 0])
+        sequences = sequences * tf.cast(dropout, sequences.dtype)[:, None]
+    if training and cell.recurrent and cell.recurrent_dropout:
+        recurrent_dropout = tf.cast(cell.get_recurrent_dropout_mask(zeros), zeros.dtype)
+    s, y = (zeros, zeros) if initial_state is None else initial_state
+    if mask is not None:
+        mask = tf.cast(mask, tf.bool)
+    drive = cell.project(sequences)
+    kernel = cell.recurrent_kernel if cell.recurrent else tf.zeros((0, 0))
+    outputs, last = scan(
+        Dynamics(
+            state_activation=cell.state_activation,
+            output=cell.output_function,
+            recurrent=cell.recurrent,
+            carries_output=cell.recurrent or initial_state is not None,
+            lateral_inhibition=cell.lateral_inhibition,
+            trainable_decay=cell.decay_weight is not None,
+            trainable_threshold=cell.threshold_weight is not None,
+        ),
+        drive,
+        cell.decay_tensor(),
+        cell.threshold_tensor(),
+        tf.cast(kernel, drive.dtype),
+        s,
+        y,
+        recurrent_dropout,
+        mask,
+    )
+    states = [s, y]
+    if layer.return_state or layer.stateful:
+        states = [last, cell.output_function(last - cell.threshold_tensor())]
+    if mask is not None:
+        started = _started(mask)
+        shown = mask if layer.zero_output_for_mask else started
+        outputs = tf.where(shown[:, :, None], outputs, tf.zeros_like(outputs))
+        any_step = started[:, -1, None]
+        states = [tf.where(any_step, new, old) for new, old in zip(states, (s, y), strict=True)]
+    return outputs[:, -1], outputs, states
+
+
+class Dynamics(NamedTuple):
+    """What is compiled into a scan; equal dynamics share their kernels.
+
+    Attributes:
+        state_activation: g, a function of one tensor.
+        output: h, an object with `value(z)` and `derivative(z, y)`.
+        recurrent: whether y_{t-1} H enters the sum.
+        carries_output: whether y is carried beside s; otherwise it is computed again from s,
+            which serves when the first state is zero and there is no term y H.
+        lateral_inhibition: gate by the maximum of y over the units instead of y itself.
+        trainable_decay, trainable_threshold: whether the gradients of these are wanted.
+    """
+
+    state_activation: Callable
+    output: Any
+    recurrent: bool
+    carries_output: bool
+    lateral_inhibition: bool
+    trainable_decay: bool
+    trainable_threshold: bool
+
+
+def scan(
+    dynamics: Dynamics,
+    drive: tf.Tensor,
+    decay: tf.Tensor,
+    threshold: tf.Tensor,
+    recurrent_kernel: tf.Tensor,
+    s: tf.Tensor,
+    y: tf.Tensor,
+    recurrent_dropout: tf.Tensor | None = None,
+    mask: tf.Tensor | None = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Run `s = g(z_t + y H + decay * s * (1 - gate(y))); y = h(s - threshold)` over all steps.
+
+    Args:
+        dynamics: the unit.
+        drive: z, shape (batch, time, units); its dtype is also that of the outputs.
+        decay, threshold: shape (units,), in the dtype of the states.
+        recurrent_kernel: H, shape (units, units), in the dtype of the drive; any if not recurrent.
+        s, y: the states at the start, shape (batch, units).
+        recurrent_dropout: factor on y before H, shape (batch, units), or None.
+        mask: shape (batch, time), False where a sample keeps its state, or None.
+
+    Returns:
+        The outputs y, shape (batch, time, units), meaningless before a sample's first unmasked
+        step; and the last state s, shape (batch, units). Both are differentiable in drive, decay,
+        threshold, recurrent_kernel, s and y.
+    """
+    forward, backward = _kernels(dynamics)
+    static = drive.shape[1]
+    units = drive.shape[2]
+    length = tf.shape(drive)[1] if static is None else tf.constant(static)
+    if static is None:
+        # Lengths that vary are padded to few sizes, each compiled once; the loops stop at length.
+        padding = bucket(length) - length
+        drive = tf.pad(drive, [[0, 0], [0, padding], [0, 0]])
+        mask = None if mask is None else tf.pad(mask, [[0, 0], [0, padding]])
+
+    @tf.custom_gradient
+    def apply(*inputs):
+        # Without this an eager GradientTape would differentiate the compiled function as well.
+        inputs = [tf.stop_gradient(value) for value in inputs]
+        outputs, last, saved = forward(*inputs, recurrent_dropout, mask, length)
+
+        def gradient(to_outputs, to_last):
+            return backward(saved, to_outputs, to_last, *inputs, recurrent_dropout, mask, length)
+
+        return (outputs, last), gradient
+
+    inputs = (drive, decay, threshold, recurrent_kernel, s, y)
+    outputs, last = apply(*(tf.convert_to_tensor(value) for value in inputs))
+    if static is None:
+        outputs = outputs[:, :length]
+    outputs = tf.ensure_shape(outputs, (s.shape[0], static, units))
+    return outputs, tf.ensure_shape(last, (s.shape[0], units))
+
+
+def bucket(length: tf.Tensor) -> tf.Tensor:
+    """Round a length up to one of four sizes per octave: 16, 20, 24, 28, 32, 40, 48, ..."""
+    length = tf.maximum(length, 16)
+    octave = tf.math.log(tf.cast(length, "float64")) / tf.math.log(tf.constant(2.0, "float64"))
+    unit = tf.cast(2.0 ** (tf.floor(octave + 1e-9) - 2.0), length.dtype)
+    return (length + unit - 1) // unit * unit
+
+
+def _started(mask: tf.Tensor) -> tf.Tensor:
+    """True from each sample's first unmasked step on."""
+    return tf.cumsum(tf.cast(mask, tf.int32), axis=1) > 0
+
+
+@lru_cache(maxsize=64)
+def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable]:
+    """Build the compiled forward and backward functions of one kind of unit."""
+    g, h = dynamics.state_activation, dynamics.output
+    g_derivative = _derivative_from_value(g)
+
+    def gate(y):
+        """1 - y, or with lateral inhibition 1 - max y of the sample."""
+        if dynamics.lateral_inhibition:
+            y = tf.reduce_max(y, axis=-1, keepdims=True)
+        return 1.0 - y
+
+    def gate_gradient(upstream, y):
+        """The gradient of y through the gate; ties of the maximum share it equally."""
+        if not dynamics.lateral_inhibition:
+            return -upstream
+        total = tf.reduce_sum(upstream, axis=-1, keepdims=True)
+        winners = tf.cast(y == tf.reduce_max(y, axis=-1, keepdims=True), y.dtype)
+        return -total * winners / tf.reduce_sum(winners, axis=-1, keepdims=True)
+
+    @tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
+    def forward(drive, decay, threshold, kernel, s, y, dropout, mask, length):
+        batch, steps, units = tf.unstack(tf.shape(drive))
+        keeps_argument = g_derivative is None
+
+        def body(t, s, y, states, arguments):
+            # From zero state the term below is zero, whatever h(0 - threshold) is.
+            before = y if dynamics.carries_output else h.value(s - threshold)
+            a = tf.cast(drive[:, t], decay.dtype)
+            if dynamics.recurrent:
+                fed = before if dropout is None else before * dropout
+                a += tf.cast(tf.matmul(tf.cast(fed, kernel.dtype), kernel), a.dtype)
+            a += decay * s * gate(before)
+            new = g(a)
+            if mask is not None:
+                new = tf.where(mask[:, t, None], new, s)
+            if dynamics.carries_output:
+                y = h.value(new - threshold)
+                if mask is not None:
+                    y = tf.where(mask[:, t, None], y, before)
+            if keeps_argument:
+                arguments = arguments.write(t, a)
+            return t + 1, new, y, states.write(t, new), arguments
+
+        def sequence(size):
+            return tf.TensorArray(decay.dtype, size, element_shape=(None, None))
+
+        if not dynamics.carries_output:
+            y = tf.zeros((), decay.dtype)
+        _, last, _, states, arguments = tf.while_loop(
+            lambda t, *_: t < length,
+            body,
+            (0, s, y, sequence(steps), sequence(steps if keeps_argument else 0)),
+        )
+        states = tf.reshape(states.stack(), (steps, batch, units))
+        outputs = tf.cast(h.value(states - threshold), drive.dtype)
+        saved = (states, arguments.stack()) if keeps_argument else (states,)
+        return tf.transpose(outputs, (1, 0, 2)), last, saved
+
+    @tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
+    def backward(
+        saved,
+        to_outputs,
+        to_last,
+        drive,
+        decay,
+        threshold,
+        kernel,
+        s_first,
+        y_first,
+        dropout,
+        mask,
+        length,
+    ):
+        states = saved[0]
+        steps, batch, units = tf.unstack(tf.shape(states))
+        zeros, nothing = tf.zeros_like(s_first), tf.zeros((), decay.dtype)
+        started = None if mask is None else _started(mask)
+
+        def send_back(s, y, after):
+            """What the argument of the next step, whose gradient is `after`, sends to s and y."""
+            to_y = gate_gradient(decay * s * after, y)
+            if dynamics.recurrent:
+                back = tf.matmul(tf.cast(after, kernel.dtype), kernel, transpose_b=True)
+                back = tf.cast(back, s.dtype)
+                to_y += back if dropout is None else back * dropout
+            return decay * gate(y) * after, to_y
+
+        def step(t, after, passed, to_decay, to_threshold):
+            """Gradients at step t; `passed` is what a masked step t + 1 hands on to the state."""
+            s = states[t]
+            z = s - threshold
+            y = h.value(z)
+            to_s, to_y = send_back(s, y, after)
+            to_z = (tf.cast(to_outputs[:, t], s.dtype) + to_y) * h.derivative(z, y)
+            to_s += to_z + passed
+            to_a = g_derivative(s) * to_s if g_derivative else _pull_back(g, saved[1][t], to_s)
+            by_decay = after * s * gate(y) if dynamics.trainable_decay else nothing
+            passed, carried = nothing, to_a
+            if mask is not None:
+                # Before its first unmasked step a sample is still in its first state.
+                run, begun = mask[:, t, None], started[:, t, None]
+                to_a = tf.where(run, to_a, zeros)
+                carried = tf.where(begun, to_a, after)
+                passed = tf.where(tf.logical_and(begun, tf.logical_not(run)), to_s, zeros)
+                to_z = tf.where(begun, to_z, zeros)
+                by_decay = tf.where(begun, by_decay, zeros)
+            if dynamics.trainable_decay:
+                to_decay += by_decay
+            if dynamics.trainable_threshold:
+                to_threshold -= to_z
+            return to_a, (carried, passed, to_decay, to_threshold)
+
+        def body(t, carry, sequence):
+            to_a, carry = step(t, *carry)
+            return t - 1, carry, sequence.write(t, to_a)
+
+        # The last step stands before the loop: it alone receives the last state's gradient.
+        to_a, carry = step(
+            length - 1,
+            zeros,
+            to_last,
+            zeros if dynamics.trainable_decay else nothing,
+            zeros if dynamics.trainable_threshold else nothing,
+        )
+        sequence = tf.TensorArray(decay.dtype, steps, element_shape=(None, None))
+        _, (after, passed, to_decay, to_threshold), sequence = tf.while_loop(
+            lambda t, *_: t >= 0, body, (length - 2, carry, sequence.write(length - 1, to_a))
+        )
+        to_a = tf.reshape(sequence.stack(), (steps, batch, units))
+        to_s_first, to_y_first = send_back(s_first, y_first, after)
+        to_kernel = None
+        if dynamics.recurrent:
+            y = h.value(states - threshold)
+            if started is not None:
+                y = tf.where(tf.transpose(started)[:, :, None], y, y_first)
+            fed = tf.concat([y_first[None], y[:-1]], axis=0)
+            fed = fed if dropout is None else fed * dropout
+            to_kernel = tf.matmul(
+                tf.reshape(tf.cast(fed, kernel.dtype), (-1, units)),
+                tf.reshape(tf.cast(to_a, kernel.dtype), (-1, units)),
+                transpose_a=True,
+            )
+        if dynamics.trainable_decay:
+            to_decay = tf.reduce_sum(to_decay + after * s_first * gate(y_first), axis=0)
+        return (
+            tf.cast(tf.transpose(to_a, (1, 0, 2)), drive.dtype),
+            to_decay if dynamics.trainable_decay else None,
+            tf.reduce_sum(to_threshold, axis=0) if dynamics.trainable_threshold else None,
+            to_kernel,
+            to_s_first + passed,
+            to_y_first,
+        )
+
+    return forward, backward
+
+
+def _pull_back(g: Callable, a: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
+    """Return the gradient at a, given that at g(a)."""
+    with tf.GradientTape() as tape:
+        tape.watch(a)
+        value = g(a)
+    return tape.gradient(value, a, upstream)
+
+
+def _derivative_from_value(g: Callable) -> Callable | None:
+    """Return g' as a function of s = g(a), for the activations whose derivative s tells."""
+    name = keras.activations.serialize(g)
+    if name == "linear":
+        return tf.ones_like
+    if name == "relu":
+        return lambda s: tf.cast(s > 0, s.dtype)
+    return None
