@@ -1,0 +1,131 @@
+"""Find the file of a data set: given, in a folder, in the cache, or downloaded; always checked.
+
+`keras.utils.get_file` does not serve here: it writes straight to the final name (a killed download
+leaves half a file there), keeps a file whose hash is wrong, and says of a missing network neither
+what to fetch nor where to put it.
+"""
+
+import hashlib
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+_VARIABLE = "SNUKERAS_DATA"
+_BLOCK = 1 << 16
+_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Source:
+    """A public file: its name, address, size in bytes and sha256."""
+
+    name: str
+    url: str
+    size: int
+    sha256: str
+
+
+def cache_folder() -> Path:
+    """Return the folder that downloads are kept in."""
+    home = os.environ.get("KERAS_HOME")
+    return (Path(home) if home else Path.home() / ".keras") / "datasets" / "snukeras"
+
+
+def fetch(source: Source, path: str | os.PathLike[str] | None = None) -> Path:
+    """Return the path of a file that is `source`, byte for byte.
+
+    Args:
+        source: What is wanted.
+        path: A file, or a folder that holds it under its own name. Default: the folder named by
+            SNUKERAS_DATA, else the cache, else a download into the cache.
+
+    Raises:
+        FileNotFoundError: `path` or SNUKERAS_DATA does not hold the file.
+        ValueError: The file found is not the one expected; the message says what differs.
+        ConnectionError: It has to be downloaded and cannot be.
+    """
+    if path is not None:
+        given = Path(path).expanduser()
+        return _existing(
+            source, given / source.name if given.is_dir() else given, "Argument `path`"
+        )
+    folder = os.environ.get(_VARIABLE)
+    if folder:
+        return _existing(source, Path(folder).expanduser() / source.name, f"Variable {_VARIABLE}")
+    cached = cache_folder() / source.name
+    if cached.exists():
+        _check(source, cached, f"Delete {cached} to have it downloaded again.")
+    else:
+        _download(source, cached)
+    return cached
+
+
+def _existing(source: Source, file: Path, origin: str) -> Path:
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{origin} leads to {file}, which is not a file. Put {source.name} there (sha256 "
+            f"{source.sha256}, from {source.url}), or leave it unset to have it downloaded."
+        )
+    _check(source, file, f"Fetch it again from {source.url}.")
+    return file
+
+
+def _check(source: Source, file: Path, remedy: str) -> None:
+    size = file.stat().st_size
+    with open(file, "rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    _compare(source, str(file), size, sha256, remedy)
+
+
+def _compare(source: Source, where: str, size: int, sha256: str, remedy: str) -> None:
+    differences = []
+    if size != source.size:
+        state = "truncated" if size < source.size else "too long"
+        differences.append(f"size {size} bytes instead of {source.size} ({state})")
+    if sha256 != source.sha256:
+        differences.append(f"sha256 {sha256} instead of {source.sha256}")
+    if differences:
+        raise ValueError(f"{where} is not {source.name}: {'; '.join(differences)}. {remedy}")
+
+
+def _download(source: Source, target: Path) -> None:
+    """Download to a temporary name, check, and only then give the file its name."""
+    from keras.utils import Progbar
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{source.name}.", dir=target.parent)
+    temporary = Path(name)
+    try:
+        digest = hashlib.sha256()
+        size = 0
+        with os.fdopen(handle, "wb") as out:
+            try:
+                with urllib.request.urlopen(source.url, timeout=_TIMEOUT_S) as stream:
+                    print(f"Downloading {source.name} from {source.url}")
+                    bar = Progbar(source.size, unit_name="byte")
+                    while block := stream.read(_BLOCK):
+                        out.write(block)
+                        digest.update(block)
+                        size += len(block)
+                        bar.update(min(size, source.size), finalize=size >= source.size)
+                        if size > source.size:
+                            break
+            except (OSError, urllib.error.URLError) as error:
+                raise ConnectionError(
+                    f"{source.name} could not be downloaded ({error}). Fetch {source.url} on "
+                    f"another machine (sha256 {source.sha256}) and put it at {target}, or in a "
+                    f"folder that the environment variable {_VARIABLE} names."
+                ) from error
+        _compare(
+            source,
+            f"What {source.url} sent",
+            size,
+            digest.hexdigest(),
+            f"Try again, or put the right file at {target}.",
+        )
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)

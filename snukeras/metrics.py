@@ -1,0 +1,78 @@
+"""Metrics: the negative log-likelihood of binary frames, exact over batches."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from snukeras.losses import frame_nll
+
+
+# The loss has the same class name; Keras knows one object by a name.
+@keras.saving.register_keras_serializable(package="snukeras", name="metrics.FrameNLL")
+class FrameNLL(keras.metrics.Metric):
+    """Negative log-likelihood in nats per step, over all steps of all songs.
+
+    Sums sigmoid cross-entropy over the keys and over all predicted steps and divides by the
+    number of these steps, whatever the batches and replicas they come in. It is not the mean of
+    the means of songs or batches, and not a mean over keys.
+
+    Steps of weight 0 do not count: give the mask `(N, T)` of
+    `snukeras.datasets.piano_roll.pad` as `sample_weight`. Keras hands `sample_weight` only to
+    the metrics under `weighted_metrics`, so compile with
+    `model.compile(..., weighted_metrics=[snukeras.metrics.FrameNLL()])`; under `metrics` padding
+    would count. A Keras mask (of a Masking or Embedding layer) is used in both. Replicas of
+    tf.distribute need Keras 3.10: before, it added up all metrics of replicas wrongly.
+
+    Args:
+        from_logits: Whether the model gives logits.
+        name: Name of the metric.
+        dtype: Dtype of the sums.
+    """
+
+    def __init__(
+        self, from_logits: bool = False, name: str = "frame_nll", dtype: Any = None
+    ) -> None:
+        super().__init__(name=name, dtype=dtype)
+        self.from_logits = from_logits
+        self.total = self.add_variable(shape=(), initializer="zeros", name="total")
+        self.steps = self.add_variable(shape=(), initializer="zeros", name="steps")
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Add a batch.
+
+        Args:
+            y_true: Targets `(N, T, keys)`.
+            y_pred: Probabilities or logits, same shape.
+            sample_weight: Weights of the steps, `(N, T)` or `(N, T, 1)`, or of the songs, `(N,)`.
+        """
+        # Keras has no public reader for the mask that its layers leave on a tensor.
+        mask = getattr(y_pred, "_keras_mask", None)
+        values = ops.cast(frame_nll(y_true, y_pred, self.from_logits), self.dtype)
+        weights = ops.ones_like(values)
+        for given in (mask, sample_weight):
+            if given is not None:
+                weights = weights * self._aligned(given, values)
+        # A frame of weight 0 may hold anything, NaN too.
+        values = ops.where(weights == 0, ops.zeros_like(values), values)
+        self.total.assign_add(ops.sum(values * weights))
+        self.steps.assign_add(ops.sum(weights))
+
+    def _aligned(self, weights: Any, values: Any) -> Any:
+        """Give `weights` the rank of `values`, aligned from the left."""
+        weights = ops.cast(weights, self.dtype)
+        if len(weights.shape) == len(values.shape) + 1 and weights.shape[-1] == 1:
+            weights = ops.squeeze(weights, axis=-1)
+        while len(weights.shape) < len(values.shape):
+            weights = ops.expand_dims(weights, axis=-1)
+        return weights
+
+    def result(self) -> Any:
+        return ops.divide_no_nan(self.total, self.steps)
+
+    def reset_state(self) -> None:
+        self.total.assign(0.0)
+        self.steps.assign(0.0)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "from_logits": self.from_logits}
