@@ -1,0 +1,164 @@
+"""Model cards and the table of models, written from presets and result files alone."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from snukeras.zoo import _files, presets
+
+if TYPE_CHECKING:
+    import keras
+
+CARD = "README.md"
+
+
+def outline(model: "keras.Model") -> str:
+    """Describe a network in a line: input width, then units and class of each layer.
+
+    Example: "88 - SNU 150 - Dense 88". Layers without weights of their own are left out.
+    """
+    parts = [str(model.input_shape[-1])]
+    for layer in model.layers:
+        if layer.weights:
+            width = layer.output.shape[-1]
+            recurrent = "recurrent " if getattr(layer, "recurrent", False) else ""
+            parts.append(f"{recurrent}{type(layer).__name__} {width}")
+    return " - ".join(parts)
+
+
+def card(name: str, content: Path | str | None = None) -> str:
+    """Return the model card of a preset as Markdown.
+
+    Args:
+        name: One of `snukeras.zoo.list()`.
+        content: Folder of presets. Default: the one that ships with the package.
+
+    Raises:
+        ValueError: No such preset, or one without its results file.
+    """
+    preset = presets.info(name, content)
+    results = preset["results"]
+    if results is None:
+        raise ValueError(f"{presets.RESULTS}/{name}.json is missing, so {name} has no card.")
+    recipe = results["recipe"]
+    published = preset["published"]
+    lines = [
+        f"# {preset['title']}",
+        "",
+        f"{preset['description']}",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| name | `{name}` |",
+        f"| task | {results['data']['name']} (`{preset['task']}`) |",
+        f"| network | {preset['network']} |",
+        f"| parameters | {preset['parameters']:,} |",
+        f"| test, {results['unit']} | {_spread(results['test'])}, {_count(results)} |",
+        f"| validation, {results['unit']} | {_spread(results['valid'])} |",
+        f"| these weights | seed {preset['seed']} (best on validation): test "
+        f"{preset['test']:.3f}, validation {preset['valid']:.3f} |",
+    ]
+    if published:
+        lines.append(f"| published | {published['value']} ({published['source']}) |")
+    lines += [
+        f"| licence of the weights | {preset['licence']} |",
+        f"| licence of the data | {results['data']['licence']} |",
+        "",
+        "## Use",
+        "",
+        "```python",
+        "import snukeras",
+        "",
+        f'model = snukeras.zoo.load("{name}")                  # an ordinary Keras model',
+        f'fresh = snukeras.zoo.load("{name}", weights=False)   # the architecture alone',
+        "```",
+        "",
+        "It is not compiled: `model.compile(...)` and `model.fit(...)` train it further.",
+        f"`snukeras-export zoo:{name} --target pcm` exports it, `snukeras-zoo evaluate {name}`",
+        "measures it again.",
+        "",
+        "## Training",
+        "",
+        f"`snukeras-zoo train {name}` repeats it. The epoch is chosen on the validation split; the",
+        "test split is measured once, at that epoch.",
+        "",
+        "| seed | epoch | validation | test | minutes |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {seed['seed']} | {seed['epoch']} of {seed['epochs_trained']} | {seed['valid']:.3f} | "
+        f"{seed['test']:.3f} | {seed['seconds'] / 60:.1f} |"
+        for seed in results["seeds"]
+    ]
+    lines += [
+        "",
+        *_recipe(recipe),
+        "",
+        "Versions: " + ", ".join(f"{k} {v}" for k, v in results["versions"].items()) + ".",
+        f"Data: sha256 `{results['data']['sha256']}`.",
+        "",
+        "## Files",
+        "",
+        "| file | bytes | sha256 |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {file} | {pinned['bytes']:,} | `{pinned['sha256']}` |"
+        for file, pinned in preset["files"].items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def table(content: Path | str | None = None) -> str:
+    """Return the table of all models that have results, as Markdown."""
+    folder = presets.content_folder(content)
+    shipped = presets.list(folder)
+    lines = [
+        "| model | task | network | parameters | published | test, mean of seeds | unit |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for path in sorted((folder / presets.RESULTS).glob("*.json")):
+        results = _files.read_json(path)
+        name = results["name"]
+        if name not in shipped:
+            continue
+        preset = presets.info(name, folder)
+        published = preset["published"]
+        lines.append(
+            f"| `{name}` | {results['data']['name']} | {preset['network']} | "
+            f"{preset['parameters']:,} | {published['value'] if published else '-'} | "
+            f"{_spread(results['test'])}, {_count(results)} | {results['unit']} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _spread(summary: dict[str, Any]) -> str:
+    if summary["deviation"] is None:
+        return f"{summary['mean']:.3f}"
+    return f"{summary['mean']:.3f} ± {summary['deviation']:.3f}"
+
+
+def _count(results: dict[str, Any]) -> str:
+    count = len(results["seeds"])
+    return "one seed" if count == 1 else f"{count} seeds"
+
+
+def _recipe(recipe: dict[str, Any]) -> list[str]:
+    """List the recipe, an entry a line."""
+    rows = [f"- layer: {_entry(layer)}" for layer in recipe["network"]["layers"]]
+    for key in ("loss", "optimizer", "schedule", "averaging"):
+        if recipe[key]:
+            rows.append(f"- {key}: {_entry(recipe[key])}")
+    for key in ("epochs", "batch_size", "patience", "padding"):
+        if recipe[key] is not None:
+            rows.append(f"- {key.replace('_', ' ')}: {recipe[key]}")
+    if recipe["notes"]:
+        rows.append(f"- {recipe['notes']}")
+    return rows
+
+
+def _entry(entry: dict[str, Any]) -> str:
+    arguments = ", ".join(
+        f"{key} {json.dumps(value)}" for key, value in entry.items() if key != "class"
+    )
+    return f"{entry['class']}: {arguments}" if "class" in entry else arguments

@@ -1,0 +1,142 @@
+"""Tasks: the data, loss, metric and golden input of each task that the zoo has models for."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from snukeras.datasets import jsb_chorales, nottingham, piano_roll
+from snukeras.zoo import samples
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass
+class PianoRolls:
+    """Predict the next frame of a piano roll from those before it.
+
+    Figure: negative log-likelihood in nats per step, over all predicted steps of all songs of a
+    split (`snukeras.metrics.FrameNLL`).
+
+    Args:
+        name: The task's name in recipes.
+        title: What people call the data set.
+        load: Returns `(train, valid, test)`, lists of uint8 arrays `(T, 88)`.
+        data_sha256: sha256 of the data file, for the results.
+        data_licence: What its licence is, for the cards.
+    """
+
+    name: str
+    title: str
+    load: Callable[[], piano_roll.Splits]
+    data_sha256: str
+    data_licence: str
+    _padded: dict[str, tuple[np.ndarray, ...]] = field(default_factory=dict, init=False, repr=False)
+
+    metric = "frame_nll"
+    unit = "nats per step"
+    lower_is_better = True
+
+    @cached_property
+    def songs(self) -> dict[str, list[piano_roll.Roll]]:
+        """The songs of each split; loaded once."""
+        return dict(zip(SPLITS, self.load(), strict=True))
+
+    def loss(self, arguments: dict[str, Any]) -> "keras.losses.Loss":
+        """Return the loss, `snukeras.losses.FrameNLL` with the arguments that a recipe gives."""
+        from snukeras.losses import FrameNLL
+
+        return FrameNLL(**arguments)
+
+    def metrics(self) -> list["keras.metrics.Metric"]:
+        """Return the metrics to compile with, as `weighted_metrics`."""
+        from snukeras.metrics import FrameNLL
+
+        return [FrameNLL(name=self.metric)]
+
+    def steps_per_epoch(self, recipe: dict[str, Any]) -> int:
+        """Return the number of batches of an epoch."""
+        return -(-len(self.songs["train"]) // recipe["batch_size"])
+
+    def training_data(
+        self, recipe: dict[str, Any], seed: int, first_epoch: int = 0
+    ) -> "tf.data.Dataset":
+        """Return the batches of all epochs from `first_epoch` on, one after the other.
+
+        An epoch is a permutation of the songs that depends on the seed and its number alone, so
+        a training that resumes sees the same batches. The songs are dealt evenly, so batches
+        differ by at most one song. `padding` of the recipe lists lengths: a batch is padded to
+        the first that holds its longest song, or that of the longest song of all.
+        """
+        import tensorflow as tf
+
+        songs = self.songs["train"]
+        steps = self.steps_per_epoch(recipe)
+        longest = max(len(song) for song in songs) - 1
+        lengths = sorted({n for n in recipe["padding"] or () if n < longest} | {longest})
+
+        def batches() -> Iterator[tuple[np.ndarray, ...]]:
+            for epoch in range(first_epoch, recipe["epochs"]):
+                order = np.random.default_rng((seed, epoch)).permutation(len(songs))
+                for rows in np.array_split(order, steps):
+                    batch = [songs[row] for row in rows]
+                    needed = max(len(song) for song in batch) - 1
+                    length = next(n for n in lengths if n >= needed)
+                    x, y, mask = piano_roll.pad(batch, length)
+                    yield x, y, mask.astype(np.float32)
+
+        # A single length is static, which unrolled and compiled networks need.
+        length = longest if len(lengths) == 1 else None
+        frames = tf.TensorSpec((None, length, piano_roll.KEYS), tf.float32)
+        mask = tf.TensorSpec((None, length), tf.float32)
+        dataset = tf.data.Dataset.from_generator(batches, output_signature=(frames, frames, mask))
+        return dataset.prefetch(2)
+
+    def evaluate(self, model: "keras.Model", split: str, batch_size: int = 128) -> float:
+        """Return the figure of a model that is compiled with `metrics()`.
+
+        Args:
+            model: The model.
+            split: "train", "valid" or "test".
+            batch_size: Songs a batch; the figure does not depend on it.
+        """
+        if split not in self._padded:
+            x, y, mask = piano_roll.pad(self.songs[split])
+            self._padded[split] = (x, y, mask.astype(np.float32))
+        x, y, weights = self._padded[split]
+        values = model.evaluate(
+            x, y, sample_weight=weights, batch_size=batch_size, verbose=0, return_dict=True
+        )
+        return float(values[self.metric])
+
+    def golden_inputs(self) -> list[np.ndarray]:
+        """Return candidates for the golden input, each `(1, T, 88)`: the sample chorales."""
+        _, rolls = samples.read()
+        return [roll[np.newaxis].astype(np.float32) for roll in rolls]
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        PianoRolls(
+            "jsb_chorales",
+            "JSB chorales",
+            jsb_chorales.load_data,
+            jsb_chorales.SOURCE.sha256,
+            "none stated; Bach's music is in the public domain",
+        ),
+        PianoRolls(
+            "nottingham",
+            "Nottingham folk tunes",
+            nottingham.load_data,
+            nottingham.SOURCE.sha256,
+            "none stated",
+        ),
+    )
+}

@@ -1,0 +1,22 @@
+"""Fixtures for the zoo."""
+
+import pytest
+from tiny_zoo import make_task, write_recipe
+
+from snukeras.zoo import training
+
+
+@pytest.fixture(scope="session")
+def small_zoo(tmp_path_factory):
+    """Content folder with the preset "tiny", published, and the folder of its runs."""
+    content = write_recipe(tmp_path_factory.mktemp("content"))
+    runs = tmp_path_factory.mktemp("runs")
+    training.train(
+        "tiny",
+        content,
+        runs,
+        publish=True,
+        progress=lambda event: None,
+        tasks={"scales": make_task()},
+    )
+    return content, runs

@@ -1,0 +1,136 @@
+"""Recipes: what is refused, and what the Keras objects made from them are."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from tiny_zoo import make_recipe, write_recipe
+
+from snukeras.layers import SNU
+from snukeras.zoo import recipes
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"colour": "blue"}, "unknown entries colour"),
+        ({"format": 2}, "format 2"),
+        ({"epochs": 0}, "`epochs`.*Received: 0"),
+        ({"batch_size": 2.5}, "`batch_size`.*Received: 2.5"),
+        ({"seeds": []}, "`seeds`"),
+        ({"seeds": [1, 1]}, "`seeds`.*different"),
+        ({"schedule": {"class": "steps"}}, "`schedule`"),
+        ({"schedule": {"class": "cosine", "warmup": 3}}, "`schedule`.*warmup_epochs"),
+        ({"averaging": {"class": "mean"}}, "`averaging`"),
+        ({"averaging": {"class": "ema"}}, "`averaging`.*momentum"),
+    ],
+)
+def test_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        recipes.check(make_recipe(**changes))
+
+
+def test_missing_entries():
+    recipe = make_recipe()
+    del recipe["task"], recipe["network"]
+    with pytest.raises(ValueError, match="lacks task, network"):
+        recipes.check(recipe)
+
+
+def test_read(tmp_path):
+    write_recipe(tmp_path)
+    recipe = recipes.read("tiny", tmp_path)
+    assert recipe["patience"] is None and recipe["loss"] == {}
+    with pytest.raises(ValueError, match=r"no recipe named 'tin'. Did you mean tiny\?"):
+        recipes.read("tin", tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "recipe.json").write_text(json.dumps(make_recipe()))
+    with pytest.raises(ValueError, match=r"`name` has to be 'other'\. Received: 'tiny'"):
+        recipes.read("other", tmp_path)
+
+
+def test_network():
+    recipe = recipes.check(make_recipe())
+    model = recipes.network(recipe, seed=3)
+    assert model.name == "tiny"
+    assert [layer.name for layer in model.layers] == ["snu", "dropout", "dense"]
+    assert model.inputs[0].name == "roll"
+    snu = model.layers[0]
+    assert type(snu) is SNU and snu.units == 6
+    decay = snu.cell.decay_values()
+    assert decay.min() >= 0.3 and decay.max() <= 0.9 and len(set(decay.tolist())) == 6
+    np.testing.assert_array_equal(decay, recipes.network(recipe, 3).layers[0].cell.decay_values())
+    assert not np.array_equal(decay, recipes.network(recipe, 4).layers[0].cell.decay_values())
+
+
+def test_even_spread_and_repeated_layers():
+    layers = [
+        {"class": "SSNU", "units": 5, "decay": {"linspace": [0, 1]}, "return_sequences": True},
+        {"class": "Dense", "units": 7},
+        {"class": "Dense", "units": 7, "kernel_regularizer": {"class_name": "L2", "config": {}}},
+    ]
+    recipe = make_recipe(network={"input_shape": [None, 3], "layers": layers})
+    model = recipes.network(recipes.check(recipe), 0)
+    np.testing.assert_allclose(model.layers[0].cell.decay_values(), [0, 0.25, 0.5, 0.75, 1])
+    assert [layer.name for layer in model.layers] == ["ssnu", "dense", "dense_2"]
+    assert isinstance(model.layers[2].kernel_regularizer, keras.regularizers.L2)
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ({"class": "Dens", "units": 3}, "'Dens'"),
+        ({"class": "Dense", "unit": 3}, "layer dense: .*unit"),
+        ({"class": "SNU", "units": 3, "decay": {"normal": [0, 1]}}, "spread.*normal"),
+        ({"class": "SNU", "units": 3, "decay": 1.5}, "layer snu: .*decay"),
+    ],
+)
+def test_bad_layer(layer, message):
+    recipe = make_recipe(network={"input_shape": [None, 3], "layers": [layer]})
+    with pytest.raises(ValueError, match=message):
+        recipes.network(recipes.check(recipe), 0)
+
+
+def test_cosine_with_warm_up():
+    recipe = recipes.check(
+        make_recipe(epochs=10, schedule={"class": "cosine", "warmup_epochs": 2, "final": 0.1})
+    )
+    made = recipes.optimizer(recipe, steps_per_epoch=5)
+    for step, expected in ((0, 0.0), (5, 0.025), (10, 0.05), (30, 0.0275), (50, 0.005)):
+        made.iterations.assign(step)
+        np.testing.assert_allclose(made.learning_rate, expected, atol=1e-6)
+
+
+def test_optimizer():
+    recipe = make_recipe(
+        schedule=None,
+        optimizer={
+            "class": "AdamW",
+            "learning_rate": 0.1,
+            "weight_decay": 0.5,
+            "exclude_from_weight_decay": ["bias", "threshold", "decay"],
+        },
+    )
+    recipe = recipes.check(recipe)
+    made = recipes.optimizer(recipe, 5)
+    assert isinstance(made, keras.optimizers.AdamW) and made.use_ema and made.ema_momentum == 0.5
+    model = recipes.network(recipe, 0)
+    before = {v.path: v.numpy() for v in model.trainable_variables}
+    made.build(model.trainable_variables)
+    made.apply([keras.ops.zeros(v.shape) for v in model.trainable_variables])
+    changed = {v.name for v in model.trainable_variables if (v.numpy() != before[v.path]).any()}
+    assert changed == {"kernel"}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        ({"class": "Adamm", "learning_rate": 0.1}, "'Adamm'"),
+        ({"class": "Adam", "learning_rate": 0.1, "colour": 1}, "optimizer: .*colour"),
+    ],
+)
+def test_bad_optimizer(optimizer, message):
+    recipe = recipes.check(make_recipe(optimizer=optimizer))
+    with pytest.raises(ValueError, match=message):
+        recipes.optimizer(recipe, 5)

@@ -1,0 +1,82 @@
+"""Tasks: the batches that training sees, and the figure."""
+
+import keras
+import numpy as np
+import pytest
+from tiny_zoo import load, make_recipe, make_task
+
+from snukeras.zoo import recipes
+
+
+def batches(epochs, first_epoch=0, seed=5, **changes):
+    recipe = recipes.check(make_recipe(epochs=epochs, **changes))
+    dataset = make_task().training_data(recipe, seed, first_epoch)
+    return [tuple(np.array(array) for array in batch) for batch in dataset]
+
+
+def found(batch):
+    """The songs of a batch, as numbers of training songs."""
+    x, y, weights = batch
+    train = load()[0]
+    numbers = []
+    for row in range(len(x)):
+        steps = int(weights[row].sum())
+        song = np.concatenate([x[row, :1], y[row, :steps]])
+        numbers += [i for i, s in enumerate(train) if len(s) == len(song) and (s == song).all()]
+    return numbers
+
+
+def test_each_song_once_an_epoch_in_another_order():
+    made = batches(2)
+    assert len(made) == 8
+    epochs = [[found(batch) for batch in made[:4]], [found(batch) for batch in made[4:]]]
+    for epoch in epochs:
+        assert sorted(len(batch) for batch in epoch) == [3, 3, 3, 4]
+        assert sorted(song for batch in epoch for song in batch) == list(range(13))
+    assert epochs[0] != epochs[1]
+
+
+def test_order_depends_on_seed_and_epoch_alone():
+    whole = batches(3)
+    resumed = batches(3, first_epoch=1)
+    assert len(resumed) == 8
+    for one, other in zip(whole[4:], resumed, strict=True):
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert [found(b) for b in batches(1, seed=6)] != [found(b) for b in whole[:4]]
+
+
+def test_padding():
+    longest = max(len(song) for song in load()[0]) - 1
+    for x, y, weights in batches(3):
+        needed = int(weights.sum(axis=1).max())
+        length = min(n for n in (8, 12, longest) if n >= needed)
+        assert x.shape[1] == y.shape[1] == weights.shape[1] == length
+    assert {x.shape[1] for x, _, _ in batches(2, padding=None)} == {longest}
+
+
+def test_one_length_is_static():
+    for padding, length in ((None, max(len(song) for song in load()[0]) - 1), ([8], None)):
+        recipe = recipes.check(make_recipe(padding=padding))
+        x, _, weights = make_task().training_data(recipe, 0).element_spec
+        assert x.shape.as_list() == [None, length, 88]
+        assert weights.shape.as_list() == [None, length]
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_figure(split):
+    task = make_task()
+    model = recipes.network(recipes.check(make_recipe()), 0)
+    model.compile(loss=task.loss({}), weighted_metrics=task.metrics())
+    total = steps = 0
+    for song in task.songs[split]:
+        p = model.predict(song[None, :-1].astype(np.float32), verbose=0)[0].astype(np.float64)
+        total -= np.log(np.where(song[1:], p, 1 - p)).sum()
+        steps += len(song) - 1
+    np.testing.assert_allclose(task.evaluate(model, split), total / steps, rtol=1e-5)
+    np.testing.assert_allclose(task.evaluate(model, split, 2), total / steps, rtol=1e-5)
+
+
+def test_loss_takes_the_arguments_of_the_recipe():
+    assert make_task().loss({"label_smoothing": 0.25}).label_smoothing == 0.25
+    assert isinstance(make_task().loss({}), keras.losses.Loss)
