@@ -1,0 +1,33 @@
+"""Physics of phase-change memory: devices, differential pairs, tiles and a chip."""
+
+from snukeras.pcm.chip import Chip, chip_variables
+from snukeras.pcm.devices import DeviceState, GenericPCM, HermesPCM, IdealDevice, InferencePCM
+from snukeras.pcm.faults import StuckDevices
+from snukeras.pcm.hardware import Hardware, SimulatedHardware
+from snukeras.pcm.monte_carlo import evaluate_chips, summarize
+from snukeras.pcm.pairs import DifferentialPair
+from snukeras.pcm.pulses import ExpStepPCM, NandakumarPCM, PulsedPCM, PulseState
+from snukeras.pcm.tiles import Converter, Crossbar, with_ir_drop
+
+__all__ = [
+    "Chip",
+    "Converter",
+    "Crossbar",
+    "DeviceState",
+    "DifferentialPair",
+    "ExpStepPCM",
+    "GenericPCM",
+    "Hardware",
+    "HermesPCM",
+    "IdealDevice",
+    "InferencePCM",
+    "NandakumarPCM",
+    "PulseState",
+    "PulsedPCM",
+    "SimulatedHardware",
+    "StuckDevices",
+    "chip_variables",
+    "evaluate_chips",
+    "summarize",
+    "with_ir_drop",
+]

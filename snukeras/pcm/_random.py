@@ -1,0 +1,117 @@
+"""Random numbers for devices and for training, quick also under XLA."""
+
+import functools
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+
+class Quick:
+    """Marks a SeedGenerator: `normal` may serve it with approximate Gaussian numbers.
+
+    For noise during training, where a step must not wait for its random numbers.
+    """
+
+    def __init__(self, generator):
+        self.generator = generator
+
+
+def draw(seed):
+    """Takes the next two integers from `seed`, with which stateless generators start.
+
+    Args:
+        seed: an int, a SeedGenerator, Quick(SeedGenerator), or what this function returned.
+    """
+    if isinstance(seed, Quick):
+        return Quick(draw(seed.generator))
+    if isinstance(seed, keras.random.SeedGenerator):
+        return seed.next()
+    if seed is None:
+        raise ValueError(
+            "`seed` must be an int or a keras.random.SeedGenerator: there is no global generator "
+            "here. Received: seed=None"
+        )
+    return seed if ops.is_tensor(seed) else ops.convert_to_tensor([int(seed), 0], dtype="int64")
+
+
+def normal(shape, dtype, seed):
+    """Standard normal numbers; `seed` as in `draw`."""
+    dtype = keras.backend.standardize_dtype(dtype)
+    if isinstance(seed, Quick):
+        return ops.cast(quick_normal(shape, seed.generator), dtype)
+    if keras.backend.backend() != "tensorflow":
+        return keras.random.normal(shape, dtype=dtype, seed=seed)
+    import tensorflow as tf
+
+    # keras.random leaves the algorithm to TensorFlow, whose choice under XLA on a CPU takes some
+    # 500 ns per number.
+    return tf.random.stateless_normal(shape, draw(seed), dtype=dtype, alg="philox")
+
+
+def quick_normal(shape, seed):
+    """Nearly normal float32 numbers: the standardised sum of eight uniform bytes.
+
+    Mean 0, variance 1, kurtosis 2.85 (3 for a Gaussian), never beyond 4.9.
+    """
+    return _compiled(_byte_sums, tuple(shape))(draw(seed))
+
+
+def quick_uniform(shape, seed):
+    """Uniform float32 numbers in [0, 1), multiples of 2**-24."""
+    return _compiled(_uniform, tuple(shape))(draw(seed))
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(function, shape):
+    if keras.backend.backend() != "tensorflow":
+        return functools.partial(function, shape=shape)
+    import tensorflow as tf
+
+    # One pass over memory instead of one per operation.
+    return tf.function(functools.partial(function, shape=shape), jit_compile=True)
+
+
+def _u32(value):
+    return ops.convert_to_tensor(value % 2**32, dtype="uint32")
+
+
+def _mix(x):
+    """A bijection of 32-bit integers that changes half of the bits for each changed bit.
+
+    Two rounds of multiply and xor-shift, with the constants of C. Wellons' "lowbias32" (public
+    domain).
+    """
+    x = ops.bitwise_xor(x, ops.right_shift(x, _u32(16))) * _u32(0x7FEB352D)
+    x = ops.bitwise_xor(x, ops.right_shift(x, _u32(15))) * _u32(0x846CA68B)
+    return ops.bitwise_xor(x, ops.right_shift(x, _u32(16)))
+
+
+def _bits(seed, count, stream):
+    """`count` random 32-bit integers: a counter, moved by a key, mixed."""
+    seed = ops.cast(seed, "uint32")
+    key = _mix(_mix(_mix(seed[0]) + seed[1]) + _u32(stream))
+    counter = ops.cast(np.arange(count, dtype="uint32"), "uint32")
+    return _mix(ops.bitwise_xor(counter * _u32(0x9E3779B1), key))
+
+
+def _uniform(seed, shape):
+    bits = ops.right_shift(_bits(seed, math.prod(shape), 0), _u32(8))
+    return ops.reshape(ops.cast(ops.cast(bits, "int32"), "float32") * 2.0**-24, shape)
+
+
+def _byte_sums(seed, shape):
+    first = _bits(seed, math.prod(shape), 1)
+    # The other four bytes are a scrambled copy of the first four: half a mix is enough there.
+    second = ops.bitwise_xor(first, ops.right_shift(first, _u32(15))) * _u32(0x2C1B3C6D)
+    second = ops.bitwise_xor(second, ops.right_shift(second, _u32(14)))
+    low, total = _u32(0x00FF00FF), _u32(0)
+    for bits in (first, second):
+        # Two sums of bytes at once, in the halves of the word.
+        total = total + ops.bitwise_and(bits, low)
+        total = total + ops.bitwise_and(ops.right_shift(bits, _u32(8)), low)
+    both = ops.bitwise_and(total, _u32(0xFFFF)) + ops.right_shift(total, _u32(16))
+    spread = math.sqrt(8 * (256**2 - 1) / 12)
+    sums = ops.cast(ops.cast(both, "int32"), "float32")
+    return ops.reshape((sums - 8 * 127.5) * (1.0 / spread), shape)

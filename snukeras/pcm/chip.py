@@ -1,0 +1,169 @@
+"""A chip: all matrices of a Keras model on PCM, read at any time, given back as a Keras model."""
+
+import keras
+import numpy as np
+
+from snukeras.pcm._arrays import host_array
+from snukeras.pcm.devices import GenericPCM
+from snukeras.pcm.tiles import Crossbar
+
+
+def chip_variables(model, embeddings=False) -> dict[str, keras.Variable]:
+    """The variables of a model that belong on crossbars, by path.
+
+    These are the kernels: of dense, recurrent, convolution and attention layers. Biases,
+    thresholds, decays and normalisation stay digital.
+
+    Args:
+        model: a built Keras model or layer.
+        embeddings: whether embedding tables go on the chip too.
+    """
+    endings = ("kernel", "embeddings") if embeddings else ("kernel",)
+    found: dict[str, keras.Variable] = {}
+    for variable in model.weights:
+        if variable.name.endswith(endings) and len(variable.shape) >= 2:
+            path = variable.path
+            while path in found:
+                path += "_"
+            found[path] = variable
+    return found
+
+
+class Chip:
+    """A simulated (or real) PCM chip that holds the matrices of a network.
+
+    Time `t` is in seconds since the reference reading, see InferencePCM: chip.weights(25) are the
+    weights 25 s after it. Each reading draws fresh read noise; drift exponents are drawn when the
+    chip is programmed. Kernels with more than two axes are unrolled to (-1, last axis).
+
+        chip = snukeras.pcm.Chip(model, snukeras.pcm.GenericPCM(), compensation="global", seed=1)
+        chip.model(t=86400).evaluate(x, y)
+
+    Args:
+        source: a built Keras model, or a dict of matrices by name.
+        device: an InferencePCM; default GenericPCM().
+        embeddings: see chip_variables.
+        faults: dict of StuckDevices by matrix name (shaped like the unrolled matrix), or None.
+        seed: int or None; one seed is one chip.
+        **crossbar: every other argument of Crossbar: pair, tile_size, input_converter,
+            output_converter, wire_resistance, compensation, avoid_faults, hardware.
+
+    Raises:
+        ValueError: the model has no kernels or is not built; a matrix is not finite.
+    """
+
+    def __init__(self, source, device=None, embeddings=False, faults=None, seed=None, **crossbar):
+        self.device = GenericPCM() if device is None else device
+        self.seed = seed
+        self.embeddings = embeddings
+        self._source = source if isinstance(source, keras.Layer) else None
+        if self._source is not None:
+            if not source.built:
+                raise ValueError(
+                    "`source` must be a built model. Received: one without weights; call it or "
+                    "fit it once."
+                )
+            arrays = {n: v.numpy() for n, v in chip_variables(source, embeddings).items()}
+        elif isinstance(source, dict):
+            arrays = {name: host_array(matrix, name) for name, matrix in source.items()}
+        else:
+            raise TypeError(
+                "`source` must be a built Keras model or a dict of matrices by name. "
+                f"Received: {type(source).__name__}"
+            )
+        if not arrays:
+            raise ValueError("`source` must have at least one kernel. Received: none.")
+        faults = faults or {}
+        if unknown := set(faults) - set(arrays):
+            raise ValueError(
+                f"`faults` must name matrices of this chip: {sorted(arrays)}. "
+                f"Received: {sorted(unknown)}"
+            )
+        self._shapes = {name: array.shape for name, array in arrays.items()}
+        generator = keras.random.SeedGenerator(seed)
+        self.crossbars = {
+            name: Crossbar(
+                array.reshape(-1, array.shape[-1]),
+                self.device,
+                faults=faults.get(name),
+                name=name,
+                seed=generator,
+                **crossbar,
+            )
+            for name, array in arrays.items()
+        }
+
+    @property
+    def devices(self) -> int:
+        """Number of PCM devices in use (pairs count twice)."""
+        return sum(2 * crossbar.matrix.size for crossbar in self.crossbars.values())
+
+    def program(self):
+        """Programs the whole chip again."""
+        for crossbar in self.crossbars.values():
+            crossbar.program()
+
+    def conductances(self, t=0.0) -> dict[str, np.ndarray]:
+        """One reading of all devices by matrix name: (2, rows, columns), uS."""
+        return {name: crossbar.conductances(t) for name, crossbar in self.crossbars.items()}
+
+    def weights(self, t=0.0) -> dict[str, np.ndarray]:
+        """The weights at time t by name, in the shape in which they were given."""
+        return {
+            name: crossbar.weights(t).reshape(self._shapes[name])
+            for name, crossbar in self.crossbars.items()
+        }
+
+    def matmul(self, name, x, t=0.0):
+        """x (..., rows) times the matrix `name` as the tiles compute it at time t."""
+        if name not in self.crossbars:
+            raise ValueError(f"`name` must be one of {sorted(self.crossbars)}. Received: {name!r}")
+        return self.crossbars[name].matmul(x, t)
+
+    def write(self, model, t=0.0):
+        """Puts the weights at time t into `model`, which has the architecture of the source.
+
+        Raises:
+            ValueError: `model` has other kernels than this chip.
+        """
+        variables = chip_variables(model, self.embeddings)
+        shapes = [tuple(v.shape) for v in variables.values()]
+        if shapes != list(self._shapes.values()):
+            raise ValueError(
+                "`model` must have the kernels of this chip, in this order: "
+                f"{list(self._shapes.values())}. Received: {shapes}; is it another model?"
+            )
+        for variable, weights in zip(variables.values(), self.weights(t).values(), strict=True):
+            variable.assign(weights)
+
+    def model(self, t=0.0):
+        """A copy of the source model with the weights that the chip holds at time t.
+
+        It is compiled like the source, so that `evaluate` works. The converters are not in it:
+        they act between matrix products, see `matmul`.
+        """
+        if self._source is None:
+            raise ValueError(
+                "A chip made from matrices has no Keras model. Use `weights` or `matmul`, or "
+                "`write` them into a model of yours."
+            )
+        copy = copy_model(self._source)
+        self.write(copy, t)
+        return copy
+
+
+def copy_model(model):
+    """A copy of a Keras model through its config: same weights, compiled if it was."""
+    copy = type(model).from_config(model.get_config())
+    if not copy.built:
+        build = model.get_build_config()
+        if build is None:
+            raise ValueError(
+                f"The model {model.name!r} cannot be rebuilt from its config; give it a `build` "
+                "method or an Input."
+            )
+        copy.build_from_config(build)
+    copy.set_weights(model.get_weights())
+    if getattr(model, "compiled", False):
+        copy.compile_from_config(model.get_compile_config())
+    return copy

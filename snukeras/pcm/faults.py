@@ -1,0 +1,109 @@
+"""Devices that no longer switch: where they are, what they hold, what their partner can save."""
+
+import numpy as np
+from keras import ops
+
+from snukeras.pcm._arrays import check_number, like, to_tensor
+
+
+class StuckDevices:
+    """The stuck devices of an array of differential pairs.
+
+    Args:
+        plus: array shaped like the weights: the conductance in uS at which the G+ device is stuck,
+            NaN where it works. A number or None (no fault) stands for the whole array.
+        minus: the same for the G- devices.
+
+    Raises:
+        ValueError: a stuck conductance that is negative or infinite.
+    """
+
+    def __init__(self, plus=None, minus=None):
+        self.plus = self._checked("plus", plus)
+        self.minus = self._checked("minus", minus)
+
+    @staticmethod
+    def _checked(name, values):
+        values = np.asarray(np.nan if values is None else values, dtype="float32")
+        if np.any(np.isinf(values)) or np.any(values < 0):
+            raise ValueError(
+                f"`{name}` must hold conductances in uS of at least 0, or NaN for a device that "
+                f"works. Received: a smallest value of {np.nanmin(values):g} and a largest of "
+                f"{np.nanmax(values):g}"
+            )
+        return values
+
+    @classmethod
+    def random(cls, shape, pair, reset=0.0, set=0.0, value=None, at_value=0.0, seed=None):
+        """Draws faults independently for every device.
+
+        Args:
+            shape: shape of the weights.
+            pair: the DifferentialPair; stuck at RESET means g_min, stuck at SET means g_max.
+            reset: probability that a device is stuck at RESET.
+            set: probability that a device is stuck at SET.
+            value: conductance in uS for devices stuck in between.
+            at_value: probability that a device is stuck at `value`.
+            seed: int or None.
+        """
+        parts = [
+            check_number(name, p, minimum=0.0, maximum=1.0)
+            for name, p in (("reset", reset), ("set", set), ("at_value", at_value))
+        ]
+        if sum(parts) > 1.0 + 1e-9:
+            raise ValueError(
+                "`reset` + `set` + `at_value` must not exceed 1: a device has one fault at most. "
+                f"Received: {reset} + {set} + {at_value}"
+            )
+        if at_value and value is None:
+            raise ValueError("`value` (uS) must be given with `at_value`. Received: value=None")
+        held = [pair.g_min, pair.g_max, np.nan if value is None else float(value)]
+        generator = np.random.default_rng(seed)
+        kinds = [*held, np.nan]
+        chances = [*parts, max(0.0, 1.0 - sum(parts))]
+        chances = np.asarray(chances) / sum(chances)
+        draws = [generator.choice(kinds, size=shape, p=chances) for _ in range(2)]
+        return cls(*draws)
+
+    def count(self) -> int:
+        """Number of stuck devices."""
+        return int(np.sum(~np.isnan(self.plus)) + np.sum(~np.isnan(self.minus)))
+
+    def apply(self, g_plus, g_minus):
+        """What the devices hold, whatever they were programmed to: stuck values put in, uS."""
+        return tuple(
+            self._put(g, stuck, name)
+            for g, stuck, name in (
+                (g_plus, self.plus, "g_plus"),
+                (g_minus, self.minus, "g_minus"),
+            )
+        )
+
+    @staticmethod
+    def _put(g, stuck, name):
+        tensor = to_tensor(g, name)
+        healthy = np.isnan(stuck)
+        fixed = ops.cast(np.where(healthy, 0.0, stuck), tensor.dtype)
+        return like(ops.where(healthy, tensor, fixed), g)
+
+    def compensate(self, g_plus, g_minus, pair):
+        """Targets (uS) with which the working partner of a stuck device saves the weight.
+
+        The partner takes the conductance that keeps g_plus - g_minus, as far as the range of
+        `pair` allows (and to the nearest level, if it has levels). Where both devices are stuck,
+        nothing helps. Stuck devices get the value they hold.
+        """
+        held = self.apply(g_plus, g_minus)
+        plus, minus = to_tensor(held[0], "g_plus"), to_tensor(held[1], "g_minus")
+        wanted = to_tensor(g_plus, "g_plus") - to_tensor(g_minus, "g_minus")
+
+        def partner(target, healthy, value):
+            value = ops.clip(value, pair.g_min, pair.g_max)
+            if pair.levels is not None:
+                value = ops.round((value - pair.g_min) / pair.step) * pair.step + pair.g_min
+            return ops.where(healthy, value, target)
+
+        plus_works, minus_works = np.isnan(self.plus), np.isnan(self.minus)
+        new_plus = partner(plus, plus_works & ~minus_works, minus + wanted)
+        new_minus = partner(minus, minus_works & ~plus_works, plus - wanted)
+        return like(new_plus, g_plus), like(new_minus, g_minus)

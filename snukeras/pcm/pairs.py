@@ -1,0 +1,196 @@
+"""Differential pairs: a weight is the difference of two conductances."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from snukeras.pcm._arrays import check_choice, check_number, host_array, is_tensor, like, to_tensor
+from snukeras.pcm._random import quick_uniform
+
+ROUNDINGS = ("stochastic", "nearest", "none")
+
+
+def check_levels(levels) -> int | None:
+    """`levels` as an int of at least 2, or None for continuous devices."""
+    if levels is None:
+        return None
+    whole = not isinstance(levels, bool) and isinstance(levels, int | np.integer)
+    if not whole or levels < 2:
+        raise ValueError(
+            "`levels` must be None (continuous) or an integer of at least 2, the number of "
+            f"conductance levels per device. Received: {levels!r}"
+        )
+    return int(levels)
+
+
+@keras.saving.register_keras_serializable(package="snukeras")
+class DifferentialPair:
+    """Maps weights to pairs of device conductances and back.
+
+    With scale s (uS per unit of weight) and the device range [g_min, g_max]:
+
+        g_plus  = g_min + clip( s w, 0, g_max - g_min)
+        g_minus = g_min + clip(-s w, 0, g_max - g_min)
+        w       = (g_plus - g_minus) / s
+
+    so one device of each pair rests at g_min. The last axis of a weight array is the column (the
+    output unit); this holds for Dense, recurrent and convolution kernels.
+
+    NumPy arrays (and lists) give NumPy arrays, tensors and variables give tensors, also inside
+    compiled functions. float64 stays float64. Host data are checked for NaN and infinity; tensors
+    are not, since they may be symbolic.
+
+    The mapping is that of Joshi et al. 2020 (doi 10.1038/s41467-020-16108-9), except that with
+    g_min > 0 nothing can exceed g_max.
+
+    Args:
+        g_max: largest conductance of a device, uS.
+        g_min: smallest conductance of a device, uS.
+        levels: number of conductance levels per device, g_min and g_max included; a pair then
+            holds 2 * levels - 1 weights. None means continuous.
+        scale: "tensor" (one scale for the whole array) or "column" (one per output unit).
+
+    Raises:
+        ValueError: g_min < 0, g_max <= g_min, levels < 2, or another word for `scale`.
+    """
+
+    def __init__(self, g_max=25.0, g_min=0.0, levels=None, scale="tensor"):
+        self.g_min = check_number("g_min", g_min, minimum=0.0)
+        self.g_max = check_number("g_max", g_max, above=self.g_min)
+        self.levels = check_levels(levels)
+        self.scale = check_choice("scale", scale, ("tensor", "column"))
+
+    @property
+    def span(self) -> float:
+        """g_max - g_min, uS."""
+        return self.g_max - self.g_min
+
+    def max_weight(self, weights):
+        """The weight that g_max stands for: max |w| per tensor () or per column (columns,).
+
+        Where all weights are zero it is 1, so that nothing is divided by zero.
+        """
+        w = to_tensor(weights, "weights")
+        if self.scale == "column" and len(w.shape) == 0:
+            raise ValueError(
+                "`weights` must have at least one axis for scale='column'. Received: a scalar; "
+                "use scale='tensor'."
+            )
+        axes = None if self.scale == "tensor" else tuple(range(len(w.shape) - 1))
+        size = ops.abs(w)
+        top = size if axes == () else ops.max(size, axis=axes, initial=0.0)
+        return like(ops.where(top > 0, top, ops.ones_like(top)), weights)
+
+    def scales(self, weights):
+        """uS per unit of weight, so that the largest |w| gets g_max.
+
+        Returns:
+            Shape () for scale="tensor", (columns,) for scale="column".
+        """
+        return like(self.span / to_tensor(self.max_weight(weights), "weights"), weights)
+
+    def to_conductances(self, weights, scales=None):
+        """The conductances (g_plus, g_minus) in uS that stand for `weights`.
+
+        Args:
+            weights: any shape.
+            scales: uS per unit of weight, () or (columns,); by default `self.scales(weights)`.
+                Weights beyond span / scales are clipped.
+
+        Returns:
+            Two arrays shaped like `weights`, rounded to the nearest level if there are levels.
+        """
+        w = to_tensor(weights, "weights")
+        s = self._scales(w, weights, scales)
+        pair = []
+        for part in (w, -w):
+            g = ops.clip(part * s, 0.0, self.span)
+            if self.levels is not None:
+                g = ops.round(g / self.step) * self.step
+            pair.append(like(ops.minimum(g + self.g_min, self.g_max), weights))
+        return tuple(pair)
+
+    def to_weights(self, g_plus, g_minus, scales):
+        """The weights (g_plus - g_minus) / scales that two conductance arrays (uS) stand for."""
+        plus, minus = to_tensor(g_plus, "g_plus"), to_tensor(g_minus, "g_minus")
+        if tuple(plus.shape) != tuple(minus.shape):
+            raise ValueError(
+                "`g_plus` and `g_minus` must have the same shape. Received: "
+                f"{tuple(plus.shape)} and {tuple(minus.shape)}"
+            )
+        s = self._scales(plus, g_plus, scales)
+        return like((plus - minus) / s, g_plus)
+
+    @property
+    def step(self) -> float:
+        """Distance of two levels, uS; 0 for continuous devices."""
+        return 0.0 if self.levels is None else self.span / (self.levels - 1)
+
+    def quantize(self, weights, scales=None, rounding="nearest", seed=None):
+        """The nearby weights that the pairs can hold: clipped, then rounded to the levels.
+
+        Args:
+            weights: any shape.
+            scales: as in `to_conductances`.
+            rounding: "nearest"; "stochastic" (up or down with the probabilities that make the
+                expected value equal to the weight); "none" (clip only).
+            seed: int or keras.random.SeedGenerator, needed for "stochastic".
+        """
+        check_choice("rounding", rounding, ROUNDINGS)
+        w = to_tensor(weights, "weights")
+        s = self._scales(w, weights, scales)
+        g = ops.clip(w * s, -self.span, self.span)
+        if self.levels is not None and rounding != "none":
+            position = g / self.step
+            if rounding == "nearest":
+                position = ops.round(position)
+            else:
+                # Float rounding may put a weight that is on its level just below it, where
+                # floor(position + u) would now and then fall one level short. The margin is four
+                # units of float precision: smaller updates are lost in any float arithmetic.
+                whole = ops.round(position)
+                epsilon = np.finfo(self._dtype(position)).eps
+                near = ops.abs(position - whole) <= 4.0 * epsilon * ops.abs(whole)
+                u = ops.cast(quick_uniform(position.shape, seed), position.dtype)
+                position = ops.where(near, whole, ops.floor(position + u))
+            g = ops.clip(position * self.step, -self.span, self.span)
+        return like(g / s, weights)
+
+    @staticmethod
+    def _dtype(x) -> str:
+        return keras.backend.standardize_dtype(x.dtype)
+
+    def _scales(self, w, original, scales):
+        """`scales` as a tensor of the type of `w`, checked against its last axis."""
+        if scales is None:
+            scales = self.scales(original)
+        if not is_tensor(scales):
+            scales = host_array(scales, "scales")
+            if np.any(scales <= 0):
+                raise ValueError(
+                    "`scales` (uS per unit of weight) must be positive. Received a smallest value "
+                    f"of {scales.min():g}"
+                )
+        columns = w.shape[-1] if len(w.shape) else 1
+        if tuple(scales.shape) not in ((), (columns,)):
+            raise ValueError(
+                f"`scales` must have shape () or ({columns},), one per column of the weights. "
+                f"Received: shape {tuple(scales.shape)}"
+            )
+        return ops.cast(scales, self._dtype(w))
+
+    def get_config(self):
+        return {
+            "g_max": self.g_max,
+            "g_min": self.g_min,
+            "levels": self.levels,
+            "scale": self.scale,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+    def __repr__(self):
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())
+        return f"DifferentialPair({arguments})"

@@ -1,0 +1,209 @@
+"""PCM devices for training: how a conductance grows from SET pulse to SET pulse."""
+
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from snukeras.pcm._arrays import check_number, is_tensor, like, to_tensor
+from snukeras.pcm._random import normal
+
+
+class PulseState(NamedTuple):
+    """What pulsed devices remember: arrays of one shape."""
+
+    conductance: Any  # uS, after the last pulse
+    pulses: Any  # SET pulses since RESET
+    time: Any  # s, of the last pulse
+
+
+class PulsedPCM:
+    """Base of the training models: RESET starts a device anew, SET pulses let it grow.
+
+    All methods are element-wise and return a new PulseState; they work in compiled functions.
+    Times are in seconds on one clock of the caller's.
+
+    Args:
+        g_max: largest conductance, uS.
+        noise: factor on all spreads (RESET, pulses, reading); 0 gives the mean device.
+        drift: factor on the drift exponent.
+        seed: int or None, of the generator that serves calls without a `seed` of their own.
+    """
+
+    def __init__(self, g_max, noise=1.0, drift=1.0, seed=None):
+        self.g_max = check_number("g_max", g_max, above=0.0)
+        self.noise = check_number("noise", noise, minimum=0.0)
+        self.drift = check_number("drift", drift, minimum=0.0)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def _step(self, g, pulses):
+        """Mean and standard deviation (uS) of the growth by the next pulse."""
+        raise NotImplementedError
+
+    def _reset(self, normal):
+        """Conductances after RESET, uS, from standard normal numbers."""
+        raise NotImplementedError
+
+    def _floor(self):
+        """Smallest conductance after a SET pulse, uS."""
+        return 0.0
+
+    def reset(self, shape, t=0.0, seed=None, dtype="float32") -> PulseState:
+        """Fresh devices, RESET at time t.
+
+        Args:
+            shape: shape of the array.
+            t: s.
+            seed: int or keras.random.SeedGenerator; by default the generator of this object.
+            dtype: type of the conductances.
+        """
+        g = self._reset(self._normal(tuple(shape), dtype, seed))
+        return PulseState(g, ops.zeros_like(g), ops.zeros_like(g) + ops.cast(t, dtype))
+
+    def reset_where(self, state: PulseState, where, t, seed=None) -> PulseState:
+        """RESETs the devices for which the boolean array `where` holds, at time t."""
+        g = to_tensor(state.conductance, "conductance")
+        fresh = self._reset(self._normal(g.shape, g.dtype, seed))
+        return PulseState(
+            ops.where(where, fresh, g),
+            ops.where(where, 0.0, state.pulses),
+            ops.where(where, ops.cast(t, g.dtype), state.time),
+        )
+
+    def pulse(self, state: PulseState, where, t=0.0, seed=None) -> PulseState:
+        """Gives one SET pulse at time t to the devices for which `where` holds."""
+        g = to_tensor(state.conductance, "conductance")
+        n = ops.cast(state.pulses, g.dtype)
+        mean, std = self._step(g, n)
+        step = mean + std * self.noise * self._normal(g.shape, g.dtype, seed)
+        return PulseState(
+            ops.where(where, ops.clip(g + step, self._floor(), self.g_max), g),
+            ops.where(where, n + 1.0, n),
+            ops.where(where, ops.cast(t, g.dtype), state.time),
+        )
+
+    def read(self, state: PulseState, t=0.0, seed=None):
+        """One reading at time t, uS."""
+        raise NotImplementedError
+
+    def granularity(self, pulses=10) -> float:
+        """Mean growth per pulse over the first `pulses` pulses of the mean device, uS."""
+        g = float(ops.convert_to_numpy(self._reset(ops.zeros(()))))
+        first = g
+        for n in range(pulses):
+            mean, _ = self._step(ops.convert_to_tensor(g), ops.convert_to_tensor(float(n)))
+            g = min(g + float(ops.convert_to_numpy(mean)), self.g_max)
+        return (g - first) / pulses
+
+    def _normal(self, shape, dtype, seed):
+        seed = self.seed_generator if seed is None else seed
+        return normal(shape, dtype, seed)
+
+    def get_config(self):
+        return {
+            "g_max": self.g_max,
+            "noise": self.noise,
+            "drift": self.drift,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="snukeras")
+class NandakumarPCM(PulsedPCM):
+    """The doped Ge2Sb2Te5 device of Nandakumar et al. 2018 (doi 10.1063/1.5042408).
+
+    With n SET pulses since RESET and P = exp(-n / 2.6), n counting the new pulse:
+
+        RESET: G ~ N(0.1, 0.01) uS, at least 0.01
+        SET:   G <- clip(G + mean + std N(0, 1), 0.1, g_max)
+               mean = -0.084 G + 0.880 + 1.40 P,  std = 0.091 G + 0.260 + 2.15 P   [uS]
+        read:  G_d = G (dt / 38.6 s)^-0.04,  clip(G_d + (0.03 G_d + 0.13) N(0, 1), 0.1, g_max)
+
+    Constants of the public implementation of Y. Demirag (github.com/YigitDemirag/srnn-pcm). The
+    model describes a device 38.6 s after its pulse; until then it is read as it is at 38.6 s (the
+    bare power law would exceed G without bound at dt = 0). One drift exponent holds for all.
+
+    Args:
+        g_max: 20 uS reproduces the paper's staircase; 12 uS was used for training.
+    """
+
+    read_time = 38.6  # s
+
+    def __init__(self, g_max=20.0, noise=1.0, drift=1.0, seed=None):
+        super().__init__(g_max, noise, drift, seed)
+        check_number("g_max", g_max, above=0.1)
+
+    def _floor(self):
+        return 0.1
+
+    def _reset(self, normal):
+        return ops.maximum(0.1 + 0.01 * self.noise * normal, 0.01)
+
+    def _step(self, g, pulses):
+        memory = ops.exp(-(pulses + 1.0) / 2.6)
+        return -0.084 * g + 0.880 + 1.40 * memory, 0.091 * g + 0.260 + 2.15 * memory
+
+    def read(self, state: PulseState, t=0.0, seed=None):
+        g = to_tensor(state.conductance, "conductance")
+        if not is_tensor(t) and not is_tensor(state.time) and np.any(t < np.asarray(state.time)):
+            raise ValueError(
+                f"`t` (s) must not lie before the last pulse. Received: t={t!r} and a last pulse "
+                f"at {np.max(state.time):g} s"
+            )
+        age = ops.cast(t, g.dtype) - ops.cast(state.time, g.dtype)
+        drifted = g * ops.power(ops.maximum(age / self.read_time, 1.0), -0.04 * self.drift)
+        noise = self._normal(g.shape, g.dtype, seed) * self.noise
+        read = ops.clip(drifted + (0.03 * drifted + 0.13) * noise, 0.1, self.g_max)
+        return like(read, state.conductance)
+
+
+@keras.saving.register_keras_serializable(package="snukeras")
+class ExpStepPCM(PulsedPCM):
+    """The device of Nandakumar et al. 2020 (doi 10.3389/fnins.2020.00406).
+
+    Constants of aihwkit's PCMPresetDevice.
+
+    In units of w = 2 G / g_max, for the average device (no spread from device to device):
+
+        RESET: w = 0.01 + 0.01 N(0, 1), at least 0
+        SET:   dw = 0.01 (1 + 27.235 exp(-2.5 w))
+               w <- clip(w + dw + 0.6 (dw + 0.042 + 0.108 w) N(0, 1), 0, 2)
+
+    The step depends on the conductance alone. It has no drift and no read noise of its own
+    (`drift` does nothing): aihwkit puts them into the converters.
+
+    Args:
+        g_max: uS that stands for w = 2.
+        reset_mean: w after RESET. aihwkit resets to 0.01; its published staircase starts at 0.
+        reset_std: spread of w after RESET.
+    """
+
+    def __init__(
+        self, g_max=25.0, noise=1.0, drift=1.0, reset_mean=0.01, reset_std=0.01, seed=None
+    ):
+        super().__init__(g_max, noise, drift, seed)
+        self.reset_mean = check_number("reset_mean", reset_mean, minimum=0.0, maximum=2.0)
+        self.reset_std = check_number("reset_std", reset_std, minimum=0.0)
+
+    def _reset(self, normal):
+        w = ops.maximum(self.reset_mean + self.reset_std * self.noise * normal, 0.0)
+        return w * (self.g_max / 2.0)
+
+    def _step(self, g, pulses):
+        w = g * (2.0 / self.g_max)
+        step = 0.01 * (1.0 + 27.235 * ops.exp(-2.5 * w))
+        spread = 0.6 * (step + 0.042 + 0.108 * w)
+        return step * (self.g_max / 2.0), spread * (self.g_max / 2.0)
+
+    def read(self, state: PulseState, t=0.0, seed=None):
+        return like(to_tensor(state.conductance, "conductance"), state.conductance)
+
+    def get_config(self):
+        config = super().get_config()
+        return {**config, "reset_mean": self.reset_mean, "reset_std": self.reset_std}

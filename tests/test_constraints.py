@@ -1,0 +1,171 @@
+"""PCMConstraint keeps weights on the levels and training alive; UnitInterval clips."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from snukeras.constraints import PCMConstraint, UnitInterval
+
+
+def line(constraint, rate=0.01, steps=300):
+    """Fits Dense(4 -> 1) to fixed weights by SGD with small steps; returns (model, last loss)."""
+    x = np.random.default_rng(0).normal(size=(256, 4)).astype("float32")
+    y = x @ np.array([[1.0], [-1.0], [0.5], [2.0]], "float32")
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(
+                1, use_bias=False, kernel_initializer="zeros", kernel_constraint=constraint
+            ),
+        ]
+    )
+    model.compile(keras.optimizers.SGD(rate), "mse")
+    x, y = np.tile(x, (steps, 1)), np.tile(y, (steps, 1))
+    model.fit(x, y, batch_size=256, shuffle=False, verbose=0)
+    return model, model.evaluate(x[:256], y[:256], verbose=0)
+
+
+def test_hard_rounding_freezes_training_and_the_default_does_not():
+    frozen, frozen_loss = line(PCMConstraint(w_max=3.0, rounding="nearest", seed=0))
+    assert np.all(frozen.layers[0].kernel.numpy() == 0)
+    alive, loss = line(PCMConstraint(w_max=3.0, seed=0))
+    assert loss < 0.02 * frozen_loss
+    np.testing.assert_allclose(alive.layers[0].kernel.numpy()[:, 0], [1, -1, 0.5, 2], atol=0.3)
+    assert line(PCMConstraint(seed=0))[1] < 0.02 * frozen_loss
+
+
+def on_grid(w, r, levels):
+    position = np.asarray(w) / r * (levels - 1)
+    return np.allclose(position, np.round(position), atol=1e-3) and np.abs(position).max() < levels
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("scale", ["tensor", "column"])
+@pytest.mark.parametrize("w_max", [None, 0.7])
+def test_weights_are_on_the_levels_after_fit(jit_compile, scale, w_max):
+    constraint = PCMConstraint(levels=8, w_max=w_max, scale=scale, seed=1)
+    model = keras.Sequential(
+        [keras.Input((6,)), keras.layers.Dense(5, kernel_constraint=constraint)]
+    )
+    model.compile("adam", "mse", jit_compile=jit_compile)
+    generator = np.random.default_rng(0)
+    model.fit(generator.normal(size=(32, 6)), generator.normal(size=(32, 5)), verbose=0)
+    kernel = model.layers[0].kernel.numpy()
+    r = constraint.max_weight(kernel)
+    assert np.shape(r) == ((5,) if scale == "column" and w_max is None else ())
+    assert on_grid(kernel, r, 8)
+    assert len(np.unique(kernel)) > 3
+
+
+def test_default_in_convolutions_and_recurrent_layers():
+    model = keras.Sequential(
+        [
+            keras.Input((8, 3)),
+            keras.layers.Conv1D(4, 3, kernel_constraint=PCMConstraint()),
+            keras.layers.LSTM(
+                3, kernel_constraint=PCMConstraint(), recurrent_constraint=PCMConstraint()
+            ),
+        ]
+    )
+    model.compile("adam", "mse", steps_per_execution=2)
+    model.fit(np.random.rand(32, 8, 3), np.random.rand(32, 3), batch_size=8, verbose=0)
+    cell = model.layers[1].cell
+    for kernel in (model.layers[0].kernel, cell.kernel, cell.recurrent_kernel):
+        assert on_grid(kernel, PCMConstraint().max_weight(kernel.numpy()), 16)
+
+
+def test_range_from_the_weights_is_a_power_of_two():
+    constraint = PCMConstraint()
+    for top, r in ((0.3, 0.5), (0.5, 0.5), (0.500001, 1.0), (1.0, 1.0), (2.0, 2.0), (3.0, 4.0)):
+        assert constraint.max_weight(np.array([[top, -0.1]], "float32")) == pytest.approx(r)
+    assert constraint.max_weight(np.zeros((2, 2))) == 1.0
+    columns = PCMConstraint(scale="column").max_weight(np.array([[0.1, -3.0], [0.2, 0.0]]))
+    np.testing.assert_allclose(columns, [0.25, 4.0])
+
+
+def test_default_is_unbiased_and_clips():
+    constraint = PCMConstraint(levels=3, w_max=1.0, seed=2)
+    w = np.full((100, 1000), 0.1, "float32")
+    quantized = constraint(w)
+    assert set(np.unique(quantized)) == {0.0, 0.5}
+    assert abs(quantized.mean() - 0.1) < 4 * np.sqrt(0.1 * 0.4 / w.size)
+    assert not np.array_equal(quantized, constraint(w))
+    np.testing.assert_array_equal(constraint(np.array([[9.0, -9.0]])), [[1.0, -1.0]])
+    clip = PCMConstraint(w_max=1.0, rounding="none")
+    np.testing.assert_allclose(clip(np.array([[9.0, 0.123]])), [[1.0, 0.123]], rtol=1e-6)
+    on_levels = PCMConstraint(levels=None, w_max=1.0)(np.array([[0.123]]))
+    np.testing.assert_allclose(on_levels, [[0.123]], rtol=1e-6)
+
+
+def test_small_updates_arrive_on_average():
+    # Steps of 1e-6 of a level: far below a level, still above float precision near zero.
+    constraint = PCMConstraint(levels=2, w_max=1.0, seed=3)
+    w = tf.Variable(tf.fill((1_000_000,), 3e-5))
+    assert constraint(w).numpy().sum() == pytest.approx(30, abs=25)
+
+
+def test_fresh_rounding_at_every_call_of_a_compiled_function():
+    constraint = PCMConstraint(levels=2, w_max=1.0, seed=4)
+    calls = {}
+    for jit_compile in (False, True):
+        compiled = tf.function(constraint, jit_compile=jit_compile)
+        w = tf.fill((1000,), 0.5)
+        first, second = compiled(w).numpy(), compiled(w).numpy()
+        assert not np.array_equal(first, second)
+        calls[jit_compile] = first
+    again = PCMConstraint(levels=2, w_max=1.0, seed=4)
+    np.testing.assert_array_equal(again(tf.fill((1000,), 0.5)), calls[False])
+
+
+def test_keeps_the_type_of_the_weights():
+    for dtype in ("float16", "bfloat16", "float64"):
+        w = tf.cast(tf.constant([[0.3, -1.0]]), dtype)
+        assert PCMConstraint(seed=1)(w).dtype == dtype
+
+
+def test_saving_and_loading(tmp_path):
+    constraint = PCMConstraint(8, 0.5, "column", "nearest", seed=7)
+    assert json.loads(json.dumps(constraint.get_config())) == constraint.get_config()
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(3, kernel_constraint=constraint),
+            keras.layers.Dense(2, kernel_constraint=PCMConstraint()),
+        ]
+    )
+    model.compile("adam", "mse")
+    x, y = np.random.rand(16, 4), np.random.rand(16, 2)
+    model.fit(x, y, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.layers[0].kernel_constraint.get_config() == constraint.get_config()
+    assert loaded.layers[1].kernel_constraint.get_config() == PCMConstraint().get_config()
+    np.testing.assert_array_equal(loaded.layers[0].kernel, model.layers[0].kernel)
+    loaded.fit(x, y, verbose=0)
+    clone = keras.models.clone_model(model)
+    assert clone.layers[0].kernel_constraint is not constraint
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"levels": 1}, "`levels`"),
+        ({"w_max": 0.0}, "`w_max` must be a finite number, above 0"),
+        ({"w_max": float("nan")}, "`w_max`"),
+        ({"scale": "row"}, "`scale`"),
+        ({"rounding": "up"}, "'stochastic', 'nearest', 'none'"),
+    ],
+)
+def test_refuses_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        PCMConstraint(**arguments)
+
+
+def test_unit_interval():
+    constraint = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(UnitInterval())
+    )
+    np.testing.assert_allclose(constraint(np.array([-0.2, 0.4, 1.7])), [0.0, 0.4, 1.0])
