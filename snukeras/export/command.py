@@ -1,0 +1,415 @@
+"""Command line: snukeras-export MODEL --target pcm, and snukeras-export verify|readback."""
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import re
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from snukeras.export.errors import BadInputError, ExportError, OutputExistsError
+
+_CODES = """\
+exit codes:
+  0  done, and all that was written is verified
+  1  verification failed: something differs from the Keras model or was changed
+  2  bad input: arguments, model file, target, damaged map
+  3  the model has layers that cannot be exported (all are named)
+  4  the output exists (use --overwrite)
+  5  a file could not be written or read
+  130  interrupted; nothing half-written is left
+"""
+_EPILOG = f"""\
+also:
+  snukeras-export verify DIR           repeat the verification of an export
+  snukeras-export readback MAP CSV     rebuild weights from measured conductances
+
+{_CODES}"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    commands = {"verify": _verify, "readback": _read_back}
+    handlers: dict[int, Any] = {}
+    try:
+        if arguments and arguments[0] in commands:
+            parser = _verify_parser() if arguments[0] == "verify" else _readback_parser()
+            options, run = parser.parse_args(arguments[1:]), commands[arguments[0]]
+        else:
+            options, run = _parser().parse_args(arguments), _export
+        with contextlib.suppress(ValueError):  # signals belong to the main thread
+            handlers[signal.SIGTERM] = signal.signal(signal.SIGTERM, _interrupt)
+        with _quiet():
+            return run(options)
+    except SystemExit as stop:  # argparse
+        return int(stop.code or 0)
+    except ExportError as error:
+        _complain(error.message, error.hint)
+        return error.exit_code
+    except KeyboardInterrupt:
+        _complain("Interrupted.", "Nothing half-written was left.")
+        return 130
+    except MemoryError:
+        _complain("There is not enough memory for this.", "")
+        return 5
+    except OSError as error:
+        _complain(f"{error.filename or 'A file'}: {error.strerror or error}.", "")
+        return 5
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _complain(message, hint):
+    message = " ".join(str(message).split())
+    print(f"snukeras-export: {message}", file=sys.stderr)
+    if hint:
+        print(f"  hint: {hint}", file=sys.stderr)
+
+
+def _interrupt(number, frame):
+    raise KeyboardInterrupt
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise BadInputError(f"{message}.", f"See `{self.prog} --help`.")
+
+
+def _parser():
+    parser = _Parser(
+        prog="snukeras-export",
+        description="Export a Keras model as ONNX and as a crossbar map, and verify both.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="MODEL", nargs="?", help="a .keras file, or zoo:NAME")
+    parser.add_argument(
+        "--target",
+        default="pcm",
+        metavar="NAME",
+        help="onnx (no map), pcm (default), another of --list-targets, or your own file PATH.json",
+    )
+    parser.add_argument("--output", metavar="DIR", help="folder to make (default NAME-TARGET)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    tile = parser.add_argument_group("crossbar")
+    tile.add_argument(
+        "--tile",
+        type=_tile,
+        metavar="ROWSxCOLUMNS",
+        help="cross-points of a tile (of pcm: devices; default 256x256)",
+    )
+    tile.add_argument("--g-max", type=float, metavar="uS", help="largest conductance")
+    tile.add_argument("--g-min", type=float, metavar="uS", help="smallest conductance")
+    tile.add_argument(
+        "--levels", type=int, metavar="N", help="conductance levels per polarity, ends included"
+    )
+    tile.add_argument(
+        "--scale",
+        choices=("tensor", "column"),
+        default="tensor",
+        help="one scale per matrix or per column",
+    )
+    tile.add_argument("--pack", action="store_true", help="let small matrices share tiles")
+    tile.add_argument("--embedding", action="store_true", help="map Embedding tables too")
+    tile.add_argument("--faults", metavar="FILE", help="JSON list of stuck devices to work around")
+    tile.add_argument("--csv", action="store_true", help="also write one line per device")
+    more = parser.add_argument_group("more")
+    more.add_argument("--streaming", action="store_true", help="also write a one-step ONNX file")
+    more.add_argument("--samples", metavar="FILE", help=".npz with input for the comparison")
+    more.add_argument("--seed", type=int, default=0, help="seed of random input (default 0)")
+    more.add_argument("--list-layers", action="store_true", help="list the layers known")
+    more.add_argument("--list-targets", action="store_true", help="list the targets known")
+    more.add_argument("--version", action="store_true", help="print the version")
+    return parser
+
+
+def _verify_parser():
+    parser = _Parser(
+        prog="snukeras-export verify",
+        description="Repeat the verification of an export: checksums, map, ONNX, weights.",
+        epilog=_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", metavar="DIR", help="the folder that snukeras-export made")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    return parser
+
+
+def _readback_parser():
+    parser = _Parser(
+        prog="snukeras-export readback",
+        description="Rebuild the weights from measured conductances.",
+        epilog=_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("map", metavar="MAP", help="crossbar.snumap of an export")
+    parser.add_argument("csv", metavar="CSV", help="columns tile, word_line, bit_line, measured_uS")
+    parser.add_argument("--output", metavar="DIR", default="readback", help="folder to make")
+    parser.add_argument(
+        "--model", metavar="FILE", help=".keras file (default: model.keras beside the map)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    return parser
+
+
+def _tile(text):
+    match = re.fullmatch(r"([0-9]{1,5})[xX]([0-9]{1,5})", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"expected ROWSxCOLUMNS such as 256x256, not {text!r}")
+    return int(match[1]), int(match[2])
+
+
+def _export(options) -> int:
+    if options.version:
+        from snukeras import __version__
+
+        print(__version__)
+        return 0
+    if options.list_targets:
+        from snukeras.export.targets import available_targets, load_target
+
+        print("onnx: ONNX only, no crossbar map")
+        for name in available_targets():
+            print(f"{name}: {load_target(name).title}")
+        return 0
+    if options.list_layers:
+        return _list_layers()
+    if options.model is None:
+        raise BadInputError("MODEL is missing.", "Give a .keras file or zoo:NAME, or see --help.")
+
+    # The cheap checks come before the seconds that TensorFlow takes.
+    from snukeras.export.targets import load_target
+
+    hardware = None if options.target == "onnx" else load_target(options.target)
+    if hardware is not None:
+        changes: dict[str, Any] = {}
+        if options.tile:
+            changes |= {"rows": options.tile[0], "columns": options.tile[1]}
+        for key, value in (
+            ("g_max", options.g_max),
+            ("g_min", options.g_min),
+            ("levels", options.levels),
+        ):
+            if value is not None:
+                changes[key] = value
+        hardware = hardware.replace(**changes)
+    name = _name(options.model)
+    label = "onnx" if hardware is None else hardware.name
+    output = Path(options.output or f"{name}-{label}")
+    if output.is_dir() and any(output.iterdir()) and not options.overwrite:
+        raise OutputExistsError(
+            f"{output} exists.", "Add --overwrite, or choose another folder with --output."
+        )
+
+    with _progress(options.json) as progress:
+        _load_tensorflow(progress)
+        from snukeras.export import exporter, verify
+        from snukeras.export.report import show
+
+        _register()
+        model, source = _load(options.model, exporter, progress)
+        samples = None
+        if options.samples:
+            samples = exporter.samples_from_file(options.samples, model)
+        elif verify.plays_chorales(model):
+            samples = _chorales(verify)
+        report = exporter.export(
+            model,
+            output,
+            target=hardware or "onnx",
+            scale=options.scale,
+            seed=options.seed,
+            pack=options.pack,
+            embedding=options.embedding,
+            faults=exporter.read_faults(options.faults) if options.faults else (),
+            csv=options.csv,
+            streaming=options.streaming,
+            samples=samples,
+            overwrite=options.overwrite,
+            name=options.model if source is None else source.name,
+            source=source,
+            progress=progress,
+        )
+    if options.json:
+        print(json.dumps(report, indent=2, ensure_ascii=False))
+    else:
+        show(report, output)
+    if not report["verification"]["ok"]:
+        found = "; ".join(exporter.failures(report["verification"]))
+        _complain(f"The export is not verified: {found}.", "Do not use it; see report.json.")
+        return 1
+    return 0
+
+
+def _verify(options) -> int:
+    with _progress(options.json) as progress:
+        _load_tensorflow(progress)
+        from snukeras.export.exporter import verify_folder
+        from snukeras.export.report import show_verification
+
+        _register()
+        verification = verify_folder(options.folder, progress)
+    if options.json:
+        print(json.dumps(verification, indent=2, ensure_ascii=False))
+    else:
+        show_verification(verification)
+    return 0
+
+
+def _read_back(options) -> int:
+    output = Path(options.output)
+    if output.exists():
+        raise OutputExistsError(f"{output} exists.", "Choose another folder with --output.")
+    with _progress(options.json) as progress:
+        _load_tensorflow(progress)
+        import numpy as np
+
+        from snukeras.export.crossbar import load_map
+        from snukeras.export.exporter import SOURCE, beside, load_model
+        from snukeras.export.readback import read_back
+        from snukeras.export.verify import rebuilt_model
+
+        _register()
+        crossbar = load_map(options.map)
+        result = read_back(crossbar, options.csv)
+        beside_map = Path(options.map).parent / SOURCE
+        path = options.model or (beside_map if beside_map.is_file() else None)
+        with beside(output, False) as folder:
+            text = json.dumps(result.report, indent=2, allow_nan=False)
+            (folder / "readback.json").write_text(text + "\n", encoding="utf-8")
+            arrays: dict[str, Any] = dict(result.weights)
+            np.savez(folder / "weights.npz", **arrays)
+            if path is not None:
+                progress("rebuilding the Keras model")
+                model = rebuilt_model(load_model(path), result.weights)
+                model.save(folder / "measured.keras")
+    if options.json:
+        print(json.dumps(result.report, indent=2))
+        return 0
+    print(f"{result.report['measured']:,} cross-points measured")
+    for matrix in result.report["matrices"]:
+        print(
+            f"{matrix['name']}: rms error {matrix['rms_error']:.3g}, largest "
+            f"{matrix['max_error']:.3g}, {matrix['missing']} not measured"
+        )
+    for tile in result.report["tiles"]:
+        print(f"tile {tile['tile']}: rms error {tile['rms_error_uS']:.3g} uS")
+    print(f"Weights and report are in {output}")
+    return 0
+
+
+def _name(model):
+    """A name for the default folder that cannot lead out of the current one."""
+    name = model[4:] if model.startswith("zoo:") else Path(model).stem
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip(".") or "model"
+
+
+def _load(model, exporter, progress):
+    """The model, and the file it came from (None for the zoo)."""
+    if not model.startswith("zoo:"):
+        progress(f"loading {model}")
+        return exporter.load_model(model), Path(model)
+    import snukeras.zoo
+
+    progress(f"loading {model}")
+    try:
+        return snukeras.zoo.load(model[4:]), None
+    except (ValueError, OSError) as error:
+        raise BadInputError(str(error), "See `snukeras-zoo list`.") from error
+
+
+def _chorales(verify):
+    """The zoo's sample chorales, or None if they are not there."""
+    try:
+        from snukeras.zoo.samples import read
+
+        _, rolls = read()
+    except (ImportError, OSError, ValueError):
+        return None
+    return verify.Samples.songs(rolls, "sample chorales")
+
+
+def _list_layers() -> int:
+    _load_tensorflow(lambda text: None)
+    from snukeras.export.onnx_activations import supported
+    from snukeras.export.onnx_layers import own_layers
+
+    print("Layers with a form of their own in ONNX:")
+    print("  " + ", ".join(own_layers()))
+    print("State activations of SNU and SSNU:")
+    print("  " + ", ".join(supported()))
+    print("Every other Keras layer is converted by tf2onnx, if tf2onnx can; stateful and")
+    print("half-precision layers are refused. Matrices on tiles: kernels of Dense, Conv1D, Conv2D,")
+    print("Conv3D, SNU, SSNU, SimpleRNN, GRU, LSTM, and Embedding tables with --embedding.")
+    return 0
+
+
+def _load_tensorflow(progress) -> None:
+    """Imports TensorFlow without the notices that its C++ parts print on loading."""
+    progress("loading TensorFlow and Keras")
+    sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:  # no stderr to keep clean
+        kept = None
+    try:
+        if kept is not None:
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), 2)
+        import tensorflow  # noqa: F401
+        import tf2onnx  # noqa: F401
+    finally:
+        if kept is not None:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _register():
+    """Loads all modules whose classes a saved model may name."""
+    import snukeras
+
+    for name in snukeras.__all__:
+        if name not in ("datasets", "export", "zoo"):
+            getattr(snukeras, name)
+
+
+@contextlib.contextmanager
+def _progress(silent) -> Iterator[Any]:
+    """Says on stderr what is being done, where a person is watching."""
+    if silent or not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("starting") as status:
+        yield status.update
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the notices of TensorFlow and Keras out of the terminal."""
+    # Exports are compared on the CPU, so that they come out alike everywhere.
+    for name, value in (("TF_CPP_MIN_LOG_LEVEL", "3"), ("CUDA_VISIBLE_DEVICES", "-1")):
+        os.environ.setdefault(name, value)
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

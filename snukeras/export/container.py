@@ -1,0 +1,182 @@
+"""Read and write the container of a crossbar map: header, arrays, JSON description.
+
+The layout is specified in export/crossbar-map.md; this module is one implementation of it.
+"""
+
+import hashlib
+import json
+import math
+import mmap
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from snukeras.export.errors import MapError
+
+MAGIC = b"\x89SNUMAP\n"
+VERSION = 1
+HEADER = struct.Struct("<8sIIQQ32s")  # magic, version, zero, offset, length, sha256
+ALIGNMENT = 64
+DTYPES = {"float32": "<f4", "float64": "<f8", "uint32": "<u4"}
+MAX_DESCRIPTION = 256 * 2**20
+
+
+class MapWriter:
+    """Writes arrays one after another, then the description, so that memory stays small.
+
+    Args:
+        path: the file to write; the caller gives a temporary name and renames it.
+    """
+
+    def __init__(self, path):
+        self._file = open(path, "wb")  # noqa: SIM115 (closed by finish or __exit__)
+        self._file.write(bytes(HEADER.size))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._file.close()
+
+    def add(self, array) -> dict[str, Any]:
+        """Appends an array and returns the reference to it that goes into the description."""
+        array = np.asarray(array)
+        name = {"f4": "float32", "f8": "float64", "u4": "uint32"}[array.dtype.str[1:]]
+        data = np.ascontiguousarray(array, dtype=DTYPES[name])
+        self._align()
+        offset = self._file.tell()
+        view = data.reshape(-1).view("uint8").data
+        self._file.write(view)
+        return {
+            "offset": offset,
+            "dtype": name,
+            "shape": list(data.shape),
+            "sha256": hashlib.sha256(view).hexdigest(),
+        }
+
+    def finish(self, description: dict[str, Any]) -> None:
+        """Writes the description and the header; the file is complete then."""
+        text = json.dumps(description, ensure_ascii=False, allow_nan=False, indent=1)
+        data = text.encode("utf-8")
+        self._align()
+        offset = self._file.tell()
+        self._file.write(data)
+        self._file.seek(0)
+        digest = hashlib.sha256(data).digest()
+        self._file.write(HEADER.pack(MAGIC, VERSION, 0, offset, len(data), digest))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def _align(self):
+        self._file.write(bytes(-self._file.tell() % ALIGNMENT))
+
+
+class MapReader:
+    """Opens a container, checks its header and description; arrays are read on demand.
+
+    The file is mapped into memory, so an array costs memory only while it is looked at.
+
+    Args:
+        path: the file.
+
+    Raises:
+        MapError: the file is no map, is of another version, is cut off, or was altered.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        try:
+            with open(self.path, "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                if size < HEADER.size:
+                    raise self._error(f"is too short ({size} bytes) to be a crossbar map")
+                self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            raise self._error(f"cannot be read: {error.strerror or error}") from error
+        self.description = self._read_description(size)
+
+    def array(self, reference: dict[str, Any], check: bool = True) -> np.ndarray:
+        """The array of a reference, read-only; with `check` its sha256 is compared."""
+        start, stop = self._span(reference)
+        shape = tuple(reference["shape"])
+        view = memoryview(self._data)[start:stop]
+        if check and hashlib.sha256(view).hexdigest() != reference["sha256"]:
+            raise self._error(f"was altered: the array at byte {start} has another sha256")
+        return np.frombuffer(view, dtype=DTYPES[reference["dtype"]]).reshape(shape)
+
+    def check_bytes(self, references) -> None:
+        """Checks every array's sha256, that none overlap, and that all other bytes are zero."""
+        end = HEADER.size
+        for reference in sorted(references, key=lambda r: (r["offset"], math.prod(r["shape"]))):
+            start, stop = self._span(reference)
+            if start < end:
+                raise self._error(f"is not consistent: arrays overlap at byte {start}")
+            self._check_gap(end, start)
+            self.array(reference)
+            end = stop
+        self._check_gap(end, self._offset)
+
+    def _check_gap(self, start, stop):
+        if stop - start >= ALIGNMENT or any(self._data[start:stop]):
+            raise self._error(f"has unexpected bytes between arrays, at byte {start}")
+
+    def _span(self, reference):
+        try:
+            offset, shape = reference["offset"], reference["shape"]
+            itemsize = np.dtype(DTYPES[reference["dtype"]]).itemsize
+            stop = offset + math.prod(shape) * itemsize
+            good = HEADER.size <= offset <= stop <= self._offset and min([*shape, 0]) >= 0
+        except (KeyError, TypeError) as error:
+            raise self._error("has a reference to an array that cannot be read") from error
+        if not good or offset % ALIGNMENT:
+            raise self._error(f"is cut off or inconsistent: no array fits at byte {offset}")
+        return offset, stop
+
+    def _read_description(self, size):
+        magic, version, zero, offset, length, digest = HEADER.unpack(self._data[: HEADER.size])
+        if magic != MAGIC:
+            raise self._error("is not a crossbar map (its first eight bytes differ)")
+        if version != VERSION:
+            raise self._error(
+                f"has version {version}; this reader knows version {VERSION}",
+                "Read it with the snukeras version that wrote it.",
+            )
+        if zero or offset < HEADER.size or offset % ALIGNMENT or offset + length != size:
+            raise self._error(f"is cut off or altered: {size} bytes, header says {offset + length}")
+        if length > MAX_DESCRIPTION:
+            raise self._error(f"has a description of {length} bytes; at most {MAX_DESCRIPTION}")
+        self._offset = offset
+        data = self._data[offset : offset + length]
+        if hashlib.sha256(data).digest() != digest:
+            raise self._error("was altered: its description has another sha256")
+        return parse_json(data, self._error)
+
+    def _error(self, what, hint="Export the model again."):
+        return MapError(f"{self.path} {what}.", hint)
+
+
+def parse_json(data: bytes, error) -> dict[str, Any]:
+    """Strict JSON: UTF-8, an object, no repeated keys, no NaN; `error(text)` makes the error."""
+
+    def no_repeats(pairs):
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise ValueError("a key is repeated")
+        return found
+
+    def no_constants(name):
+        raise ValueError(f"{name} is not JSON")
+
+    try:
+        value = json.loads(
+            data.decode("utf-8"), object_pairs_hook=no_repeats, parse_constant=no_constants
+        )
+    except (ValueError, RecursionError) as problem:
+        raise error(f"holds JSON that cannot be read: {problem}") from problem
+    if not isinstance(value, dict):
+        raise error("holds JSON that is not an object")
+    return value

@@ -1,0 +1,55 @@
+"""The exporter's exceptions: what was wrong, and a hint at the next step."""
+
+
+class ExportError(ValueError):
+    """Base of all errors of the exporter.
+
+    Args:
+        message: one line that says what was wrong and what was received.
+        hint: the next step for the user, or "".
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, hint: str = ""):
+        super().__init__(f"{message} {hint}".strip())
+        self.message = message
+        self.hint = hint
+
+
+class BadInputError(ExportError):
+    """A model file, target, tile size or other input cannot be used."""
+
+
+class UnsupportedLayersError(ExportError):
+    """Layers that cannot be exported.
+
+    Args:
+        problems: layer name to reason, for all such layers at once.
+    """
+
+    exit_code = 3
+
+    def __init__(self, problems: dict[str, str]):
+        self.problems = dict(problems)
+        listing = "; ".join(f"{name} ({reason})" for name, reason in problems.items())
+        super().__init__(
+            f"{len(problems)} layer(s) cannot be exported: {listing}.",
+            "See `snukeras-export --list-layers`.",
+        )
+
+
+class OutputExistsError(ExportError):
+    """The output folder is there already and nobody asked to replace it."""
+
+    exit_code = 4
+
+
+class MapError(ExportError):
+    """A crossbar map is damaged, altered, or not a crossbar map of a known version."""
+
+
+class VerificationError(ExportError):
+    """An export is not what its report says, or differs from its Keras model."""
+
+    exit_code = 1

@@ -1,0 +1,302 @@
+"""SNU and SSNU as ONNX: one Scan for a sequence, or the nodes of one step for streaming.
+
+The input product of all steps stands before the loop. The loop carries what the gate leaves of
+the state, k_t = decay * s_t * (1 - gate_t), so that a step is as few nodes as can be:
+
+    a_t = (x_t W + c) + y_{t-1} H + k_{t-1};   s_t = g(a_t);   y_t = h(s_t - threshold)
+
+The order of the additions is that of the Keras layer.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto, helper
+
+from snukeras.export.errors import ExportError
+from snukeras.export.graph import GraphBuilder, subgraph
+from snukeras.export.onnx_activations import Emit, emitter, supported
+
+FLOAT, BOOL = TensorProto.FLOAT, TensorProto.BOOL
+
+
+class CannotLowerError(ExportError):
+    """A layer cannot be expressed; the message is the reason."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """The numbers of an SNU or SSNU cell, as the graph needs them."""
+
+    name: str
+    spiking: bool
+    inhibition: bool
+    units: int
+    kernel: np.ndarray
+    recurrent_kernel: np.ndarray | None
+    bias: np.ndarray | None
+    decay: np.ndarray
+    threshold: np.ndarray
+    activation: Emit
+    equation: str
+
+    @classmethod
+    def of(cls, cell: Any, name: str) -> "Unit":
+        """Reads a cell.
+
+        Raises:
+            CannotLowerError: its state activation has no ONNX form here.
+        """
+        activation = emitter(cell.state_activation)
+        label = getattr(cell.state_activation, "__name__", type(cell.state_activation).__name__)
+        if activation is None:
+            raise CannotLowerError(
+                f"state_activation {label!r} has no ONNX form; use one of {', '.join(supported())}"
+            )
+        terms = ["x[t] W"]
+        terms += ["c"] if cell.bias is not None else []
+        terms += ["y[t-1] H"] if cell.recurrent_kernel is not None else []
+        gate = "max(y[t-1])" if cell.lateral_inhibition else "y[t-1]"
+        terms += [f"decay * s[t-1] * (1 - {gate})"]
+        h = "step" if cell.spiking else "sigmoid"
+        return cls(
+            name=name,
+            spiking=cell.spiking,
+            inhibition=cell.lateral_inhibition,
+            units=cell.units,
+            kernel=np.asarray(cell.kernel),
+            recurrent_kernel=_array(cell.recurrent_kernel),
+            bias=_array(cell.bias),
+            decay=np.asarray(cell.decay_values()),
+            threshold=np.asarray(cell.threshold_values()),
+            activation=activation,
+            equation=f"s[t] = {label}({' + '.join(terms)}); y[t] = {h}(s[t] - threshold)"
+            + ("; step(z) = 1 if z > 0 else 0" if cell.spiking else ""),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a lowered layer gives: tensor names; `s_sequence` only on request."""
+
+    sequence: str | None
+    last: str | None
+    s: str | None
+    y: str | None
+    s_sequence: str | None = None
+
+
+def _array(variable):
+    return None if variable is None else np.asarray(variable)
+
+
+def product(graph: GraphBuilder, unit: Unit, x: str) -> str:
+    """x W (+ c) for all leading axes."""
+    name = unit.name
+    z = graph.node("MatMul", [x, graph.constant(unit.kernel, f"{name}/kernel")], f"{name}/product")
+    if unit.bias is not None:
+        z = graph.node("Add", [z, graph.constant(unit.bias, f"{name}/bias")], f"{name}/biased")
+    return z
+
+
+def _decide(graph, unit, z, k, y, mask_free_spikes):
+    """Nodes of one step up to the output: returns (s, y or None, spikes as bool or None)."""
+    name = unit.name
+    if unit.recurrent_kernel is not None:
+        kernel = graph.constant(unit.recurrent_kernel, f"{name}/recurrent_kernel")
+        z = graph.node("Gemm", [y, kernel, z], f"{name}/recur")
+    a = graph.node("Add", [z, k], f"{name}/a")
+    s = unit.activation(graph, a, f"{name}/g")
+    threshold = graph.constant(unit.threshold, f"{name}/threshold")
+    if not unit.spiking:
+        margin = graph.node("Sub", [s, threshold], f"{name}/margin")
+        return s, graph.node("Sigmoid", [margin], f"{name}/y"), None
+    spikes = graph.node("Greater", [s, threshold], f"{name}/spikes")
+    if mask_free_spikes:
+        return s, None, spikes
+    return s, graph.node("Cast", [spikes], f"{name}/y", to=FLOAT), spikes
+
+
+def _keep(graph, unit, s, y, spikes):
+    """k = decay * s * (1 - gate): what the gate leaves of the state."""
+    name = unit.name
+    decay = graph.constant(unit.decay, f"{name}/decay")
+    leak = graph.node("Mul", [decay, s], f"{name}/leak")
+    if spikes is not None and not unit.inhibition:
+        # The same as the product with 1 - y, in one node instead of two.
+        zero = graph.constant(0.0, "zero")
+        return graph.node("Where", [spikes, zero, leak], f"{name}/k")
+    gate = y
+    if unit.inhibition:
+        gate = graph.node("ReduceMax", [y], f"{name}/winner", axes=[-1], keepdims=1)
+    open_ = graph.node("Sub", [graph.constant(1.0, "one"), gate], f"{name}/open")
+    return graph.node("Mul", [leak, open_], f"{name}/k")
+
+
+def step(graph: GraphBuilder, unit: Unit, x: str, s: str, y: str) -> tuple[str, str]:
+    """One step for streaming: x (batch, features), states (batch, units); returns s, y."""
+    z = product(graph, unit, x)
+    k = _keep(graph, unit, s, y, None)
+    s, output, _ = _decide(graph, unit, z, k, y, False)
+    graph.nodes[-1].doc_string = unit.equation
+    return s, output
+
+
+def scan(
+    graph: GraphBuilder,
+    unit: Unit,
+    x: str,
+    *,
+    backwards: bool = False,
+    reverse_output: bool = False,
+    sequence: bool = True,
+    last: bool = False,
+    mask: str | None = None,
+    zero_output_for_mask: bool = False,
+    initial: tuple[str, str] | None = None,
+    states: bool = False,
+    potentials: bool = False,
+) -> Run:
+    """A whole sequence as one Scan.
+
+    Args:
+        x: (batch, time, features).
+        backwards: from the last step to the first (go_backwards).
+        reverse_output: put the outputs in reverse order.
+        sequence: whether the outputs of all steps are wanted.
+        last: whether the last output is wanted.
+        mask: bool (batch, time) or None.
+        zero_output_for_mask: zeros at masked steps, else the output before.
+        initial: s and y (batch, units), else zeros.
+        states: whether the last states are wanted.
+        potentials: also give s of all steps (for verification).
+    """
+    name = unit.name
+    z = product(graph, unit, x)
+    zeros = None
+    if initial is None or mask is not None:
+        batch = graph.node("Shape", [x], f"{name}/batch", start=0, end=1)
+        units = graph.constant([unit.units], f"{name}/units", "int64")
+        shape = graph.node("Concat", [batch, units], f"{name}/state_shape", axis=0)
+        zeros = graph.node("ConstantOfShape", [shape], f"{name}/zeros")
+
+    # Without masks spikes leave the loop as bool and become numbers for all steps at once.
+    carries_y = unit.recurrent_kernel is not None or states or last or mask is not None
+    as_bool = unit.spiking and mask is None
+    needs_y = carries_y or (unit.spiking and unit.inhibition)
+
+    body = GraphBuilder(graph)
+    inputs, results, starts = [], [], []
+
+    def carried(label: str, start: Any) -> str:
+        inner = body.unique(f"{name}/{label}_before")
+        inputs.append(_info(inner, FLOAT, unit.units))
+        starts.append(start)
+        return inner
+
+    if initial is None:
+        k0 = s0 = y0 = zeros
+    else:
+        s0, y0 = initial
+        k0 = _keep(graph, unit, s0, y0, None)
+    k_before = carried("k", k0)
+    y_before = carried("y", y0) if carries_y else None
+    s_before = carried("s", s0) if states else None
+    # With a given state the output shown at masked steps before the first one is still zero.
+    shows = mask is not None and initial is not None and not zero_output_for_mask
+    shown_before: Any = carried("shown", zeros) if shows else None
+    z_t = body.unique(f"{name}/z")
+    inputs.append(_info(z_t, FLOAT, unit.units))
+    sequences = [z]
+    m_t: Any = None
+    if mask is not None:
+        m_t = body.unique(f"{name}/mask")
+        inputs.append(helper.make_tensor_value_info(m_t, BOOL, [None, 1]))
+        last_axis = graph.constant([-1], "last_axis", "int64")
+        sequences.append(graph.node("Unsqueeze", [mask, last_axis], f"{name}/mask_column"))
+
+    y: Any
+    s, y, spikes = _decide(body, unit, z_t, k_before, y_before, as_bool and not needs_y)
+    k = _keep(body, unit, s, y, spikes)
+
+    def hold(new, before, label):
+        return new if m_t is None else body.node("Where", [m_t, new, before], f"{name}/{label}")
+
+    k_after = hold(k, k_before, "k_held")
+    results.append(_info(k_after, FLOAT, unit.units))
+    y_after = None
+    if carries_y:
+        y_after = hold(y, y_before, "y_held")
+        results.append(_info(y_after, FLOAT, unit.units))
+    if states:
+        results.append(_info(hold(s, s_before, "s_held"), FLOAT, unit.units))
+    shown: Any = y_after
+    if mask is not None and zero_output_for_mask:
+        shown = body.node("Where", [m_t, y, body.constant(0.0, "zero")], f"{name}/shown")
+    elif shows:
+        shown = body.node("Where", [m_t, y, shown_before], f"{name}/shown")
+        results.append(_info(shown, FLOAT, unit.units))
+
+    scanned = []
+    if sequence:
+        if as_bool:
+            out, kind = spikes, BOOL
+        elif carries_y:
+            taken = shown in (r.name for r in results)
+            out = body.node("Identity", [shown], f"{name}/out") if taken else shown
+            kind = FLOAT
+        else:
+            out, kind = y, FLOAT
+        results.append(_info(out, kind, unit.units))
+        scanned.append("sequence")
+    elif last and mask is not None and zero_output_for_mask:
+        # The last output shown is not the last state; take it from the steps.
+        results.append(_info(shown, FLOAT, unit.units))
+        scanned.append("sequence")
+    if potentials:
+        out = body.node("Identity", [s], f"{name}/potential")
+        results.append(_info(out, FLOAT, unit.units))
+        scanned.append("potentials")
+
+    finals = ["k"] + ["y"] * carries_y + ["s"] * states + ["shown"] * shows
+    produced = {label: graph.unique(f"{name}/{label}") for label in [*finals, *scanned]}
+    outward = 1 if reverse_output else 0
+    directions: dict[str, Any] = {}
+    if backwards:
+        directions["scan_input_directions"] = [1] * len(sequences)
+    if outward:
+        directions["scan_output_directions"] = [outward] * len(scanned)
+    if scanned:
+        directions["scan_output_axes"] = [1] * len(scanned)
+    graph.node(
+        "Scan",
+        [*starts, *sequences],
+        name,
+        doc=unit.equation,
+        outputs=list(produced.values()),
+        body=subgraph(body, f"{name}/step", inputs, results),
+        num_scan_inputs=len(sequences),
+        scan_input_axes=[1] * len(sequences),
+        **directions,
+    )
+    out = produced.get("sequence")
+    if out is not None and sequence and as_bool:
+        out = graph.node("Cast", [out], f"{name}/output", to=FLOAT)
+    final = None
+    if last and mask is not None and zero_output_for_mask:
+        index = graph.constant(0 if outward else -1, f"{name}/last_index", "int64")
+        final = graph.node("Gather", [out, index], f"{name}/last", axis=1)
+    elif last:
+        final = produced["shown"] if shows else produced["y"]
+    return Run(
+        sequence=out if sequence else None,
+        last=final,
+        s=produced.get("s"),
+        y=produced.get("y"),
+        s_sequence=produced.get("potentials"),
+    )
+
+
+def _info(name, kind, units):
+    return helper.make_tensor_value_info(name, kind, [None, units])

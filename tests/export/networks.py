@@ -1,0 +1,34 @@
+"""Compare ONNX Runtime with Keras, for the tests of the exporter."""
+
+import keras
+import numpy as np
+
+from snukeras.export.onnx_model import to_onnx
+from snukeras.export.verify import run_onnx, session
+
+LAYERS = keras.layers
+
+
+def sequences(batch=3, time=13, features=6, seed=0):
+    return np.random.default_rng(seed).normal(size=(batch, time, features)).astype("float32")
+
+
+def holes(x, seed=1):
+    """Some steps, and all of one sample, set to zero, so that Masking leaves them out."""
+    x = x.copy()
+    x[np.random.default_rng(seed).random(x.shape[:2]) < 0.4] = 0.0
+    x[1] = 0.0
+    return x
+
+
+def difference(model, *inputs):
+    """Largest difference over all outputs, which must agree in shape; and the ONNX model."""
+    proto = to_onnx(model)
+    got = list(run_onnx(session(proto.SerializeToString()), list(inputs)).values())
+    expected = keras.tree.flatten(model(list(inputs) if len(inputs) > 1 else inputs[0]))
+    worst = 0.0
+    for a, b in zip(got, expected, strict=False):
+        b = keras.ops.convert_to_numpy(b)
+        assert a.shape == b.shape and a.dtype == b.dtype
+        worst = max(worst, float(np.abs(a.astype("float64") - b).max()))
+    return worst, proto

@@ -1,0 +1,228 @@
+"""The command line: exit codes, messages, speed of --help, nothing written by accident."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+import snukeras
+from snukeras.export import onnx_units
+from snukeras.export.command import main
+from snukeras.layers import SNU
+
+START = "import sys; sys.argv[0] = 'snukeras-export'; from snukeras.export.command import main; "
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((None, 5)),
+            SNU(6, threshold=0.2, name="snu"),
+            keras.layers.Dense(2, name="out"),
+        ],
+        name="tiny",
+    )
+    path = tmp_path_factory.mktemp("models") / "tiny.keras"
+    model.save(path)
+    return str(path)
+
+
+@pytest.fixture
+def inside(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def check_complaint(capsys, *words):
+    error = capsys.readouterr().err
+    lines = error.strip().splitlines()
+    assert lines[0].startswith("snukeras-export: ") and len(lines) <= 2
+    assert "Traceback" not in error
+    for word in words:
+        assert word in error
+    return error
+
+
+def test_help_is_fast_and_documents_exit_codes():
+    code = START + (
+        "code = main(['--help']); "
+        "heavy = {'tensorflow', 'keras', 'onnx', 'numpy', 'rich'} & set(sys.modules); "
+        "sys.exit(f'imported {heavy}' if heavy else code)"
+    )
+    best = 9.0
+    for _ in range(3):
+        start = time.perf_counter()
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        best = min(best, time.perf_counter() - start)
+        assert result.returncode == 0, result.stderr
+    assert best < 0.5
+    for text in ("--target", "--tile", "--overwrite", "3  the model has layers", "verify DIR"):
+        assert text in result.stdout
+
+
+def test_export_then_verify(inside, model_file, capsys):
+    arguments = ["--target", "pcm", "--tile", "4x6", "--levels", "16", "--scale", "column", "--csv"]
+    assert main([model_file, *arguments]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    for text in ("snu/kernel", "Verified.", "spikes differ", "crossbar.snumap", "84"):
+        assert text in captured.out, captured.out
+    assert "\x1b" not in captured.out
+    assert [path.name for path in inside.iterdir()] == ["tiny-pcm"]
+    assert main(["verify", "tiny-pcm"]) == 0
+    assert "Verified." in capsys.readouterr().out
+
+    path = inside / "tiny-pcm" / "model.onnx"
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+    assert main(["verify", "tiny-pcm"]) == 1
+    check_complaint(capsys, "model.onnx was changed", "hint:")
+
+
+def test_json(inside, model_file, capsys):
+    assert main([model_file, "--target", "onnx", "--json", "--output", "other"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["map"] is None and report["verification"]["ok"]
+    assert main(["verify", "other", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ok"]
+
+
+def test_existing_output(inside, model_file, capsys):
+    (inside / "out").mkdir()
+    (inside / "out" / "mine.txt").write_text("x")
+    assert main([model_file, "--output", "out"]) == 4
+    check_complaint(capsys, "out exists", "--overwrite")
+    assert main([model_file, "--output", "out", "--overwrite"]) == 4
+    check_complaint(capsys, "left alone")
+    assert [path.name for path in (inside / "out").iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ([], "MODEL is missing"),
+        (["missing.keras"], "no file missing.keras"),
+        (["model.h5"], "not a .keras file"),
+        (["{model}", "--target", "tpu"], "Known: pcm"),
+        (["{model}", "--target", "missing.json"], "cannot be read"),
+        (["{model}", "--tile", "256"], "ROWSxCOLUMNS"),
+        (["{model}", "--tile", "0x256"], "at least 1 word line"),
+        (["{model}", "--tile", "99999x99999"], "65536"),
+        (["{model}", "--g-max", "-1"], "g_min < g_max"),
+        (["{model}", "--g-max", "nan"], "g_min < g_max"),
+        (["{model}", "--g-min", "30"], "g_min < g_max"),
+        (["{model}", "--levels", "1"], "at least 2"),
+        (["{model}", "--scale", "row"], "invalid choice"),
+        (["{model}", "--frobnicate"], "unrecognized arguments"),
+        (["{model}", "--faults", "missing.json"], "cannot be read"),
+        (["{model}", "--samples", "missing.npz"], "cannot be read"),
+        (["{model}", "--output", "a/b/c"], "no folder"),
+        (["verify", "missing"], "not an export"),
+        (["verify"], "required"),
+        (["readback", "missing.snumap", "g.csv"], "cannot be read"),
+        (["zoo:no_such_network"], "no_such_network"),
+        (["zoo:../../etc"], "etc"),
+    ],
+)
+def test_bad_input(inside, model_file, capsys, arguments, word):
+    assert main([a.format(model=model_file) for a in arguments]) == 2
+    check_complaint(capsys, word)
+    assert list(inside.iterdir()) == []
+
+
+def test_unsupported_layers(inside, capsys):
+    inputs = keras.Input((None, 4))
+    x = SNU(3, dtype="mixed_bfloat16", return_sequences=True, name="half")(inputs)
+    x = keras.layers.LSTM(3, dtype="mixed_float16", name="lstm")(x)
+    keras.Model(inputs, x).save("bad.keras")
+    assert main(["bad.keras"]) == 3
+    check_complaint(capsys, "2 layer(s)", "half (SNU", "lstm (LSTM", "--list-layers")
+    assert [path.name for path in inside.iterdir()] == ["bad.keras"]
+
+
+def test_a_failed_verification_has_its_own_code(inside, model_file, monkeypatch, capsys):
+    honest = onnx_units.Unit.of.__func__
+
+    def wrong(kind, cell, name):
+        unit = honest(kind, cell, name)
+        return dataclasses.replace(unit, kernel=1.5 * unit.kernel)
+
+    monkeypatch.setattr(onnx_units.Unit, "of", classmethod(wrong))
+    assert main([model_file, "--output", "out"]) == 1
+    captured = capsys.readouterr()
+    assert "NOT verified" in captured.out
+    assert "The export is not verified" in captured.err and "snu" in captured.err
+    assert not json.loads((inside / "out" / "report.json").read_text())["verification"]["ok"]
+
+
+def test_lists_and_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == snukeras.__version__
+    assert main(["--list-targets"]) == 0
+    assert "pcm14nm-2: 14-nm core" in capsys.readouterr().out
+    assert main(["--list-layers"]) == 0
+    assert "SSNU" in capsys.readouterr().out
+
+
+def test_faults_and_readback(inside, model_file, capsys):
+    faults = {"format": "snukeras-faults", "version": 1}
+    stuck = [{"tile": 0, "word_line": 1, "bit_line": 2, "conductance_uS": 3.0}]
+    (inside / "f.json").write_text(json.dumps({**faults, "stuck": stuck}))
+    arguments = [model_file, "--tile", "5x12", "--faults", "f.json", "--csv", "--output", "out"]
+    assert main(arguments) == 0
+    assert "1 stuck device(s)" in capsys.readouterr().out
+    lines = (inside / "out" / "devices.csv").read_text().splitlines()
+    measured = [lines[0] + ",measured_uS"] + [f"{x},{x.rsplit(',', 1)[1]}" for x in lines[1:]]
+    (inside / "g.csv").write_text("\n".join(measured) + "\n")
+    assert main(["readback", "out/crossbar.snumap", "g.csv", "--output", "back"]) == 0
+    assert "84 cross-points measured" in capsys.readouterr().out
+    rebuilt = keras.models.load_model("back/measured.keras")
+    assert np.abs(rebuilt.get_weights()[0]).max() > 0
+    assert main(["readback", "out/crossbar.snumap", "g.csv", "--output", "back"]) == 4
+    check_complaint(capsys, "back exists")
+    (inside / "f.json").write_text(json.dumps({**faults, "stuck": [{"tile": 0}]}))
+    assert main([*arguments, "--overwrite"]) == 2
+    check_complaint(capsys, "faults.schema.json")
+
+
+def test_termination_leaves_nothing(inside, model_file):
+    """SIGTERM in the middle of the work, in a process of its own."""
+    code = (
+        "import os, signal, sys; from snukeras.export import exporter\n"
+        "real = exporter.write_map\n"
+        "def slow(*a, **k):\n"
+        "    real(*a, **k)\n"
+        "    assert any(n.startswith('.tiny') for n in os.listdir('.'))\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "exporter.write_map = slow\n"
+        "from snukeras.export.command import main\n"
+        f"sys.exit(main([{model_file!r}]))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
+    assert result.returncode == 130, result.stderr
+    assert "Interrupted" in result.stderr and "Traceback" not in result.stderr
+    assert list(inside.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_zoo_preset(inside, capsys):
+    pytest.importorskip("snukeras.zoo")
+    if "jsb_snu" not in snukeras.zoo.list():
+        pytest.skip("the preset jsb_snu is not there")
+    assert main(["zoo:jsb_snu", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["map"]["weights"] == 26_400 and report["map"]["devices"] == 52_800
+    assert set(report["verification"]["nll_nats_per_step"]) == {"keras", "onnx", "map"}

@@ -1,0 +1,249 @@
+"""Export to a folder: complete or not at all, the same every time, and provable later."""
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+from snukeras.export import exporter
+from snukeras.export.crossbar import Fault
+from snukeras.export.errors import (
+    BadInputError,
+    ExportError,
+    OutputExistsError,
+    UnsupportedLayersError,
+    VerificationError,
+)
+from snukeras.export.exporter import export, load_model, verify_folder
+from snukeras.layers import SNU
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            keras.Input((None, 6), name="x"),
+            SNU(10, return_sequences=True, threshold=0.2, name="snu"),
+            keras.layers.Dense(3, activation="sigmoid", name="out"),
+        ],
+        name="small",
+    )
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exports") / "small"
+    report = export(model, folder, csv=True, streaming=True, seed=3)
+    return folder, report
+
+
+def test_what_is_there(exported):
+    folder, report = exported
+    assert {path.name for path in folder.iterdir()} == {
+        "model.onnx",
+        "model-streaming.onnx",
+        "crossbar.snumap",
+        "devices.csv",
+        "model.keras",
+        "samples.npz",
+        "report.json",
+        "checksums.sha256",
+    }
+    assert json.loads((folder / "report.json").read_text()) == report
+    assert report["verification"]["ok"] and report["map"]["weights"] == 90
+    assert report["verification"]["streaming"]["max_difference"] < 1e-6
+    assert report["verification"]["nll_nats_per_step"] is None
+    assert not list(folder.parent.glob(".*"))
+
+
+def test_verify_later(exported):
+    assert verify_folder(exported[0])["ok"]
+
+
+def test_one_changed_byte_anywhere_is_noticed(exported, tmp_path):
+    folder, _ = exported
+    for name in sorted(path.name for path in folder.iterdir()):
+        copy = tmp_path / name
+        shutil.copytree(folder, copy)
+        data = bytearray((copy / name).read_bytes())
+        for position in (0, len(data) // 2, len(data) - 1):
+            changed = bytearray(data)
+            changed[position] ^= 1
+            (copy / name).write_bytes(changed)
+            with pytest.raises(VerificationError, match=r"changed|checksums"):
+                verify_folder(copy)
+
+
+def test_missing_and_smuggled_files(exported, tmp_path):
+    folder, _ = exported
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / "crossbar.snumap").unlink()
+    with pytest.raises(VerificationError, match=r"crossbar.snumap is missing"):
+        verify_folder(copy)
+    with pytest.raises(BadInputError, match="not an export"):
+        verify_folder(tmp_path)
+
+
+def test_checksums_that_were_made_to_fit(exported, model, tmp_path):
+    """A whole file exchanged, with its checksum: the parts no longer belong together."""
+    other = keras.models.clone_model(model)
+    export(other, tmp_path / "other")
+    folder = tmp_path / "copy"
+    shutil.copytree(tmp_path / "other", folder)
+    name = "crossbar.snumap"
+    shutil.copyfile(exported[0] / name, folder / name)
+    sums = (folder / "checksums.sha256").read_text().splitlines()
+    new = exporter._sha256(folder / name)
+    text = "\n".join(f"{new}  {name}" if line.endswith(name) else line for line in sums) + "\n"
+    (folder / "checksums.sha256").write_text(text)
+    with pytest.raises(VerificationError, match="belongs to another ONNX file"):
+        verify_folder(folder)
+
+
+def test_a_map_of_the_same_weights_but_another_onnx_file(exported, model, tmp_path):
+    export(model, tmp_path / "other", name="renamed")
+    folder, name = tmp_path / "other", "crossbar.snumap"
+    shutil.copyfile(exported[0] / name, folder / name)
+    sums = (folder / "checksums.sha256").read_text().splitlines()
+    new = exporter._sha256(folder / name)
+    text = "\n".join(f"{new}  {name}" if line.endswith(name) else line for line in sums) + "\n"
+    (folder / "checksums.sha256").write_text(text)
+    with pytest.raises(VerificationError) as caught:
+        verify_folder(folder)
+    assert "hold: the map belongs to another ONNX file or other weights." in str(caught.value)
+
+
+def test_paths_in_the_list_of_checksums(exported, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(exported[0], copy)
+    with open(copy / "checksums.sha256", "a") as file:
+        file.write("0" * 64 + "  ../outside\n")
+    with pytest.raises(VerificationError, match="was changed"):
+        verify_folder(copy)
+
+
+def test_the_same_model_gives_the_same_bytes(exported, model, tmp_path):
+    export(model, tmp_path / "again", csv=True, streaming=True, seed=3)
+    for name in ("model.onnx", "model-streaming.onnx", "crossbar.snumap", "devices.csv"):
+        assert (tmp_path / "again" / name).read_bytes() == (exported[0] / name).read_bytes(), name
+
+
+def test_nothing_is_overwritten_unasked(exported, model, tmp_path):
+    with pytest.raises(OutputExistsError, match="--overwrite"):
+        export(model, exported[0])
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputExistsError, match="not an export"):
+        export(model, mine, overwrite=True)
+    assert (mine / "thesis.tex").read_text() == "years of work"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputExistsError, match="not a folder"):
+        export(model, tmp_path / "file", overwrite=True)
+    with pytest.raises(BadInputError, match="no folder"):
+        export(model, tmp_path / "a" / "b")
+
+
+def test_overwrite_replaces_all(model, tmp_path):
+    folder = tmp_path / "out"
+    export(model, folder)
+    assert (folder / "crossbar.snumap").exists()
+    export(model, folder, target="onnx", overwrite=True)
+    assert not (folder / "crossbar.snumap").exists()
+    assert verify_folder(folder)["ok"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, MemoryError])
+def test_an_interrupted_export_leaves_nothing(model, tmp_path, error):
+    def stop(text):
+        if text.startswith("mapping"):
+            raise error
+
+    with pytest.raises(error):
+        export(model, tmp_path / "out", progress=stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_overwrite_keeps_the_old(model, tmp_path):
+    folder = tmp_path / "out"
+    export(model, folder, target="onnx")
+    before = (folder / "report.json").read_bytes()
+
+    def stop(text):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export(model, folder, overwrite=True, progress=stop)
+    assert (folder / "report.json").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_unsupported_layers_leave_nothing(tmp_path):
+    inputs = keras.Input((None, 6))
+    bad = keras.Model(inputs, SNU(2, state_activation=keras.ops.sin)(inputs))
+    with pytest.raises(UnsupportedLayersError):
+        export(bad, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_stuck_devices_are_reported(model, tmp_path):
+    faults = tuple(Fault(0, line, bit, 0.0) for line in range(6) for bit in range(256))
+    report = export(model, tmp_path / "out", faults=faults, pack=True)
+    assert len(report["map"]["faults"]) > 50
+    assert any(abs(fault["weight_error"]) > 0.01 for fault in report["map"]["faults"])
+    assert verify_folder(tmp_path / "out")["ok"]
+
+
+def test_source_file_is_kept_and_hashed(model, tmp_path):
+    path = tmp_path / "my.keras"
+    model.save(path)
+    report = export(load_model(path), tmp_path / "out", source=path, name="my.keras")
+    assert (tmp_path / "out" / "model.keras").read_bytes() == path.read_bytes()
+    assert report["source"]["sha256"] == exporter._sha256(path)
+
+
+def test_bad_model_files(tmp_path):
+    with pytest.raises(BadInputError, match="no file"):
+        load_model(tmp_path / "a.keras")
+    with pytest.raises(BadInputError, match=r"not a \.keras file"):
+        load_model(tmp_path / "a.h5")
+    (tmp_path / "a.keras").write_bytes(b"PK nothing")
+    with pytest.raises(BadInputError, match="damaged"):
+        load_model(tmp_path / "a.keras")
+    inputs = keras.Input((2,))
+    keras.Model(inputs, keras.layers.Lambda(lambda x: x)(inputs)).save(tmp_path / "l.keras")
+    with pytest.raises(BadInputError, match="safe mode only"):
+        load_model(tmp_path / "l.keras")
+    data = bytearray((tmp_path / "l.keras").read_bytes())
+    (tmp_path / "cut.keras").write_bytes(data[: len(data) // 2])
+    with pytest.raises(BadInputError):
+        load_model(tmp_path / "cut.keras")
+
+
+def test_samples_that_do_not_fit(model, tmp_path):
+    np.savez(tmp_path / "s.npz", x=np.zeros((2, 5, 7), "float32"))
+    samples = exporter.samples_from_file(tmp_path / "s.npz", model)
+    with pytest.raises(ExportError, match="does not run on"):
+        export(model, tmp_path / "out", samples=samples)
+    assert not (tmp_path / "out").exists()
+    np.savez(tmp_path / "s.npz", a=np.zeros(1), b=np.zeros(1))
+    with pytest.raises(BadInputError, match="the model has inputs x"):
+        exporter.samples_from_file(tmp_path / "s.npz", model)
+
+
+def test_chorale_networks_get_their_likelihood(tmp_path):
+    model = keras.Sequential(
+        [keras.Input((None, 88)), SNU(9, return_sequences=True), keras.layers.Dense(88, "sigmoid")]
+    )
+    rolls = [(np.random.default_rng(0).random((9, 88)) < 0.05).astype("uint8")]
+    samples = exporter.proof.Samples.songs(rolls, "test songs")
+    report = export(model, tmp_path / "out", samples=samples)
+    nll = report["verification"]["nll_nats_per_step"]
+    assert set(nll) == {"keras", "onnx", "map"}
+    assert nll["onnx"] == pytest.approx(nll["keras"], abs=1e-3) and 50 < nll["keras"] < 70
+    assert report["verification"]["samples"] == "test songs"
