@@ -6,7 +6,6 @@ answer `--help` without waiting seconds for TensorFlow.
 """
 
 import importlib
-import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,5 +40,5 @@ def _started_by_a_command() -> bool:
 
 
 if not _started_by_a_command():
-    for _name in (n for n in __all__ if importlib.util.find_spec(f"snukeras.{n}")):  # TEMP
+    for _name in __all__:
         importlib.import_module(f"snukeras.{_name}")

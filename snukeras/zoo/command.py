@@ -81,6 +81,10 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("names", nargs="*", metavar="name", help="default: all")
     card = command("card", _card, "print the model card of a pretrained model")
     card.add_argument("name")
+    picture = command("picture", _picture, "draw what a music model does (needs matplotlib)")
+    picture.add_argument("name")
+    picture.add_argument("--output", type=Path, required=True, metavar="FILE", help="e.g. a.png")
+    picture.add_argument("--chorale", type=int, default=0, metavar="N", help="which sample")
     command("table", _table, "print the table of all models as Markdown")
     return parser
 
@@ -293,6 +297,19 @@ def _card(arguments: argparse.Namespace) -> int:
     if not _known(arguments.name, presets.list(arguments.content), "pretrained model"):
         return _USAGE
     print(cards.card(arguments.name, arguments.content), end="")
+    return _DONE
+
+
+def _picture(arguments: argparse.Namespace) -> int:
+    from snukeras.zoo import presets
+
+    if not _known(arguments.name, presets.list(arguments.content), "pretrained model"):
+        return _USAGE
+    _start_keras()
+    from snukeras.zoo import pictures
+
+    pictures.draw(arguments.name, arguments.output, arguments.chorale, arguments.content)
+    print(f"Picture: {arguments.output}")
     return _DONE
 
 

@@ -1,0 +1,331 @@
+"""Callbacks: train at the noisy weights that a PCM chip would hold."""
+
+import fnmatch
+import functools
+import threading
+import warnings
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from snukeras.constraints import PCMConstraint
+from snukeras.pcm._arrays import check_choice, check_number
+from snukeras.pcm._random import Quick, normal
+from snukeras.pcm.chip import chip_variables
+from snukeras.pcm.devices import InferencePCM
+from snukeras.pcm.pairs import DifferentialPair
+
+
+class PCMNoise(keras.callbacks.Callback):
+    """Takes gradients at noisy weights and applies them to the clean ones.
+
+        model.fit(x, y, callbacks=[snukeras.callbacks.PCMNoise()])
+
+    A network trained so keeps its accuracy on devices with programming and read noise (Joshi et
+    al. 2020, doi 10.1038/s41467-020-16108-9, who add Gaussian noise of 3.8 % of the range).
+
+    One training step, in this order, all inside the compiled training function:
+
+    1. The clean weights of the chosen layers are copied to a store beside the model.
+    2. Fresh noise is drawn and added to them.
+    3. The model's own `train_step` runs: forward pass, loss (with regularizers), gradients. All of
+       them, and the loss and metrics shown during training, belong to the noisy weights.
+    4. When it hands the gradients to the optimizer, the clean weights are put back first, bit for
+       bit. Update, weight decay, moving averages and constraints then see clean weights, once.
+
+    So the weights are clean whenever Python runs: in every callback, whatever their order, in
+    checkpoints, in validation, and after an interruption. If a step itself fails halfway, the
+    clean weights are put back from the store before the error goes on.
+
+    How it is done: for the duration of `fit`, the callback replaces `train_step` and
+    `train_function` of the model, and `apply` and `apply_gradients` of its optimizers, on these
+    instances, and undoes all of it at the end, upon an error in a step, or at the latest when the
+    next training begins. This works with steps_per_execution, jit_compile, run_eagerly, mixed
+    precision and tf.distribute (all replicas get the same noise). A custom `train_step` that
+    updates several times is noisy until its first update. One PCMNoise serves one `fit` at a time.
+
+    Args:
+        noise: standard deviation of Gaussian noise as a fraction of the range of the weights; or
+            an InferencePCM, whose programming, drift and read noise then act on both devices of
+            each weight. The range, which stands for the largest conductance, is max |w|, or the
+            range of the weights' PCMConstraint.
+        scale: "tensor" or "column" (last axis): what shares a range.
+        schedule: None or a function of the epoch (from 0) that gives a factor on the noise.
+        layers: None (all), or a list of layer names, patterns such as "dense_*", or layer classes.
+            Only their trainable kernels get noise; a warning tells what matched nothing.
+        embeddings: whether embedding tables get noise too.
+        time: for an InferencePCM, s since the reference reading. The mean drift at that time is
+            compensated, so that the mean |w| of each tensor stays.
+        seed: int or None. The generator is made anew for every `fit`.
+
+    Raises:
+        ValueError: negative noise or time, an unknown word; at `fit`, a second PCMNoise.
+    """
+
+    def __init__(
+        self,
+        noise=0.038,
+        scale="tensor",
+        schedule=None,
+        layers=None,
+        embeddings=False,
+        time=0.0,
+        seed=None,
+    ):
+        super().__init__()
+        if not isinstance(noise, InferencePCM):
+            noise = check_number("noise", noise, minimum=0.0)
+        if schedule is not None and not callable(schedule):
+            raise ValueError(
+                "`schedule` must be None or a function of the epoch that gives a factor on the "
+                f"noise. Received: {schedule!r}"
+            )
+        if isinstance(layers, str | type):
+            layers = [layers]
+        self.noise = noise
+        self.scale = check_choice("scale", scale, ("tensor", "column"))
+        self.schedule = schedule
+        self.layers = layers
+        self.embeddings = embeddings
+        self.time = check_number("time", time, minimum=0.0)
+        self.seed = seed
+        self._installed = None
+
+    def on_train_begin(self, logs=None):
+        if keras.backend.backend() != "tensorflow":
+            raise ValueError(
+                "PCMNoise needs the TensorFlow backend. Received: "
+                f"keras.backend.backend() == {keras.backend.backend()!r}"
+            )
+        variables = choose_variables(self.model, self.layers, self.embeddings)
+        if not variables:
+            warnings.warn(
+                "PCMNoise found no trainable kernels: this training is without noise.",
+                stacklevel=2,
+            )
+            return
+        self._installed = _NoisySteps(self.model, variables, self._noisy, self.seed)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self._installed is not None and self.schedule is not None:
+            factor = check_number("schedule", self.schedule(epoch), minimum=0.0)
+            self._installed.factor.assign(factor)
+
+    def on_train_end(self, logs=None):
+        if self._installed is not None:
+            self._installed.remove()
+            self._installed = None
+
+    def _noisy(self, variable, factor, seed):
+        """`variable` with fresh noise, as a tensor."""
+        w = ops.cast(ops.convert_to_tensor(variable), "float32")
+        constraint = getattr(variable, "constraint", None)
+        if isinstance(constraint, PCMConstraint):
+            top = constraint.max_weight(w)
+        else:
+            top = DifferentialPair(scale=self.scale).max_weight(w)
+        if not isinstance(self.noise, InferencePCM):
+            return w + (factor * self.noise * top) * normal(w.shape, "float32", seed)
+        pair = DifferentialPair(self.noise.g_max)
+        scales = pair.span / top
+        targets = ops.stack(pair.to_conductances(w, scales))
+        state = self.noise.program(targets, seed=seed)
+        held = self.noise.read(state, self.time, seed=seed)
+        held = pair.to_weights(held[0], held[1], scales)
+        if self.time:
+            mean, now = ops.mean(ops.abs(w)), ops.mean(ops.abs(held))
+            held = held * (mean / ops.maximum(now, 1e-30))
+        return w + factor * (held - w)
+
+
+def choose_variables(model, layers=None, embeddings=False):
+    """The trainable kernels of a model in the layers of a list of names, patterns and classes."""
+    kernels = [v for v in chip_variables(model, embeddings).values() if v.trainable]
+    if layers is None:
+        return kernels
+    chosen = set()
+    for wanted in layers:
+        matches = _name_matcher(wanted) if isinstance(wanted, str) else _class_matcher(wanted)
+        found = {id(v) for layer in _all_layers(model) if matches(layer) for v in layer.weights}
+        found &= {id(v) for v in kernels}
+        if not found:
+            names = sorted({layer.name for layer in _all_layers(model)})
+            warnings.warn(
+                f"PCMNoise: {wanted!r} in `layers` matches no layer with trainable kernels. "
+                f"The layers are: {', '.join(names)}.",
+                stacklevel=3,
+            )
+        chosen |= found
+    return [v for v in kernels if id(v) in chosen]
+
+
+def _name_matcher(pattern):
+    return lambda layer: fnmatch.fnmatchcase(layer.name, pattern)
+
+
+def _class_matcher(wanted):
+    if not isinstance(wanted, type):
+        raise ValueError(
+            "`layers` must hold layer names, patterns or layer classes. "
+            f"Received: {type(wanted).__name__}"
+        )
+    return lambda layer: isinstance(layer, wanted)
+
+
+def _all_layers(layer):
+    """All layers inside `layer`, also the wrapped ones, through public attributes."""
+    inner = list(getattr(layer, "layers", None) or [])
+    for name in ("layer", "forward_layer", "backward_layer", "cell"):
+        part = getattr(layer, name, None)
+        inner += [part] if isinstance(part, keras.Layer) else []
+    for part in inner:
+        yield part
+        yield from _all_layers(part)
+
+
+class _NoisySteps:
+    """The replacement of a model's training step; see PCMNoise."""
+
+    def __init__(self, model, variables, noisy, seed):
+        if isinstance(vars(model).get("make_train_function"), _Remover):
+            raise ValueError(
+                "A model can be fitted with one PCMNoise only. Received: a second one; choose all "
+                "layers in the first."
+            )
+        self.model = model
+        self.variables = variables
+        self.noisy = noisy
+        with model.distribute_strategy.scope():
+            # Variables of mirrored models must be mirrored as well. All replicas compute the same
+            # values, so it does not matter whose is taken.
+            self.seed = Quick(keras.random.SeedGenerator(seed))
+            make = functools.partial(
+                keras.Variable, trainable=False, aggregation="only_first_replica"
+            )
+            self.store = [make(v.numpy(), dtype=v.dtype) for v in variables]
+            self.factor = make(1.0, dtype="float32")
+            self.dirty = make(0.0, dtype="float32")
+        # Per thread: tf.distribute traces the replicas in threads that take turns.
+        self._trace = threading.local()
+        self._originals = []
+        self._install()
+
+    def _install(self):
+        model = self.model
+        self._replace(model, "train_step", self._train_step)
+        for optimizer in _optimizers(model):
+            self._replace(optimizer, "apply", self._clean_first)
+            self._replace(optimizer, "apply_gradients", self._clean_first)
+        self._plain_function = model.train_function
+        model.make_train_function(force=True)
+        self._function = self._guarded(model.train_function)
+        model.train_function = self._function
+        self._replace(model, "make_train_function", lambda original: _Remover(self))
+
+    def _replace(self, owner, name, wrap):
+        original = getattr(owner, name)
+        self._originals.append((owner, name, vars(owner).get(name)))
+        setattr(owner, name, wrap(original))
+
+    def remove(self):
+        """Makes the model and its optimizers what they were."""
+        self.clean()
+        for owner, name, original in reversed(self._originals):
+            if original is None:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, original)
+        self._originals = []
+        # A model compiled anew in between has dropped the noisy function already.
+        if self.model.train_function is self._function:
+            self.model.train_function = self._plain_function
+
+    def clean(self):
+        """Outside of a step: puts the clean weights back if a step failed before it could."""
+        if float(self.dirty.numpy()):
+            for variable, kept in zip(self.variables, self.store, strict=True):
+                variable.assign(kept)
+            self.dirty.assign(0.0)
+
+    def _guarded(self, function):
+        @functools.wraps(function)
+        def guarded(iterator):
+            try:
+                return function(iterator)
+            except StopIteration:
+                raise
+            except BaseException:
+                self.remove()
+                raise
+
+        return guarded
+
+    def _train_step(self, original):
+        @functools.wraps(original)
+        def train_step(*args, **kwargs):
+            self._perturb()
+            try:
+                return original(*args, **kwargs)
+            finally:
+                self._restore()  # a step that called no optimizer
+
+        return train_step
+
+    def _clean_first(self, original):
+        @functools.wraps(original)
+        def clean_first(*args, **kwargs):
+            self._restore()
+            return original(*args, **kwargs)
+
+        return clean_first
+
+    # In a graph only operations on one variable keep their order by themselves; `dirty` has to be
+    # raised before the first weight changes and lowered after the last one is back.
+
+    def _perturb(self):
+        for variable, kept in zip(self.variables, self.store, strict=True):
+            kept.assign(variable)
+        with tf.control_dependencies([_value(kept) for kept in self.store]):
+            self.dirty.assign(1.0)
+        with tf.control_dependencies([_value(self.dirty)]):
+            for variable in self.variables:
+                variable.assign(
+                    ops.cast(self.noisy(variable, self.factor, self.seed), variable.dtype)
+                )
+        self._trace.noisy = True
+
+    def _restore(self):
+        if not getattr(self._trace, "noisy", False):
+            return
+        self._trace.noisy = False
+        for variable, kept in zip(self.variables, self.store, strict=True):
+            variable.assign(kept)
+        with tf.control_dependencies([_value(variable) for variable in self.variables]):
+            self.dirty.assign(0.0)
+
+
+class _Remover:
+    """Stands in for make_train_function, with which the next training begins, and cleans up.
+
+    `fit` ends without a word to its callbacks when one of them, or the data, raises an error.
+    """
+
+    def __init__(self, steps):
+        self._steps = steps
+
+    def __call__(self, force=False):
+        model = self._steps.model
+        self._steps.remove()
+        return model.make_train_function(force=force)
+
+
+def _value(variable):
+    return tf.convert_to_tensor(variable.value)
+
+
+def _optimizers(model):
+    """The optimizer that `compile` knows, and others that a custom train_step may use."""
+    candidates = [model.optimizer, *vars(model).values()]
+    found = {id(o): o for o in candidates if isinstance(o, keras.optimizers.Optimizer)}
+    return list(found.values())
