@@ -11,7 +11,7 @@ import snukeras
 from snukeras.zoo import cards, presets, recipes
 
 # Models that have to be in the package. A new one is added here.
-SHIPPED = ["jsb_snu"]
+SHIPPED = ["jsb_snu", "jsb_ssnu"]
 
 
 def test_shipped_models_are_listed():
