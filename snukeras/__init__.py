@@ -1,8 +1,8 @@
 """Spiking Neural Units for Keras, from training to phase-change memory.
 
-Importing snukeras registers its classes with Keras, so that saved models load. Only when Python was
-started by one of the package's commands are the modules imported as they are needed: the commands
-answer `--help` without waiting seconds for TensorFlow.
+Importing snukeras registers its classes with Keras, so that saved models load; the other modules
+are imported when they are first used. When Python was started by one of the package's commands
+all modules are: the commands answer `--help` without waiting seconds for TensorFlow.
 """
 
 import importlib
@@ -36,9 +36,11 @@ def __dir__() -> list[str]:
 
 
 def _started_by_a_command() -> bool:
-    return Path(sys.argv[0] if sys.argv else "").stem in ("snukeras-export", "snukeras-zoo")
+    program = Path(sys.argv[0] if sys.argv else "").stem
+    in_module = any(word.startswith("snukeras.") for word in sys.orig_argv[1:3])
+    return in_module or program in ("snukeras-export", "snukeras-zoo")
 
 
 if not _started_by_a_command():
-    for _name in __all__:
+    for _name in ("activations", "constraints", "layers", "losses", "metrics", "pcm"):
         importlib.import_module(f"snukeras.{_name}")

@@ -193,12 +193,12 @@ def _rnn(context, call, layer, values):
 
 
 def _split(call, values):
-    """The values of an RNN call: sequence, initial state (s, y) or None."""
+    """The values of an RNN call: sequence, and the names of its initial s and y or None."""
     if len(values) == 1:
         return values[0], None
     if len(values) == 3:
-        return values[0], (values[1].name, values[2].name)
-    raise CannotLowerError(f"it takes {len(values)} tensors; a sequence and [s, y] are known")
+        return values[0], (values[2].name, values[1].name)
+    raise CannotLowerError(f"it takes {len(values)} tensors; a sequence and [y, s] are known")
 
 
 def _mask(context, value):
@@ -238,7 +238,7 @@ def _lower(context, call, layer, cell, values):
     _trace(context, call.name, x, run, mask)
     out = run.sequence if layer.return_sequences else run.last
     first = Value(out, mask if layer.return_sequences else None)
-    return [first, Value(run.s), Value(run.y)] if layer.return_state else [first]
+    return [first, Value(run.y), Value(run.s)] if layer.return_state else [first]
 
 
 def _lower_step(context, call, layer, unit, x, initial):
@@ -461,7 +461,7 @@ class UnitLayer:
         name: name of its Scan node.
         layer: the recurrent layer with its cell.
         source: the sequence it takes.
-        initial: its initial state [s, y], or [].
+        initial: its initial state [y, s], or [].
         reverse: whether the outputs stand in reverse order of processing.
     """
 

@@ -22,12 +22,12 @@ def run(
     Args:
         layer: an SNU or SSNU, built, with the dropout masks of this call drawn.
         sequences: shape (batch, time, features).
-        initial_state: [s, y], or None for zeros.
+        initial_state: [y, s], or None for zeros.
         mask: shape (batch, time), or None.
         training: whether dropout is applied.
 
     Returns:
-        The last output (batch, units), all outputs (batch, time, units), the last states [s, y].
+        The last output (batch, units), all outputs (batch, time, units), the last states [y, s].
     """
     cell = layer.cell
     if layer.go_backwards:
@@ -41,7 +41,7 @@ def run(
         sequences = sequences * tf.cast(dropout, sequences.dtype)[:, None]
     if training and cell.recurrent and cell.recurrent_dropout:
         recurrent_dropout = tf.cast(cell.get_recurrent_dropout_mask(zeros), zeros.dtype)
-    s, y = (zeros, zeros) if initial_state is None else initial_state
+    first = [zeros, zeros] if initial_state is None else initial_state
     if mask is not None:
         mask = tf.cast(mask, tf.bool)
     drive = cell.project(sequences)
@@ -60,20 +60,19 @@ def run(
         cell.decay_tensor(),
         cell.threshold_tensor(),
         tf.cast(kernel, drive.dtype),
-        s,
-        y,
+        *first,
         recurrent_dropout,
         mask,
     )
-    states = [s, y]
+    states = first
     if layer.return_state or layer.stateful:
-        states = [last, cell.output_function(last - cell.threshold_tensor())]
+        states = [cell.output_function(last - cell.threshold_tensor()), last]
     if mask is not None:
         started = _started(mask)
         shown = mask if layer.zero_output_for_mask else started
         outputs = tf.where(shown[:, :, None], outputs, tf.zeros_like(outputs))
         any_step = started[:, -1, None]
-        states = [tf.where(any_step, new, old) for new, old in zip(states, (s, y), strict=True)]
+        states = [tf.where(any_step, new, old) for new, old in zip(states, first, strict=True)]
     return outputs[:, -1], outputs, states
 
 
@@ -105,8 +104,8 @@ def scan(
     decay: tf.Tensor,
     threshold: tf.Tensor,
     recurrent_kernel: tf.Tensor,
-    s: tf.Tensor,
     y: tf.Tensor,
+    s: tf.Tensor,
     recurrent_dropout: tf.Tensor | None = None,
     mask: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -117,14 +116,14 @@ def scan(
         drive: z, shape (batch, time, units); its dtype is also that of the outputs.
         decay, threshold: shape (units,), in the dtype of the states.
         recurrent_kernel: H, shape (units, units), in the dtype of the drive; any if not recurrent.
-        s, y: the states at the start, shape (batch, units).
+        y, s: the states at the start, shape (batch, units).
         recurrent_dropout: factor on y before H, shape (batch, units), or None.
         mask: shape (batch, time), False where a sample keeps its state, or None.
 
     Returns:
         The outputs y, shape (batch, time, units), meaningless before a sample's first unmasked
         step; and the last state s, shape (batch, units). Both are differentiable in drive, decay,
-        threshold, recurrent_kernel, s and y.
+        threshold, recurrent_kernel, y and s.
     """
     forward, backward = _kernels(dynamics)
     static = drive.shape[1]
@@ -147,7 +146,7 @@ def scan(
 
         return (outputs, last), gradient
 
-    inputs = (drive, decay, threshold, recurrent_kernel, s, y)
+    inputs = (drive, decay, threshold, recurrent_kernel, y, s)
     outputs, last = apply(*(tf.convert_to_tensor(value) for value in inputs))
     if static is None:
         outputs = outputs[:, :length]
@@ -189,7 +188,7 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable]:
         return -total * winners / tf.reduce_sum(winners, axis=-1, keepdims=True)
 
     @tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
-    def forward(drive, decay, threshold, kernel, s, y, dropout, mask, length):
+    def forward(drive, decay, threshold, kernel, y, s, dropout, mask, length):
         batch, steps, units = tf.unstack(tf.shape(drive))
         keeps_argument = g_derivative is None
 
@@ -236,8 +235,8 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable]:
         decay,
         threshold,
         kernel,
-        s_first,
         y_first,
+        s_first,
         dropout,
         mask,
         length,
@@ -318,8 +317,8 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable]:
             to_decay if dynamics.trainable_decay else None,
             tf.reduce_sum(to_threshold, axis=0) if dynamics.trainable_threshold else None,
             to_kernel,
-            to_s_first + passed,
             to_y_first,
+            to_s_first + passed,
         )
 
     return forward, backward

@@ -50,8 +50,9 @@ class SNUCell(keras.layers.SimpleRNNCell):
 
     Call arguments:
         inputs: shape (batch, features).
-        states: [s, y], each (batch, units). They are float32 (float64 under that policy) whatever
-            the precision of the layer, since a spike is a comparison.
+        states: [y, s], each (batch, units); the output comes first, as the loops of Keras expect.
+            They are float32 (float64 under that policy) whatever the precision of the layer,
+            since a spike is a comparison.
         training: whether dropout is applied.
 
     Raises:
@@ -178,7 +179,8 @@ class SNUCell(keras.layers.SimpleRNNCell):
             name=name,
             dtype=self.compute_dtype,
             autocast=False,
-            initializer=lambda shape, dtype: ops.broadcast_to(ops.cast(value, dtype), shape),
+            # Not broadcast: on torch that is a view, which cannot be assigned to.
+            initializer=lambda shape, dtype: ops.cast(value, dtype) * ops.ones(shape, dtype),
             constraint=constraint,
         )
 
@@ -221,7 +223,7 @@ class SNUCell(keras.layers.SimpleRNNCell):
         return self.decay_tensor() * s * (1.0 - gate)
 
     def call(self, inputs: Any, states: Any, training: bool = False) -> Any:
-        s, y = states
+        y, s = states
         input_mask = self.get_dropout_mask(inputs)
         recurrent_mask = self.get_recurrent_dropout_mask(y)
         if training and input_mask is not None:
@@ -232,7 +234,7 @@ class SNUCell(keras.layers.SimpleRNNCell):
             a = a + self.recur(y * recurrent_mask if dropped else y)
         s = self.state_activation(a + self.remain(s, y))
         y = self.output_function(s - self.threshold_tensor())
-        return y, [s, y]
+        return y, [y, s]
 
     def get_initial_state(self, batch_size: Any = None) -> list:
         return [ops.zeros((batch_size, self.units), dtype=self.compute_dtype) for _ in range(2)]
@@ -270,7 +272,7 @@ class SNU(keras.layers.RNN):
     Args:
         units ... seed: see `SNUCell`.
         return_sequences: return the output of every step, not of the last alone.
-        return_state: return the last states s and y, each (batch, units), after the output.
+        return_state: return the last states y and s, each (batch, units), after the output.
         go_backwards: process the steps in reverse and return them reversed.
         stateful: start each batch from the last states of the one before (`reset_state()` clears).
         unroll: unroll the loop over time (plain path).
@@ -282,12 +284,12 @@ class SNU(keras.layers.RNN):
 
     Call arguments:
         sequences: shape (batch, time, features).
-        initial_state: [s, y], each (batch, units); zeros by default.
+        initial_state: [y, s], each (batch, units); zeros by default.
         mask: shape (batch, time), False at steps to skip.
         training: whether dropout is applied.
 
     Returns:
-        Shape (batch, time, units) or (batch, units); with `return_state` a tuple with s and y.
+        Shape (batch, time, units) or (batch, units); with `return_state` a tuple with y and s.
 
     Raises:
         ValueError, TypeError: an argument is outside what is allowed; the message names it.
@@ -459,7 +461,7 @@ class SNU(keras.layers.RNN):
             state = self.get_initial_state(batch_size=ops.shape(sequences)[0])
         # Drawn before the loop, so that all steps share them.
         self.cell.get_dropout_mask(sequences[:, 0])
-        self.cell.get_recurrent_dropout_mask(state[1])
+        self.cell.get_recurrent_dropout_mask(state[0])
         return self.inner_loop(sequences, state, mask=mask, training=training)
 
     def _takes_fused(self) -> bool:

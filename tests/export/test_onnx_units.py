@@ -94,10 +94,10 @@ def test_unknown_state_activation_says_what_is_known():
 @pytest.mark.parametrize("cls", [SNU, SSNU])
 @pytest.mark.parametrize("masked", [False, True])
 def test_initial_state(cls, masked):
-    inputs, s, y = keras.Input((None, 6)), keras.Input((UNITS,)), keras.Input((UNITS,))
+    inputs, y, s = keras.Input((None, 6)), keras.Input((UNITS,)), keras.Input((UNITS,))
     x = keras.layers.Masking()(inputs) if masked else inputs
     layer = unit(cls, return_state=True, return_sequences=True, lateral_inhibition=True)
-    model = keras.Model([inputs, s, y], layer(x, initial_state=[s, y]))
+    model = keras.Model([inputs, y, s], layer(x, initial_state=[y, s]))
     start = np.random.default_rng(5).random((2, 3, UNITS)).astype("float32")
     data = holes(sequences()) if masked else sequences()
     assert difference(model, data, start[0], start[1])[0] < 1e-6

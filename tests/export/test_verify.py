@@ -48,9 +48,9 @@ def test_every_kind_of_layer_is_traced():
     unit = SNU(4, return_sequences=True, threshold=0.1, name="unit")
     x = keras.layers.Bidirectional(unit, name="both")(inputs)
     x = SSNU(5, go_backwards=True, return_sequences=True, name="back")(x)
-    s, y = keras.Input((3,)), keras.Input((3,))
-    x = SNU(3, threshold=0.1, name="last")(x, initial_state=[s, y])
-    model = keras.Model([inputs, s, y], x)
+    y, s = keras.Input((3,)), keras.Input((3,))
+    x = SNU(3, threshold=0.1, name="last")(x, initial_state=[y, s])
+    model = keras.Model([inputs, y, s], x)
     found = verify.compare_onnx(
         model, to_onnx(model).SerializeToString(), verify.Samples.random(model, 1)
     )

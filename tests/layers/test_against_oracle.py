@@ -109,17 +109,17 @@ def test_values_and_gradients(cls, recurrent, g, masked, inhibition, given, impl
         tape.watch(sources)
         results = layer(
             sources["x"],
-            initial_state=[sources["s"], sources["y"]] if given else None,
+            initial_state=[sources["y"], sources["s"]] if given else None,
             mask=None if mask is None else tf.constant(mask),
         )
         loss = sum(tf.reduce_sum(r * u) for r, u in zip(results, upstream, strict=True))
-    expected = (oracle.outputs(trace), trace[-1]["s"], trace[-1]["y"])
+    expected = (oracle.outputs(trace), trace[-1]["y"], trace[-1]["s"])
     for result, value in zip(results, expected, strict=True):
         np.testing.assert_allclose(result, value, atol=1e-12)
 
     sources |= {v.name: v.value for v in layer.trainable_variables}
     gradients = tape.gradient(loss, sources)
-    reference = oracle.backward(unit, x, trace, *upstream)
+    reference = oracle.backward(unit, x, trace, upstream[0], to_y=upstream[1], to_s=upstream[2])
     assert set(gradients) <= set(reference)
     for name, gradient in gradients.items():
         np.testing.assert_allclose(gradient, reference[name], rtol=1e-7, atol=1e-9, err_msg=name)

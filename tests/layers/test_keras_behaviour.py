@@ -57,9 +57,9 @@ def test_a_fully_masked_sample_keeps_its_state(implementation, x):
     state = [np.full((BATCH, UNITS), 0.5, "float32"), np.ones((BATCH, UNITS), "float32")]
     mask = np.ones((BATCH, STEPS), bool)
     mask[2] = False
-    output, s, y = layer(x, initial_state=state, mask=mask)
-    np.testing.assert_array_equal(s[2], state[0][2])
-    np.testing.assert_array_equal(y[2], state[1][2])
+    output, y, s = layer(x, initial_state=state, mask=mask)
+    np.testing.assert_array_equal(y[2], state[0][2])
+    np.testing.assert_array_equal(s[2], state[1][2])
     np.testing.assert_array_equal(output[2], np.zeros(UNITS))
 
 
@@ -161,7 +161,7 @@ def test_policies(policy, implementation, x):
         implementation=implementation,
     )
     with tf.GradientTape() as tape:
-        output, s, y = layer(x)
+        output, y, s = layer(x)
         loss = keras.ops.sum(output)
     assert output.dtype == keras.DTypePolicy(policy).compute_dtype
     assert s.dtype == y.dtype == ("float64" if policy == "float64" else "float32")

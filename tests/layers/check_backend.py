@@ -1,0 +1,200 @@
+"""Check the layers on the backend of KERAS_BACKEND; run by test_backends.py, not by pytest.
+
+Usage: check_backend.py FOLDER
+Prints, as JSON, the errors of the checks by name, None where a check holds.
+"""
+
+import itertools
+import json
+import sys
+import traceback
+from pathlib import Path
+
+import keras
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import oracle
+
+from snukeras.layers import SNU, SSNU, SNUCell
+
+BATCH, STEPS, FEATURES, UNITS = 3, 7, 5, 6
+
+
+def build(cls, rng, g="relu", **arguments):
+    layer = cls(
+        UNITS,
+        state_activation=g,
+        decay=rng.uniform(0.2, 0.9, UNITS),
+        threshold=rng.uniform(0.1, 0.6, UNITS),
+        trainable_decay=True,
+        return_sequences=True,
+        return_state=True,
+        **arguments,
+    )
+    layer.build((BATCH, STEPS, FEATURES))
+    cell = layer.cell
+    unit = oracle.Unit(
+        kernel=array(cell.kernel),
+        decay=array(cell.decay_tensor()),
+        threshold=array(cell.threshold_tensor()),
+        recurrent_kernel=array(cell.recurrent_kernel) if cell.recurrent else None,
+        bias=array(cell.bias) if cell.use_bias else None,
+        g=g,
+        spiking=cls is SNU,
+        lateral_inhibition=cell.lateral_inhibition,
+    )
+    return layer, unit
+
+
+def array(value):
+    return np.float64(keras.ops.convert_to_numpy(value))
+
+
+def random_mask(rng):
+    mask = rng.random((BATCH, STEPS)) > 0.35
+    mask[0] = True
+    mask[1, :2] = False
+    mask[1, 3] = True
+    return mask
+
+
+def values(folder):
+    cases = itertools.product(
+        (SNU, SSNU), (False, True), ("relu", "tanh"), (False, True), (False, True), (False, True)
+    )
+    for number, (cls, recurrent, g, masked, inhibition, given) in enumerate(cases):
+        rng = np.random.default_rng(number)
+        layer, unit = build(
+            cls, rng, g, recurrent=recurrent, lateral_inhibition=inhibition, use_bias=recurrent
+        )
+        x = rng.normal(size=(BATCH, STEPS, FEATURES)).astype("float32")
+        mask = random_mask(rng) if masked else None
+        s, y = rng.random((2, BATCH, UNITS)).astype("float32") if given else (None, None)
+        trace = oracle.forward(unit, np.float64(x), mask, s, y)
+        results = layer(x, initial_state=[y, s] if given else None, mask=mask)
+        expected = (oracle.outputs(trace), trace[-1]["y"], trace[-1]["s"])
+        for result, value in zip(results, expected, strict=True):
+            np.testing.assert_allclose(array(result), value, atol=2e-6, err_msg=str(number))
+
+
+def gradients(folder):
+    """One step of gradient descent moves the weights by the oracle's gradients."""
+    for cls, recurrent in itertools.product((SNU, SSNU), (False, True)):
+        rng = np.random.default_rng(9)
+        layer, unit = build(cls, rng, recurrent=recurrent, use_bias=True)
+        x = rng.normal(size=(BATCH, STEPS, FEATURES)).astype("float32")
+        inputs = keras.Input((STEPS, FEATURES))
+        model = keras.Model(inputs, layer(inputs)[0])
+        model.compile(keras.optimizers.SGD(1.0), "mse")
+        names = [v.name for v in model.trainable_variables]
+        before = [array(v) for v in model.trainable_variables]
+        y = rng.normal(size=(BATCH, STEPS, UNITS)).astype("float32")
+        model.fit(x, y, batch_size=BATCH, verbose=0)
+        trace = oracle.forward(unit, np.float64(x))
+        upstream = 2 * (oracle.outputs(trace) - y) / y.size
+        reference = oracle.backward(unit, np.float64(x), trace, upstream)
+        assert {"kernel", "bias", "threshold", "decay"} <= set(names)
+        for name, old, variable in zip(names, before, model.trainable_variables, strict=True):
+            expected = old - reference[name]
+            if name == "decay":
+                expected = expected.clip(0, 1)
+            np.testing.assert_allclose(array(variable), expected, atol=1e-6, err_msg=name)
+
+
+def saving(folder):
+    keras.utils.set_random_seed(3)
+    x = np.random.default_rng(0).normal(size=(BATCH, STEPS, FEATURES)).astype("float32")
+    model = keras.Sequential(
+        [
+            keras.Input((None, FEATURES)),
+            SNU(UNITS, return_sequences=True, recurrent=True, dropout=0.1, recurrent_dropout=0.1),
+            keras.layers.Bidirectional(SSNU(4, return_sequences=True)),
+            keras.layers.RNN(SNUCell(3), return_sequences=True),
+            keras.layers.Dense(FEATURES),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(0.02), "mse")
+    losses = model.fit(x, x, epochs=40, verbose=0).history["loss"]
+    assert losses[-1] < 0.95 * losses[0]
+    model.save(Path(folder) / "model.keras")
+    again = keras.models.load_model(Path(folder) / "model.keras")
+    np.testing.assert_array_equal(array(again(x)), array(model(x)))
+
+
+def masks(folder):
+    """Every combination of what is returned, against the oracle."""
+    flags = itertools.product((False, True), repeat=4)
+    for sequences, backwards, zero, padded in flags:
+        rng = np.random.default_rng(4)
+        layer, unit = build(SNU, rng, recurrent=True, go_backwards=backwards)
+        layer.return_sequences, layer.zero_output_for_mask = sequences, zero
+        x = rng.normal(size=(BATCH, STEPS, FEATURES)).astype("float32")
+        mask = random_mask(rng)
+        mask[1, 4:] = False
+        mask[2] = not padded
+        order = slice(None, None, -1 if backwards else 1)
+        trace = oracle.forward(unit, np.float64(x[:, order]), mask[:, order])
+        expected = oracle.outputs(trace, zero)
+        expected = expected if sequences else expected[:, -1]
+        output, y, s = layer(x, mask=mask)
+        case = str((sequences, backwards, zero, padded))
+        np.testing.assert_allclose(array(output), expected, atol=2e-6, err_msg=case)
+        np.testing.assert_allclose(array(s), trace[-1]["s"], atol=2e-6, err_msg=case)
+        np.testing.assert_allclose(array(y), trace[-1]["y"], atol=2e-6, err_msg=case)
+
+
+def stateful(folder):
+    x = np.random.default_rng(0).normal(size=(BATCH, 9, FEATURES)).astype("float32")
+    whole = SSNU(UNITS, return_sequences=True, recurrent=True)
+    expected = array(whole(x))
+    inputs = keras.Input(batch_shape=(BATCH, 3, FEATURES))
+    layer = SSNU(UNITS, return_sequences=True, recurrent=True, stateful=True)
+    model = keras.Model(inputs, layer(inputs))
+    layer.set_weights(whole.get_weights())
+    for _ in range(2):
+        parts = [array(model(x[:, t : t + 3])) for t in range(0, 9, 3)]
+        np.testing.assert_allclose(np.concatenate(parts, axis=1), expected, atol=2e-6)
+        layer.reset_state()
+
+
+def padding(folder):
+    x = np.random.default_rng(0).normal(size=(BATCH, STEPS, FEATURES)).astype("float32")
+    model = keras.Sequential(
+        [keras.layers.Masking(), SNU(UNITS, return_sequences=True), SSNU(3, go_backwards=True)]
+    )
+    padded = np.concatenate([x, np.zeros((BATCH, 5, FEATURES), "float32")], axis=1)
+    np.testing.assert_allclose(array(model(padded)), array(model(x)), atol=1e-6)
+
+
+def fused(folder):
+    """What is TensorFlow's alone says so."""
+    x = np.zeros((BATCH, STEPS, FEATURES), "float32")
+    try:
+        SNU(UNITS, implementation="fused")(x)
+    except ValueError as error:
+        assert keras.backend.backend() in str(error) and "TensorFlow" in str(error)
+    else:
+        raise AssertionError("implementation='fused' was accepted")
+
+
+def imports(folder):
+    assert "tensorflow" not in sys.modules, "snukeras.layers imports TensorFlow"
+
+
+CHECKS = (imports, values, gradients, saving, masks, stateful, padding, fused)
+
+
+def main(folder):
+    errors = {}
+    for check in CHECKS:
+        try:
+            check(folder)
+            errors[check.__name__] = None
+        except Exception:
+            errors[check.__name__] = traceback.format_exc()
+    print(json.dumps(errors))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
