@@ -435,7 +435,7 @@ def _publish(
     with np.load(folder / f"seed-{seed}" / STATE, allow_pickle=False) as arrays:
         model.set_weights(_numbered(arrays, "best"))
     target = content / name
-    _files.write_json(target / presets.CONFIG, json.loads(model.to_json()))
+    _files.write_json(target / presets.CONFIG, _portable(json.loads(model.to_json())))
     with _files.replacing(target / presets.WEIGHTS) as temporary:
         model.save_weights(temporary)
     given, output = _golden(model, task)
@@ -467,6 +467,22 @@ def _publish(
         },
     )
     _files.write_text(target / cards.CARD, cards.card(name, content))
+
+
+def _portable(config: Any) -> Any:
+    """Drop from a Keras config what is None: it says nothing, but an older Keras may refuse it.
+
+    Each Keras adds arguments to its classes; those not used are None in the config.
+    """
+    if isinstance(config, list):
+        return [_portable(value) for value in config]
+    if not isinstance(config, dict):
+        return config
+    arguments = config.get("config") if "class_name" in config else None
+    if isinstance(arguments, dict) and str(config.get("module")).startswith("keras"):
+        arguments = {key: value for key, value in arguments.items() if value is not None}
+        config = {**config, "config": arguments}
+    return {key: _portable(value) for key, value in config.items()}
 
 
 def _golden(model: "keras.Model", task: PianoRolls) -> tuple[np.ndarray, np.ndarray]:

@@ -40,6 +40,17 @@ def test_shipped_model_is_documented_by_its_results(name):
     assert card.read_text("utf-8") == cards.card(name)
 
 
+@pytest.mark.parametrize("name", snukeras.zoo.list())
+def test_shipped_config_says_nothing_an_older_keras_refuses(name):
+    """Keras 3.15 writes arguments that 3.8 does not know; all that are not used are None."""
+    config = json.loads((presets.content_folder() / name / presets.CONFIG).read_text("utf-8"))
+    for layer in config["config"]["layers"]:
+        initializer = layer["config"].get("kernel_initializer", {"config": {}})
+        if layer["module"].startswith("keras"):
+            assert None not in layer["config"].values()
+        assert None not in initializer["config"].values()
+
+
 def test_list(small_zoo, tmp_path):
     content, _ = small_zoo
     assert snukeras.zoo.list(content) == ["tiny"]
