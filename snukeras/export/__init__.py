@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from snukeras.export.exporter import export, verify_folder
     from snukeras.export.onnx_model import to_onnx
     from snukeras.export.readback import read_back
+    from snukeras.export.simulation import MappedChip
     from snukeras.export.targets import Target, available_targets, load_target
 
 # Loaded on first use: the command answers --help without waiting for TensorFlow.
@@ -24,6 +25,7 @@ _HOMES = {
     "CrossbarMap": "crossbar",
     "ExportError": "errors",
     "MapError": "errors",
+    "MappedChip": "simulation",
     "OutputExistsError": "errors",
     "Target": "targets",
     "UnsupportedLayersError": "errors",
@@ -42,6 +44,7 @@ __all__ = [
     "CrossbarMap",
     "ExportError",
     "MapError",
+    "MappedChip",
     "OutputExistsError",
     "Target",
     "UnsupportedLayersError",

@@ -124,6 +124,12 @@ def _parser():
     tile.add_argument("--csv", action="store_true", help="also write one line per device")
     more = parser.add_argument_group("more")
     more.add_argument("--streaming", action="store_true", help="also write a one-step ONNX file")
+    more.add_argument(
+        "--nir", action="store_true", help="also write model.nir (needs --dt and the library nir)"
+    )
+    more.add_argument(
+        "--dt", type=float, metavar="SECONDS", help="time that one step takes, for --nir"
+    )
     more.add_argument("--samples", metavar="FILE", help=".npz with input for the comparison")
     more.add_argument("--seed", type=int, default=0, help="seed of random input (default 0)")
     more.add_argument("--list-layers", action="store_true", help="list the layers known")
@@ -187,6 +193,12 @@ def _export(options) -> int:
         raise BadInputError("MODEL is missing.", "Give a .keras file or zoo:NAME, or see --help.")
 
     # The cheap checks come before the seconds that TensorFlow takes.
+    if options.nir and options.dt is None:
+        raise BadInputError(
+            "--nir needs --dt, the seconds that one step takes.", "Give --dt 1e-3 or such."
+        )
+    if options.dt is not None and not options.nir:
+        raise BadInputError("--dt is for --nir alone.", "Add --nir, or leave --dt out.")
     from snukeras.export.targets import load_target
 
     hardware = None if options.target == "onnx" else load_target(options.target)
@@ -233,6 +245,7 @@ def _export(options) -> int:
             faults=exporter.read_faults(options.faults) if options.faults else (),
             csv=options.csv,
             streaming=options.streaming,
+            nir_dt=options.dt,
             samples=samples,
             overwrite=options.overwrite,
             name=options.model if source is None else source.name,

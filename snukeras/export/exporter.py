@@ -26,13 +26,17 @@ from snukeras.export.errors import (
     OutputExistsError,
     VerificationError,
 )
+from snukeras.export.forecast import forecast
+from snukeras.export.nir_file import write_nir
 from snukeras.export.onnx_model import to_onnx
+from snukeras.export.page import page
 from snukeras.export.targets import Target, load_target, schema_problem
 from snukeras.export.weights import collect, digest
 
 ONNX, STREAMING, MAP = "model.onnx", "model-streaming.onnx", "crossbar.snumap"
 CSV, SOURCE, SAMPLES = "devices.csv", "model.keras", "samples.npz"
-REPORT, CHECKSUMS = "report.json", "checksums.sha256"
+NIR = "model.nir"
+REPORT, PAGE, CHECKSUMS = "report.json", "report.html", "checksums.sha256"
 
 Progress = Callable[[str], None]
 
@@ -80,6 +84,7 @@ def export(
     faults: tuple[Fault, ...] = (),
     csv: bool = False,
     streaming: bool = False,
+    nir_dt: float | None = None,
     samples: proof.Samples | None = None,
     overwrite: bool = False,
     name: str | None = None,
@@ -99,6 +104,8 @@ def export(
         faults: stuck devices.
         csv: also write one line per device.
         streaming: also write the one-step form of the ONNX graph.
+        nir_dt: also write the network as NIR, with steps of so many seconds; needs the library
+            nir.
         samples: input for the comparison; random by default.
         overwrite: replace an earlier export at `output`.
         name: name of the network in the report; the model's by default.
@@ -133,6 +140,10 @@ def export(
             "snukeras.source_sha256": origin["sha256"] or "",
             "snukeras.weights_sha256": origin["weights_sha256"],
         }
+        nir = None
+        if nir_dt is not None:
+            progress("building the NIR graph")
+            nir = {"file": NIR, **write_nir(model, folder / NIR, nir_dt)}
         progress("building the ONNX graph")
         proto = to_onnx(model, metadata=metadata)
         (folder / ONNX).write_bytes(proto.SerializeToString(deterministic=True))
@@ -175,13 +186,24 @@ def export(
                 "streaming": streaming,
                 "faults": len(faults),
             },
+            "network": _describe_network(model),
             "onnx": _describe_onnx(proto),
+            "nir": nir,
             "map": _describe_map(folder / MAP) if hardware else None,
+            "forecast": None,
             "verification": verification,
         }
-        if csv and hardware is not None:
+        crossbar = None
+        if hardware is not None:
+            crossbar = load_map(folder / MAP, check=False)
+            report["forecast"] = forecast(
+                model, crossbar, samples, verification, seed, progress=progress
+            )
+        progress("writing the report")
+        (folder / PAGE).write_text(page(report, crossbar), encoding="utf-8")
+        if csv and crossbar is not None:
             progress("writing the list of devices")
-            load_map(folder / MAP, check=False).write_csv(folder / CSV)
+            crossbar.write_csv(folder / CSV)
         report["files"] = {
             path.name: {"sha256": _sha256(path), "bytes": path.stat().st_size}
             for path in sorted(folder.iterdir())
@@ -400,11 +422,11 @@ def _check_sums(folder):
     text = "".join(f"{value}  {name}\n" for name, value in listed.items())
     if (folder / CHECKSUMS).read_bytes() != text.encode():
         raise VerificationError(f"{folder / CHECKSUMS} was changed.", hint)
-    for name in (REPORT, ONNX, SOURCE, SAMPLES):
+    for name in (REPORT, PAGE, ONNX, SOURCE, SAMPLES):
         if name not in listed:
             raise VerificationError(f"{folder / CHECKSUMS} does not list {name}.", hint)
     present = {path.name for path in folder.iterdir()} - {CHECKSUMS}
-    known = {ONNX, STREAMING, MAP, CSV, SOURCE, SAMPLES, REPORT}
+    known = {ONNX, STREAMING, NIR, MAP, CSV, SOURCE, SAMPLES, REPORT, PAGE}
     for name in sorted((present & known) - set(listed)):
         raise VerificationError(f"{folder / name} is not in {CHECKSUMS}.", hint)
     for name, expected in listed.items():
@@ -427,6 +449,21 @@ def _packages():
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
+
+
+def _describe_network(model):
+    """The calls of the network in order: {"name", "class", "inputs", "parameters"}."""
+    plan = topology.read(model)
+    given = {ref.key: name for name, ref in plan.inputs}
+    return [
+        {
+            "name": call.name,
+            "class": type(call.op).__name__,
+            "inputs": [given.get(ref.key, ref.key[0]) for ref in call.inputs],
+            "parameters": call.op.count_params() if hasattr(call.op, "count_params") else 0,
+        }
+        for call in plan.calls
+    ]
 
 
 def _describe_onnx(proto):

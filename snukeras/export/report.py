@@ -14,6 +14,11 @@ def show(report: dict[str, Any], folder: Path) -> None:
     if mapped is not None:
         _show_map(console, mapped, verification["map"])
     show_verification(verification, console)
+    if report["forecast"] is not None:
+        _show_forecast(console, report["forecast"])
+    if report["nir"] is not None:
+        nodes = len(report["nir"]["nodes"])
+        console.print(f"NIR graph of {nodes} nodes, steps of {report['nir']['dt']:g} s")
     console.print(f"Files in [bold]{folder}[/bold]:")
     for name, file in report["files"].items():
         console.print(f"  {name:<22}{_size(file['bytes']):>10}")
@@ -102,6 +107,38 @@ def _show_map(console, mapped, compared):
         worst = max(abs(fault["weight_error"]) for fault in faults)
         console.print(
             f"{len(faults)} stuck device(s) in use, largest weight error left {worst:.2g}"
+        )
+
+
+def _show_forecast(console, found):
+    from rich.table import Table
+
+    from snukeras.export.forecast import TIMES
+
+    console.print(
+        f"Expected on {found['chips']} simulated chips ({found['device']}, a rough guess):"
+    )
+    table = Table(box=None, pad_edge=False)
+    for name in ("", "drift", *TIMES.values()):
+        table.add_column(name, justify="left" if name in ("", "drift") else "right", no_wrap=True)
+    words = {"none": "not compensated", "global": "compensated"}
+    products = sorted(found["products"], key=lambda p: -p["relative_error"]["global"][-1])
+    rows = [
+        (f"error of x W, {worst['name']}", key, [f"{error:.1%}" for error in errors])
+        for worst in products[:1]
+        for key, errors in worst["relative_error"].items()
+    ]
+    for key, values in (found["likelihood"] or {}).items():
+        rows.append(("NLL, nats per step", key, [f"{value:.3f}" for value in values["mean"]]))
+    for label, key, cells in rows:
+        table.add_row(label, words[key], *cells)
+    console.print(table)
+    energy = found["energy"]
+    if energy["cases"]:
+        fast, slow = min(energy["latency_ns"]) / 1000, max(energy["latency_ns"]) / 1000
+        console.print(
+            f"Energy per step {energy['low_nJ']:.3g} to {energy['high_nJ']:.3g} nJ, latency "
+            f"{fast:.3g} to {slow:.3g} us; assumptions and risks are in report.html"
         )
 
 

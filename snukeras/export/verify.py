@@ -227,7 +227,7 @@ def potentials_of(cell, x, y, mask=None, start=(), backwards=False):
         x: (batch, time, features) in the order of time.
         y: (batch, time, units) outputs in the order of processing.
         mask: bool (batch, time) or None.
-        start: s and y before the first step, or ().
+        start: y and s before the first step, or ().
         backwards: whether steps are processed from the last to the first.
 
     Returns:
@@ -248,7 +248,7 @@ def potentials_of(cell, x, y, mask=None, start=(), backwards=False):
     drive = x @ weight + bias
     size = np.abs(x) @ np.abs(weight) + np.abs(bias)
     shape = (len(x), cell.units)
-    s, before = (np.asarray(v, "float64") for v in (start or (np.zeros(shape), np.zeros(shape))))
+    before, s = (np.asarray(v, "float64") for v in (start or (np.zeros(shape), np.zeros(shape))))
     error = np.zeros(shape)
     potentials, bounds = np.empty(drive.shape), np.empty(drive.shape)
     for t in range(x.shape[1]):
@@ -384,6 +384,7 @@ def compare_map(
                     }
                 ),
                 "max_weight": float(np.abs(wanted).max()),
+                "rms_weight": float(np.sqrt(np.mean(wanted.astype("float64") ** 2))),
                 "max_error": float(np.abs(error).max()),
                 "rms_error": float(np.sqrt(np.mean(error**2))),
                 "half_level": float(step / 2 / scales.min()),
@@ -426,6 +427,15 @@ def frame_nll(probabilities: list[np.ndarray], targets: list[np.ndarray]) -> flo
     return total / max(steps, 1)
 
 
+def predict(model: keras.Model, samples: Samples) -> list[np.ndarray]:
+    """Outputs of a model of one input and one output, batch by batch; states start at zero."""
+    outputs = []
+    for feeds in samples.batches:
+        _reset(model)
+        outputs.append(keras.ops.convert_to_numpy(model(feeds[0])))
+    return outputs
+
+
 def negative_log_likelihoods(
     model: keras.Model, onnx: str | bytes, crossbar: CrossbarMap | None, samples: Samples
 ) -> dict[str, float] | None:
@@ -436,19 +446,12 @@ def negative_log_likelihoods(
     if samples.targets is None:
         return None
 
-    def predict(network):
-        outputs = []
-        for feeds in samples.batches:
-            _reset(network)
-            outputs.append(keras.ops.convert_to_numpy(network(feeds[0])))
-        return outputs
-
-    found = {"keras": predict(model)}
+    found = {"keras": predict(model, samples)}
     runtime = session(onnx)
     first = runtime.get_outputs()[0].name
     found["onnx"] = [run_onnx(runtime, feeds)[first] for feeds in samples.batches]
     if crossbar is not None:
-        found["map"] = predict(rebuilt_model(model, crossbar.weights()))
+        found["map"] = predict(rebuilt_model(model, crossbar.weights()), samples)
     shapes = [target.shape for target in samples.targets]
     for outputs in found.values():
         inside = all(output.min() >= 0 and output.max() <= 1 for output in outputs)
@@ -479,5 +482,6 @@ __all__ = [
     "negative_log_likelihoods",
     "plays_chorales",
     "potentials_of",
+    "predict",
     "rebuilt_model",
 ]

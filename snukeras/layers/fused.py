@@ -60,7 +60,8 @@ def run(
         cell.decay_tensor(),
         cell.threshold_tensor(),
         tf.cast(kernel, drive.dtype),
-        *first,
+        first[0],
+        first[1],
         recurrent_dropout,
         mask,
     )
@@ -142,7 +143,9 @@ def scan(
         outputs, last, saved = forward(*inputs, recurrent_dropout, mask, length)
 
         def gradient(to_outputs, to_last):
-            return backward(saved, to_outputs, to_last, *inputs, recurrent_dropout, mask, length)
+            # Without the drive, so that its memory is free once the forward pass is through.
+            rest = inputs[1:]
+            return backward(saved, to_outputs, to_last, *rest, recurrent_dropout, mask, length)
 
         return (outputs, last), gradient
 
@@ -231,7 +234,6 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable]:
         saved,
         to_outputs,
         to_last,
-        drive,
         decay,
         threshold,
         kernel,
@@ -313,7 +315,7 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable]:
         if dynamics.trainable_decay:
             to_decay = tf.reduce_sum(to_decay + after * s_first * gate(y_first), axis=0)
         return (
-            tf.cast(tf.transpose(to_a, (1, 0, 2)), drive.dtype),
+            tf.cast(tf.transpose(to_a, (1, 0, 2)), to_outputs.dtype),
             to_decay if dynamics.trainable_decay else None,
             tf.reduce_sum(to_threshold, axis=0) if dynamics.trainable_threshold else None,
             to_kernel,

@@ -74,7 +74,10 @@ def test_export_then_verify(inside, model_file, capsys):
     assert main([model_file, *arguments]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
-    for text in ("snu/kernel", "Verified.", "spikes differ", "crossbar.snumap", "84"):
+    energy = json.loads((inside / "tiny-pcm" / "report.json").read_text())["forecast"]["energy"]
+    figures = f"Energy per step {energy['low_nJ']:.3g} to {energy['high_nJ']:.3g} nJ, latency"
+    expected = ("snu/kernel", "Verified.", "spikes differ", "crossbar.snumap", "report.html", "84")
+    for text in (*expected, figures, "1 year", "not compensated"):
         assert text in captured.out, captured.out
     assert "\x1b" not in captured.out
     assert [path.name for path in inside.iterdir()] == ["tiny-pcm"]

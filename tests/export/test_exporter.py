@@ -49,6 +49,7 @@ def test_what_is_there(exported):
         "devices.csv",
         "model.keras",
         "samples.npz",
+        "report.html",
         "report.json",
         "checksums.sha256",
     }

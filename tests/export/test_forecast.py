@@ -1,0 +1,167 @@
+"""What the report predicts: products, likelihood, energy and risks."""
+
+import keras
+import numpy as np
+import pytest
+
+from snukeras.export import forecast as module
+from snukeras.export import verify
+from snukeras.export.crossbar import load_map, write_map
+from snukeras.export.exporter import export
+from snukeras.export.forecast import energy, forecast
+from snukeras.export.report import show
+from snukeras.export.targets import load_target
+from snukeras.export.weights import collect, digest
+from snukeras.layers import SNU
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            keras.Input((None, 88)),
+            SNU(150, return_sequences=True, threshold=0.3, name="snu"),
+            keras.layers.Dense(88, activation="sigmoid", name="out"),
+        ]
+    )
+
+
+def mapped(path, model, target, **options):
+    weights = collect(model)
+    source = {"name": "x", "sha256": None, "weights_sha256": digest(weights)}
+    onnx = {"file": "model.onnx", "sha256": "1" * 64}
+    write_map(path, weights, target, source=source, onnx=onnx, **options)
+    return load_map(path)
+
+
+def expected(model, crossbar, **others):
+    return {
+        "ok": True,
+        "map": verify.compare_map(model, crossbar),
+        "nll_nats_per_step": None,
+        **others,
+    }
+
+
+def predicted(tmp_path, model, target, **options):
+    crossbar = mapped(tmp_path / "m", model, target, **options)
+    samples = verify.Samples("none", [])
+    return forecast(model, crossbar, samples, expected(model, crossbar))
+
+
+def test_energy_of_the_worked_example(tmp_path, model):
+    """88-150-88 on the 14-nm core: two tiles, 26,400 weights."""
+    crossbar = mapped(tmp_path / "m", model, load_target("pcm14nm-2"))
+    found = energy(crossbar)
+    one, four = found["cases"]
+    assert (one["low_nJ"], one["high_nJ"]) == (pytest.approx(5.4, abs=0.05), 26.8)
+    assert (four["low_nJ"], four["high_nJ"]) == (pytest.approx(21.3, abs=0.05), 105.8)
+    assert (one["latency_ns"], four["latency_ns"]) == (266, 1042)
+    assert (found["low_nJ"], found["high_nJ"]) == (one["low_nJ"], 105.8)
+    assert not any("stand in" in text for text in found["assumptions"])
+
+
+def test_energy_of_a_target_without_figures_is_borrowed_in_proportion(tmp_path, model):
+    target = load_target("pcm").replace(rows=128)
+    found = energy(mapped(tmp_path / "m", model, target))
+    assert "pcm14nm-2" in found["assumptions"][0]
+    tiles = 2 + 2
+    assert found["cases"][0]["high_nJ"] == pytest.approx(tiles * 13.4 / 2)
+
+
+@pytest.mark.parametrize("name", ["pcm", "pcm14nm-1", "pcm14nm-2"])
+def test_products_get_worse_with_time_and_compensation_helps(tmp_path, model, name):
+    found = predicted(tmp_path, model, load_target(name))
+    assert [entry["name"] for entry in found["products"]] == ["snu/kernel", "out/kernel"]
+    for entry in found["products"]:
+        bare, helped = (np.array(entry["relative_error"][k]) for k in ("none", "global"))
+        assert np.all(np.diff(bare) > 0) and np.all(helped[1:] < bare[1:])
+        assert helped[0] > 0.02 and bare[-1] > 1.3 * helped[-1]
+    assert found["likelihood"] is None and "no samples" in found["likelihood_left_out"]
+
+
+def test_coarse_levels_show_in_the_products(tmp_path, model):
+    fine, coarse = (
+        predicted(tmp_path, model, load_target("pcm").replace(levels=levels))["products"][0]
+        for levels in (None, 3)
+    )
+    # The chip is told to hold the rounded weights, and is compared with them: rounding is the
+    # error of the mapping, reported beside this one.
+    assert coarse["relative_error"]["global"][0] < 2 * fine["relative_error"]["global"][0]
+
+
+def test_likelihood_over_time(tmp_path, model, monkeypatch):
+    crossbar = mapped(tmp_path / "m", model, load_target("pcm"))
+    rolls = [(np.random.default_rng(i).random((9, 88)) < 0.05).astype("uint8") for i in (0, 1)]
+    songs = verify.Samples.songs(rolls, "songs")
+    exact = verify.frame_nll(verify.predict(model, songs), songs.targets)
+    verification = expected(model, crossbar, nll_nats_per_step={"keras": exact})
+    before = model.get_weights()
+    found = forecast(model, crossbar, songs, verification, chips=2)
+    for values in found["likelihood"].values():
+        assert len(values["mean"]) == 4
+        for low, mean, high in zip(values["min"], values["mean"], values["max"], strict=True):
+            assert low <= mean <= high and abs(mean - exact) < 0.2 * exact
+    assert found["likelihood"]["none"] != found["likelihood"]["global"]
+    assert any(f"{exact:.2f} nats per step in Keras" in text for text in found["risks"])
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    monkeypatch.setattr(module, "MAX_WEIGHTS", 10)
+    found = forecast(model, crossbar, songs, verification, chips=1)
+    assert found["likelihood"] is None and "more than 10" in found["likelihood_left_out"]
+
+
+def test_a_matrix_larger_than_a_tile_keeps_its_scale(tmp_path, model):
+    kernel = model.get_layer("snu").get_weights()[0]
+    crossbar = mapped(tmp_path / "m", model, load_target("pcm").replace(rows=16, columns=32))
+    entry = crossbar.description["matrices"][0]
+    tile = module._largest_tile(crossbar, entry, (16, 16))
+    assert tile.shape[0] <= 16 and tile.shape[1] <= 16
+    assert np.abs(tile).max() == pytest.approx(np.abs(kernel).max())
+
+
+def test_risks_say_what_the_numbers_say(tmp_path, model):
+    weights = model.get_weights()
+    try:
+        outlier = weights[0].copy()
+        outlier[3, 4] = 50.0
+        model.set_weights([outlier, *weights[1:]])
+        text = " ".join(predicted(tmp_path, model, load_target("pcm14nm-2"))["risks"])
+        assert "snu/kernel have an rms value of 1% of the largest" in text
+        assert "20.1% of the devices of 2 tiles" in text and "continuous" in text
+    finally:
+        model.set_weights(weights)
+    coarse = predicted(tmp_path, model, load_target("pcm").replace(levels=4, rows=64))["risks"]
+    text = " ".join(coarse)
+    assert "4 levels round the weights" in text and "split over word lines" in text
+    assert "outlier" not in text and "rms value of 1%" not in text
+    crossbar = mapped(tmp_path / "m", model, load_target("pcm"))
+    found = forecast(
+        model, crossbar, verify.Samples("none", []), expected(model, crossbar, ok=False)
+    )
+    assert found["risks"][0].startswith("The export did not pass")
+
+
+def test_compensation_that_harms_is_said():
+    made = {"none": {"mean": [2.0] * 4, "min": [1.9] * 4, "max": [2.1, 2.1, 2.1, 2.6]}}
+    made["global"] = {"mean": [2.5] * 4, "min": [2.0, 2.2, 2.2, 2.2], "max": [2.6] * 4}
+    errors = {"none": [0.1] * 4, "global": [0.1] * 4}
+    found = {"products": [{"name": "w", "relative_error": errors}], "likelihood": made}
+    text = " ".join(text for _, text in module._drift(found, 2.0))
+    assert "harm at 1 h, 1 day: every" in text
+    assert "2.50 after a year with drift compensation and 2.00 without" in text
+
+
+def test_a_matrix_of_zeros_has_no_relative_error(tmp_path, capsys):
+    model = keras.Sequential(
+        [keras.Input((4,), name="x"), keras.layers.Dense(3, kernel_initializer="zeros", name="d")]
+    )
+    report = export(model, tmp_path / "out")
+    assert report["forecast"]["products"] == []
+    show(report, tmp_path / "out")
+    assert "Energy per step" in capsys.readouterr().out
+    assert (
+        "Not simulated: 1 (smaller matrices, or zeros)"
+        in (tmp_path / "out" / "report.html").read_text()
+    )

@@ -1,0 +1,88 @@
+"""Chips from a crossbar map hold its weights, and refuse other models."""
+
+import keras
+import numpy as np
+import pytest
+
+from snukeras.export import MappedChip, load_map
+from snukeras.export.crossbar import Fault, write_map
+from snukeras.export.errors import BadInputError
+from snukeras.export.simulation import device_of
+from snukeras.export.targets import load_target
+from snukeras.export.weights import collect, digest
+from snukeras.layers import SNU
+from snukeras.pcm import GenericPCM, HermesPCM, IdealDevice
+
+
+def network(seed=0):
+    keras.utils.set_random_seed(seed)
+    unit = SNU(5, threshold=0.2, recurrent=True, return_sequences=True, name="unit")
+    both = keras.layers.Bidirectional(unit, name="both")
+    out = keras.layers.Dense(3, bias_initializer="uniform", name="out")
+    return keras.Sequential([keras.Input((None, 4)), both, out])
+
+
+def mapped(path, model, target="pcm", **options):
+    weights = collect(model)
+    source = {"name": "x", "sha256": None, "weights_sha256": digest(weights)}
+    onnx = {"file": "model.onnx", "sha256": "1" * 64}
+    write_map(path, weights, load_target(target), source=source, onnx=onnx, **options)
+    return load_map(path)
+
+
+@pytest.mark.parametrize("scale", ["tensor", "column"])
+def test_ideal_devices_give_the_model_back(tmp_path, scale):
+    model = network()
+    crossbar = mapped(tmp_path / "m", model, scale=scale)
+    chip = MappedChip(crossbar, model, IdealDevice())
+    assert list(chip.crossbars) == crossbar.matrices
+    copy = chip.model(t=3600)
+    for a, b in zip(model.get_weights(), copy.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    np.testing.assert_allclose(
+        chip.crossbars["out/kernel"].targets[0], crossbar.conductances("out/kernel")[0], atol=1e-5
+    )
+
+
+def test_devices_drift_and_one_seed_is_one_chip(tmp_path):
+    model = network()
+    crossbar = mapped(tmp_path / "m", model)
+    year = [MappedChip(crossbar, model, seed=s).model(3e7).get_weights() for s in (1, 1, 2)]
+    np.testing.assert_array_equal(year[0][0], year[1][0])
+    assert np.any(year[0][0] != year[2][0])
+    assert np.abs(year[0][0]).mean() < 0.9 * np.abs(model.get_weights()[0]).mean()
+
+
+def test_a_map_of_another_model_is_refused(tmp_path):
+    model = network()
+    crossbar = mapped(tmp_path / "m", model)
+    with pytest.raises(BadInputError, match=r"is not that of the model .* other weights"):
+        MappedChip(crossbar, network(seed=1))
+    chip = MappedChip(crossbar)
+    with pytest.raises(BadInputError, match="digital parameters"):
+        chip.write(network(seed=1))
+    other = keras.Sequential([keras.Input((None, 4)), keras.layers.Dense(3, name="out")])
+    with pytest.raises(BadInputError, match="other matrices"):
+        chip.write(other)
+    with pytest.raises(ValueError, match="Give the Keras model"):
+        chip.model()
+    chip.write(model)
+    chip.write(model, t=3600)
+
+
+def test_stuck_devices_of_the_map_are_stuck_on_the_chip(tmp_path):
+    model = network()
+    faults = tuple(Fault(0, line, 0, 3.0) for line in range(256))
+    crossbar = mapped(tmp_path / "m", model, pack=True, faults=faults)
+    (name,) = {crossbar.matrices[f["matrix"]] for f in crossbar.description["faults"]}
+    fault = crossbar.description["faults"][0]
+    chip = MappedChip(crossbar, model, seed=0)
+    for t in (0.0, 3e7):
+        assert chip.conductances(t)[name][0, fault["row"], fault["column"]] == 3.0
+
+
+def test_devices_of_targets():
+    assert isinstance(device_of(load_target("pcm")), GenericPCM)
+    device = device_of(load_target("pcm14nm-1"))
+    assert isinstance(device, HermesPCM) and device.devices_per_polarity == 1
+    assert device_of(load_target("pcm").replace(g_max=10.0)).g_max == 10.0
