@@ -20,6 +20,7 @@ __all__ = [
     "layers",
     "losses",
     "metrics",
+    "optimizers",
     "pcm",
     "zoo",
 ]
@@ -42,5 +43,5 @@ def _started_by_a_command() -> bool:
 
 
 if not _started_by_a_command():
-    for _name in ("activations", "constraints", "layers", "losses", "metrics", "pcm"):
+    for _name in ("activations", "constraints", "layers", "losses", "metrics", "optimizers", "pcm"):
         importlib.import_module(f"snukeras.{_name}")

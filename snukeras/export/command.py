@@ -233,7 +233,7 @@ def _export(options) -> int:
         if options.samples:
             samples = exporter.samples_from_file(options.samples, model)
         elif verify.plays_chorales(model):
-            samples = _chorales(verify)
+            samples = _chorales(verify, model.input_shape[1])
         report = exporter.export(
             model,
             output,
@@ -340,15 +340,16 @@ def _load(model, exporter, progress):
         raise BadInputError(str(error), "See `snukeras-zoo list`.") from error
 
 
-def _chorales(verify):
-    """The zoo's sample chorales, or None if they are not there."""
+def _chorales(verify, steps):
+    """The zoo's sample chorales, or None if they are not there or all shorter than `steps`."""
     try:
         from snukeras.zoo.samples import read
 
         _, rolls = read()
     except (ImportError, OSError, ValueError):
         return None
-    return verify.Samples.songs(rolls, "sample chorales")
+    samples = verify.Samples.songs(rolls, "sample chorales", steps)
+    return samples if samples.batches else None
 
 
 def _list_layers() -> int:

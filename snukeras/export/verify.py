@@ -45,9 +45,18 @@ class Samples:
     targets: list[np.ndarray] | None = None
 
     @classmethod
-    def songs(cls, rolls: list[np.ndarray], kind: str) -> "Samples":
-        """Each piano roll (T, keys) as a batch of one: frames 0..T-2 predict frames 1..T-1."""
+    def songs(cls, rolls: list[np.ndarray], kind: str, steps: int | None = None) -> "Samples":
+        """Each piano roll (T, keys) as a batch of one: frames 0..T-2 predict frames 1..T-1.
+
+        A network of a fixed number of steps gets the rolls in pieces of that length.
+        """
         rolls = [np.asarray(roll, dtype="float32") for roll in rolls]
+        if steps is not None:
+            rolls = [
+                roll[start : start + steps + 1]
+                for roll in rolls
+                for start in range(0, len(roll) - steps, steps)
+            ]
         return cls(kind, [[roll[None, :-1]] for roll in rolls], [roll[None, 1:] for roll in rolls])
 
     @classmethod
@@ -461,14 +470,21 @@ def negative_log_likelihoods(
 
 
 def plays_chorales(model: keras.Model) -> bool:
-    """True for the JSB task: one input of 88 keys per step, one output of 88 keys per step."""
+    """True for the JSB task: one input of 88 keys per step, one output of 88 keys per step.
+
+    The batch must be free, or of one song.
+    """
     try:
         plan = topology.read(model)
     except ValueError:
         return False
     ends = [*plan.inputs, *plan.outputs]
     return len(ends) == 2 and all(
-        len(ref.shape) == 3 and ref.shape[-1] == 88 and ref.dtype == "float32" for _, ref in ends
+        len(ref.shape) == 3
+        and ref.shape[0] in (None, 1)
+        and ref.shape[-1] == 88
+        and ref.dtype == "float32"
+        for _, ref in ends
     )
 
 

@@ -219,10 +219,10 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable]:
 
         if not dynamics.carries_output:
             y = tf.zeros((), decay.dtype)
-        _, last, _, states, arguments = tf.while_loop(
+        _, last, _, states, arguments = _loop(
             lambda t, *_: t < length,
             body,
-            (0, s, y, sequence(steps), sequence(steps if keeps_argument else 0)),
+            (tf.constant(0), s, y, sequence(steps), sequence(steps if keeps_argument else 0)),
         )
         states = tf.reshape(states.stack(), (steps, batch, units))
         outputs = tf.cast(h.value(states - threshold), drive.dtype)
@@ -295,7 +295,7 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable]:
             zeros if dynamics.trainable_threshold else nothing,
         )
         sequence = tf.TensorArray(decay.dtype, steps, element_shape=(None, None))
-        _, (after, passed, to_decay, to_threshold), sequence = tf.while_loop(
+        _, (after, passed, to_decay, to_threshold), sequence = _loop(
             lambda t, *_: t >= 0, body, (length - 2, carry, sequence.write(length - 1, to_a))
         )
         to_a = tf.reshape(sequence.stack(), (steps, batch, units))
@@ -324,6 +324,22 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable]:
         )
 
     return forward, backward
+
+
+def _loop(condition: Callable, body: Callable, start: Any) -> Any:
+    """A while loop whose carried tensors keep the static shapes that they enter with.
+
+    When a call is traced for some sizes and not for others, a step may know less than its start.
+    """
+
+    def step(*carry):
+        result = body(*carry)
+        for new, old in zip(tf.nest.flatten(result), tf.nest.flatten(start), strict=True):
+            if isinstance(new, tf.Tensor):
+                new.set_shape(old.shape)
+        return result
+
+    return tf.while_loop(condition, step, start)
 
 
 def _pull_back(g: Callable, a: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:

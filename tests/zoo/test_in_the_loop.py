@@ -62,7 +62,8 @@ def test_goes_on_where_it_was_stopped(content, tmp_path):
 def test_other_units_and_float_for_comparison(content, tmp_path):
     gru = experiment(content, tmp_path, unit="GRU", epochs=1)
     assert gru["variant"] == "tiny-gru"
-    assert list(gru["seeds"][0]["devices"]["conductances"])[0].endswith("gru_cell/kernel")
+    conductances = gru["seeds"][0]["devices"]["conductances"]
+    assert list(conductances) == ["gru/kernel", "gru/recurrent_kernel", "dense/kernel"]
     assert gru["seeds"][0]["devices"]["devices"] == 2 * (88 * 18 + 6 * 18 + 6 * 88)
     plain = experiment(content, tmp_path, hardware=False, epochs=1)
     assert plain["hardware"] is None and "devices" not in plain["seeds"][0]

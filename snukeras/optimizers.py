@@ -1,0 +1,554 @@
+"""Optimizers: training with phase-change memory in the loop."""
+
+import contextlib
+import fnmatch
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from snukeras.constraints import PCMConstraint
+from snukeras.pcm._arrays import check_number, replicas
+from snukeras.pcm._random import Quick
+from snukeras.pcm.pairs import DifferentialPair
+from snukeras.pcm.pulses import NandakumarPCM, PulsedPCM, PulseState
+
+# Where the random numbers of one step begin; loops count up from there.
+_PULSES, _CHECK, _RESET, _PROGRAM, _READ = 0, 100_000, 100_001, 200_000, 300_000
+_LONG = 40  # pulses after which the mean device hardly grows
+
+
+@keras.saving.register_keras_serializable(package="snukeras")
+class PCMOptimizer(keras.optimizers.Optimizer):
+    """Trains with simulated PCM devices in the loop, by the rule of any Keras optimizer.
+
+        model.compile(snukeras.optimizers.PCMOptimizer(keras.optimizers.Adam(1e-3)), "mse")
+        model.fit(x, y)
+
+    Each weight of the chosen kernels is a differential pair of devices that can only grow by SET
+    pulses or start again after RESET. The model holds what the devices read; so the forward and
+    the backward pass, `evaluate` and checkpoints see read noise and drift. Everything else (biases,
+    thresholds, kernels that were not chosen) trains in float.
+
+    When it is built, each pair is RESET and programmed to the model's weight. One step, in order:
+
+    1. The wrapped optimizer updates all variables by its own rule: clipping, schedule, weight
+       decay, regularizers and constraints see the weights that were read. For the float variables
+       that is all.
+    2. What it has changed in each chosen weight, times uS per unit of weight, is added to the
+       accumulator of the pair (float32, uS). The change is the difference of two float32 weights,
+       as exact as training in float.
+    3. The clock advances by `step_time`.
+    4. Whole multiples n of the granularity, truncated towards zero, leave the accumulator; |n| SET
+       pulses go to G+ where n > 0, to G- where n < 0. At most `max_pulses` in one step: the rest
+       stays in the accumulator. The pulses are blind: nobody checks what they did.
+    5. At every `refresh_every`-th step all devices are read (first draw of read noise). Pairs with
+       a device above `refresh_above` and a difference below `refresh_within` are RESET, and the
+       difference that was read is programmed again. Accumulators stay.
+    6. All devices are read (with fresh read noise), and the model's weights become the result.
+
+    Programming (at build and in 5) is write and verify: pairs are read, and get a SET pulse on G+
+    or G- as long as they are more than one granularity off, at most `programming_pulses` times.
+
+    The pulses follow Nandakumar et al. 2020 (doi 10.3389/fnins.2020.00406): mixed precision with
+    one accumulator per weight. Left out: converters, wires, and the noise of each single
+    matrix-vector product: a reading holds for a whole step. The random numbers of pulses and
+    readings are nearly Gaussian, see pcm/_random.py.
+
+    The state is in `variables`, in this order: `clock` (s), `steps`, `conductance` (uS),
+    `pulses_since_reset` and `last_pulse` (s), `accumulator` (uS), `pulse_count`, `refresh_count`,
+    the random generator, and those of the wrapped optimizer. So `model.save` keeps all of it, and
+    a loaded model trains on bit for bit. Weights that are set by hand later are lost at the next
+    step, unless `program()` writes them to the devices.
+
+    A weight that is not finite (a diverged training) makes the model's weight NaN, as without
+    devices; `keras.callbacks.TerminateOnNaN` stops there.
+
+    Args:
+        inner_optimizer: a Keras optimizer, or its name. Not built, and without `use_ema`: no
+            device holds an average. What its `exclude_from_weight_decay` was told is not saved:
+            Keras leaves it out of every config.
+        device: a PulsedPCM; default NandakumarPCM(). Its `seed` has no part here.
+        layers: None (all kernels), or a list of layer names, of patterns such as "dense_*", or of
+            layers; of the last only the names are kept. For a type of layers:
+            `[l for l in model.layers if isinstance(l, keras.layers.Dense)]`.
+        w_max: weight that the device's g_max stands for. Few devices grow that far by blind
+            pulses: the mean NandakumarPCM stops at half of its g_max of 20 uS. A small w_max makes
+            pulses and noise small in units of weight, and the range of the weights narrow.
+        granularity: uS of accumulated change for which one pulse is given; None: the mean growth
+            over the first ten pulses, 0.77 uS for NandakumarPCM.
+        max_pulses: most pulses to one device in step 4.
+        refresh_every: steps between two checks for saturated pairs; None: no refresh.
+        refresh_above: uS; None: three quarters of the mean growth over 40 pulses.
+        refresh_within: uS, less than `refresh_above`; None: three quarters of it.
+        programming_pulses: most SET pulses to one pair when it is programmed.
+        step_time: s that pass in one step; devices drift meanwhile.
+        seed: int or None (a random one).
+        name: name of the optimizer.
+
+    Raises:
+        TypeError: an inner optimizer or a device of another type.
+        ValueError: a number out of its range; when built: unknown layers, no kernels, weights that
+            are not finite, a PCMConstraint on a chosen kernel, or several replicas.
+    """
+
+    def __init__(
+        self,
+        inner_optimizer,
+        device=None,
+        layers=None,
+        w_max=1.0,
+        granularity=None,
+        max_pulses=10,
+        refresh_every=10,
+        refresh_above=None,
+        refresh_within=None,
+        programming_pulses=20,
+        step_time=1.0,
+        seed=None,
+        name=None,
+    ):
+        super().__init__(learning_rate=0.0, name=name)
+        self.inner_optimizer = _checked_inner(inner_optimizer)
+        self.device = NandakumarPCM() if device is None else device
+        if not isinstance(self.device, PulsedPCM):
+            raise TypeError(
+                "`device` must be a PulsedPCM, such as snukeras.pcm.NandakumarPCM(). Received: "
+                f"{device!r}"
+            )
+        self.layers = _layer_names(layers)
+        self.w_max = check_number("w_max", w_max, above=0.0)
+        self.granularity = _optional("granularity", granularity)
+        self.max_pulses = _whole("max_pulses", max_pulses)
+        self.refresh_every = (
+            None if refresh_every is None else _whole("refresh_every", refresh_every)
+        )
+        self.refresh_above = _optional("refresh_above", refresh_above)
+        self.refresh_within = _optional("refresh_within", refresh_within)
+        self.programming_pulses = _whole("programming_pulses", programming_pulses)
+        self.step_time = check_number("step_time", step_time, minimum=0.0)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self._pair = DifferentialPair(self.device.g_max)
+        self._scale = self._pair.span / self.w_max  # uS per unit of weight
+        self._epsilon = self.granularity or self.device.granularity()
+        self._above = self.refresh_above or 0.75 * _LONG * self.device.granularity(_LONG)
+        self._within = self.refresh_within or 0.75 * self._above
+        if self._within >= self._above:
+            raise ValueError(
+                "`refresh_within` must be below `refresh_above`, else refreshed pairs would be "
+                f"refreshed for ever. Received: {self._within:g} and {self._above:g} uS"
+            )
+
+    # The optimizer of Keras. ------------------------------------------------------------------
+
+    def build(self, variables):
+        if self.inner_optimizer.built:
+            raise ValueError(
+                "`inner_optimizer` must not have been used before. Received: one that is built; "
+                "make a new one."
+            )
+        if replicas() > 1:
+            raise ValueError(
+                "PCMOptimizer trains one set of devices. Received: a tf.distribute strategy with "
+                f"{replicas()} replicas; use one."
+            )
+        chosen = _choose(variables, self.layers)
+        with _outside_of_graphs():
+            self.inner_optimizer.build(variables)
+            super().build(variables)
+            self._matrices = tuple(chosen)
+            n = sum(matrix.size for matrix in chosen)
+            self.clock = self._state("clock", (), "float64")
+            self.steps = self._state("steps", (), "int64")
+            self.conductance = self._state("conductance", (2, n))
+            self.pulses_since_reset = self._state("pulses_since_reset", (2, n))
+            self.last_pulse = self._state("last_pulse", (2, n))
+            self.accumulator = self._state("accumulator", (n,))
+            self.pulse_count = self._state("pulse_count", (2, n), "int32")
+            self.refresh_count = self._state("refresh_count", (n,), "int32")
+            self.program()
+
+    def _state(self, name, shape, dtype="float32"):
+        return self.add_variable(shape, dtype=dtype, name=name)
+
+    @property
+    def variables(self):
+        own = super().variables
+        return [*own, self.seed_generator.state, *self.inner_optimizer.variables]
+
+    def apply(self, grads, trainable_variables=None):
+        if trainable_variables is not None:
+            trainable_variables = list(trainable_variables)
+            if not self.built:
+                self.build(trainable_variables)
+        if not self.built:
+            raise ValueError(
+                "The optimizer does not know its variables yet. Call "
+                "`optimizer.build(model.trainable_variables)` first."
+            )
+        before = [_value(matrix.variable) for matrix in self._matrices]
+        self.inner_optimizer.apply(list(grads), trainable_variables)
+        changes = [
+            ops.reshape(_value(matrix.variable) - old, (-1,))
+            for matrix, old in zip(self._matrices, before, strict=True)
+        ]
+        self._step(ops.concatenate(changes) * self._scale)
+
+    @property
+    def learning_rate(self):
+        return self.inner_optimizer.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate):
+        self.inner_optimizer.learning_rate = learning_rate
+
+    @property
+    def iterations(self):
+        return self.inner_optimizer.iterations
+
+    def scale_loss(self, loss):
+        return self.inner_optimizer.scale_loss(loss)
+
+    def get_config(self):
+        return {
+            "inner_optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
+            "device": keras.saving.serialize_keras_object(self.device),
+            "layers": self.layers,
+            "w_max": self.w_max,
+            "granularity": self.granularity,
+            "max_pulses": self.max_pulses,
+            "refresh_every": self.refresh_every,
+            "refresh_above": self.refresh_above,
+            "refresh_within": self.refresh_within,
+            "programming_pulses": self.programming_pulses,
+            "step_time": self.step_time,
+            "seed": self.seed,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        for key in ("inner_optimizer", "device"):
+            config[key] = keras.saving.deserialize_keras_object(config[key], custom_objects)
+        return cls(**config)
+
+    # What happens to the devices. -------------------------------------------------------------
+
+    def program(self):
+        """RESETs all devices and programs the weights that the model holds now.
+
+        For weights that were set by hand after the optimizer was built. The accumulators are
+        emptied; pulses are counted on. Not for compiled functions.
+
+        Raises:
+            ValueError: not built, or weights that are not finite.
+        """
+        targets = []
+        for matrix in self._built():
+            weights = ops.convert_to_numpy(matrix.variable)
+            if not np.all(np.isfinite(weights)):
+                raise ValueError(
+                    f"The weights to be programmed must be finite. Received: NaN or infinity in "
+                    f"{matrix.path}; start from finite weights."
+                )
+            plus, minus = self._pair.to_conductances(weights, self._scale)
+            targets.append(np.ravel(plus - minus).astype("float32"))
+        seed, clock = self.seed_generator.next(), self._clock()
+        target = ops.convert_to_tensor(np.concatenate(targets))
+        everywhere = ops.ones_like(target, dtype="bool")
+        devices = self._program(self._devices(), everywhere, target, clock, seed)
+        self._keep(devices)
+        self.accumulator.assign(ops.zeros_like(target))
+        self._show(self._reading(devices, clock, seed, _READ))
+
+    def read(self, wait=0.0):
+        """Lets `wait` seconds pass and writes a fresh reading of the devices into the model."""
+        wait = check_number("wait", wait, minimum=0.0)
+        self._built()
+        self.clock.assign(self.clock + wait)
+        seed = self.seed_generator.next()
+        self._show(self._reading(self._devices(), self._clock(), seed, _READ))
+
+    def conductances(self) -> dict[str, np.ndarray]:
+        """Conductances in uS after the last pulse, without drift and read noise.
+
+        Returns:
+            By path of the kernel, arrays (2, *kernel.shape): G+ and G-.
+        """
+        return self._by_path(self.conductance if self.built else None)
+
+    def pulse_counts(self) -> dict[str, np.ndarray]:
+        """SET pulses so far, programming and refreshes included: (2, *kernel.shape) by path."""
+        return self._by_path(self.pulse_count if self.built else None)
+
+    def refresh_counts(self) -> dict[str, np.ndarray]:
+        """Refreshes of each pair so far: kernel.shape by path."""
+        return self._by_path(self.refresh_count if self.built else None)
+
+    def _built(self):
+        if not self.built:
+            raise ValueError(
+                "There are no devices before the optimizer is built. Fit the model, or call "
+                "`optimizer.build(model.trainable_variables)`."
+            )
+        return self._matrices
+
+    def _by_path(self, variable):
+        found = {}
+        start = 0
+        for matrix in self._built():
+            part = ops.convert_to_numpy(variable)[..., start : start + matrix.size]
+            found[matrix.path] = part.reshape(part.shape[:-1] + matrix.shape)
+            start += matrix.size
+        return found
+
+    def _step(self, wanted):
+        """Steps 2 to 6 of the class's docstring; `wanted` in uS."""
+        seed = self.seed_generator.next()
+        wanted = self.accumulator + wanted
+        self.clock.assign(self.clock + self.step_time)
+        self.steps.assign(self.steps + 1)
+        clock = self._clock()
+
+        whole = ops.sign(wanted) * ops.floor(ops.abs(wanted) / self._epsilon)
+        # Pulses can be counted only where the accumulator is a number.
+        whole = ops.where(ops.isfinite(wanted), whole, 0.0)
+        whole = ops.clip(whole, -self.max_pulses, self.max_pulses)
+        left = wanted - whole * self._epsilon
+        devices = self._pulses(self._devices(), whole, clock, seed)
+
+        if self.refresh_every is not None:
+            due = ops.equal(self.steps % self.refresh_every, 0)
+            kept = devices
+            devices = _Devices(
+                *ops.cond(due, lambda: tuple(self._refresh(kept, clock, seed)), lambda: tuple(kept))
+            )
+        self._keep(devices)
+        self.accumulator.assign(left)
+        weights = self._reading(devices, clock, seed, _READ)
+        self._show(ops.where(ops.isfinite(left), weights, np.nan))
+
+    def _pulses(self, devices, whole, clock, seed):
+        """Gives |whole| SET pulses to G+ (positive) or G- (negative)."""
+        most = ops.max(ops.abs(whole))
+
+        def body(k, *devices):
+            where = ops.stack([whole > k, -whole > k])
+            return k + 1.0, *self._pulse(_Devices(*devices), where, clock, seed, _PULSES + k)
+
+        _, *devices = ops.while_loop(lambda k, *_: k < most, body, (_zero(), *devices))
+        return _Devices(*devices)
+
+    def _refresh(self, devices, clock, seed):
+        """RESETs saturated pairs and programs their differences again."""
+        plus, minus = self._read(devices, clock, seed, _CHECK)
+        difference = plus - minus
+        saturated = ops.logical_and(
+            ops.maximum(plus, minus) > self._above, ops.abs(difference) < self._within
+        )
+        refreshes = devices.refresh_count + ops.cast(saturated, "int32")
+        devices = self._program(devices, saturated, difference, clock, seed)
+        return devices._replace(refresh_count=refreshes)
+
+    def _program(self, devices, where, target, clock, seed):
+        """RESETs the pairs `where`, then pulses and reads them until they hold `target` (uS)."""
+        both = ops.stack([where, where])
+        state = self.device.reset_where(devices.state(), both, clock, _numbers(seed, _RESET))
+        devices = devices.with_state(state)
+
+        def body(k, active, *devices):
+            devices = _Devices(*devices)
+            plus, minus = self._read(devices, clock, seed, _PROGRAM + 2.0 * k)
+            missing = target - (plus - minus)
+            active = ops.logical_and(active, ops.abs(missing) > self._epsilon)
+            up = ops.stack(
+                [ops.logical_and(active, missing > 0), ops.logical_and(active, missing < 0)]
+            )
+            devices = self._pulse(devices, up, clock, seed, _PROGRAM + 1.0 + 2.0 * k)
+            return k + 1.0, active, *devices
+
+        def unfinished(k, active, *_):
+            return ops.logical_and(k < self.programming_pulses, ops.any(active))
+
+        _, _, *devices = ops.while_loop(unfinished, body, (_zero(), where, *devices))
+        return _Devices(*devices)
+
+    def _pulse(self, devices, where, clock, seed, use):
+        state = self.device.pulse(devices.state(), where, clock, _numbers(seed, use))
+        devices = devices.with_state(state)
+        return devices._replace(pulse_count=devices.pulse_count + ops.cast(where, "int32"))
+
+    def _read(self, devices, clock, seed, use):
+        """One reading of G+ and G-, uS."""
+        read = self.device.read(devices.state(), clock, _numbers(seed, use))
+        return read[0], read[1]
+
+    def _reading(self, devices, clock, seed, use):
+        """One reading as weights, flat."""
+        return self._pair.to_weights(*self._read(devices, clock, seed, use), self._scale)
+
+    def _show(self, weights):
+        """Writes flat weights into the model."""
+        start = 0
+        for matrix in self._matrices:
+            part = ops.reshape(weights[start : start + matrix.size], matrix.shape)
+            matrix.variable.assign(ops.cast(part, matrix.variable.dtype))
+            start += matrix.size
+
+    def _clock(self):
+        return ops.cast(self.clock, "float32")
+
+    def _devices(self):
+        return _Devices(*(ops.convert_to_tensor(v) for v in self._device_variables()))
+
+    def _keep(self, devices):
+        for variable, value in zip(self._device_variables(), devices, strict=True):
+            variable.assign(value)
+
+    def _device_variables(self):
+        return (
+            self.conductance,
+            self.pulses_since_reset,
+            self.last_pulse,
+            self.pulse_count,
+            self.refresh_count,
+        )
+
+
+class _Devices(NamedTuple):
+    """The state of all devices as tensors, (2, pairs) but for the last, (pairs,)."""
+
+    conductance: Any
+    pulses_since_reset: Any
+    last_pulse: Any
+    pulse_count: Any
+    refresh_count: Any
+
+    def state(self):
+        return PulseState(self.conductance, self.pulses_since_reset, self.last_pulse)
+
+    def with_state(self, state):
+        return _Devices(*state, self.pulse_count, self.refresh_count)
+
+
+class _Matrix:
+    """A kernel that lives on devices. Not a list of variables: Keras would adopt those."""
+
+    def __init__(self, variable, taken):
+        self.variable = variable
+        self.path = variable.path
+        while self.path in taken:
+            self.path += "_"
+        self.shape = tuple(variable.shape)
+        self.size = int(np.prod(self.shape))
+
+
+def _choose(variables, layers):
+    """The kernels among `variables` that belong to layers of these names or patterns."""
+    kernels: list[_Matrix] = []
+    for variable in variables:
+        if variable.name.endswith("kernel") and len(variable.shape) >= 2:
+            kernels.append(_Matrix(variable, {kernel.path for kernel in kernels}))
+    if layers is not None:
+        chosen = set()
+        for pattern in layers:
+            found = {k.path for k in kernels if _within_layer(k.path, pattern)}
+            if not found:
+                paths = ", ".join(k.path for k in kernels) or "none"
+                raise ValueError(
+                    "`layers` must name layers with trainable kernels. Received: "
+                    f"{pattern!r}, which matches none of {paths}"
+                )
+            chosen |= found
+        kernels = [k for k in kernels if k.path in chosen]
+    if not kernels:
+        raise ValueError(
+            "PCMOptimizer needs kernels to put on devices. Received: a model without trainable "
+            "ones among its variables; use the inner optimizer alone."
+        )
+    for kernel in kernels:
+        if isinstance(kernel.variable.constraint, PCMConstraint):
+            raise ValueError(
+                "A kernel on devices must not have a PCMConstraint: the devices are what limits "
+                f"it. Received: one at {kernel.path}; remove it or choose other `layers`."
+            )
+    return kernels
+
+
+def _within_layer(path, pattern):
+    return any(fnmatch.fnmatchcase(part, pattern) for part in path.split("/")[:-1])
+
+
+def _layer_names(layers):
+    if layers is None:
+        return None
+    if isinstance(layers, str | keras.Layer):
+        layers = [layers]
+    names = [layer.name if isinstance(layer, keras.Layer) else layer for layer in layers]
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(
+            "`layers` must be None or a list of layer names, patterns or layers. Received: "
+            f"{layers!r}"
+        )
+    return names
+
+
+def _checked_inner(optimizer):
+    if isinstance(optimizer, str | dict):
+        optimizer = keras.optimizers.get(optimizer)
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        raise TypeError(
+            "`inner_optimizer` must be a Keras optimizer or the name of one. Received: "
+            f"{optimizer!r}"
+        )
+    if isinstance(optimizer, PCMOptimizer):
+        raise TypeError("`inner_optimizer` must train in float. Received: a PCMOptimizer")
+    if optimizer.use_ema:
+        raise ValueError(
+            "`inner_optimizer` must not average weights: no device holds the average. Received: "
+            "one with use_ema=True"
+        )
+    return optimizer
+
+
+def _optional(name, value):
+    return None if value is None else check_number(name, value, above=0.0)
+
+
+def _whole(name, value):
+    number = check_number(name, value, minimum=1.0)
+    if number != int(number):
+        raise ValueError(f"`{name}` must be a whole number. Received: {value!r}")
+    return int(number)
+
+
+def _zero():
+    return ops.convert_to_tensor(0.0, dtype="float32")
+
+
+def _value(variable):
+    return ops.cast(ops.convert_to_tensor(variable), "float32")
+
+
+def _numbers(seed, use):
+    """A generator of its own for each use of random numbers within a step.
+
+    The odd factor spreads the uses over all 32-bit integers, so that those of one seed do not
+    meet those of the next.
+    """
+    use = ops.cast(ops.cast(use, "int32"), "uint32")
+    seed = ops.cast(seed, "uint32")
+    spread = use * ops.convert_to_tensor(0x9E3779B1, dtype="uint32")
+    return Quick(ops.stack([seed[0] + spread, seed[1]]))
+
+
+def _outside_of_graphs():
+    """Variables are made and devices programmed at once, also while a function is compiled."""
+    if keras.backend.backend() != "tensorflow":
+        return contextlib.nullcontext()
+    import tensorflow as tf
+
+    return tf.init_scope()

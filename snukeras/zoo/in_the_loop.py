@@ -1,0 +1,337 @@
+"""Train a model of the zoo from scratch with simulated PCM devices in the loop.
+
+    python -m snukeras.zoo.in_the_loop jsb_snu --seeds 0 1 2 3 4 --output loop.json
+
+Network, data, loss, schedule and patience are the recipe's; `averaging` is left out, since no
+device holds an average. Everything of a training lies in `runs/VARIANT/seed-N`, as for
+`snukeras-zoo train`: a training that was killed goes on from the last whole epoch, bit for bit.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from snukeras.zoo import _files, recipes, training
+from snukeras.zoo.tasks import TASKS, PianoRolls
+
+if TYPE_CHECKING:
+    import keras
+
+    from snukeras.optimizers import PCMOptimizer
+
+UNITS = ("LSTM", "GRU")
+READINGS = 10
+_BIN = 0.5  # uS
+
+
+def experiment(
+    name: str,
+    seeds: Iterable[int] | None = None,
+    epochs: int | None = None,
+    output: Path | str | None = None,
+    unit: str | None = None,
+    hardware: bool = True,
+    learning_rate: float | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    runs: Path | str = "runs/in_the_loop",
+    content: Path | str | None = None,
+    restart: bool = False,
+    progress: training.Progress | None = None,
+    tasks: Mapping[str, PianoRolls] = TASKS,
+) -> dict[str, Any]:
+    """Train a recipe's network on devices, once per seed, and gather the figures.
+
+    The epoch is chosen on the validation split by the reading of the devices after it; `test` is
+    that same reading on the test split. `test_end` holds the test figures of fresh readings of the
+    devices as they are after the last epoch, without any choice.
+
+    Args:
+        name: A model with a recipe.
+        seeds: Seeds of network, data order and devices. Default: the recipe's.
+        epochs: Default: the recipe's.
+        output: JSON file for the results. Default: `runs/VARIANT/results.json`.
+        unit: "LSTM" or "GRU" instead of the recipe's spiking units, with as many units.
+        hardware: False trains in float, for comparison, still without averaging.
+        learning_rate: Peak of the schedule. Default: the recipe's.
+        arguments: Arguments for `snukeras.optimizers.PCMOptimizer`.
+        runs: Folder for states and results.
+        content: Folder of recipes. Default: the one that ships with the package.
+        restart: Forget what earlier runs left.
+        progress: As for `snukeras.zoo.training.train`.
+        tasks: The tasks that recipes may name.
+
+    Returns:
+        The results of `snukeras-zoo train`, and for each seed pulses, refreshes and conductances.
+
+    Raises:
+        ValueError: Unknown name or unit, arguments that the optimizer refuses, or a run that was
+            begun with others.
+        FloatingPointError: The training diverged.
+    """
+    recipe = _variant(recipes.read(name, content), seeds, epochs, unit, learning_rate)
+    task = training._task(recipe, tasks)
+    settings = _settings(recipe, task, arguments or {}) if hardware else None
+    identity = _files.sha256_of_json({"recipe": training._identity(recipe), "optimizer": settings})
+    variant = f"{name}{'' if unit is None else f'-{unit.lower()}'}{'' if hardware else '-float'}"
+    folder = Path(runs) / variant
+    of_seeds = [
+        _train_seed(
+            recipe,
+            task,
+            seed,
+            identity,
+            arguments or {} if hardware else None,
+            folder / f"seed-{seed}",
+            restart,
+            progress or training._print,
+        )
+        for seed in recipe["seeds"]
+    ]
+    results = {
+        **training._results(recipe, task, of_seeds),
+        "variant": variant,
+        "unit_class": unit,
+        "hardware": settings,
+    }
+    _files.write_json(Path(output) if output else folder / training.RESULTS, results)
+    return results
+
+
+def _variant(
+    recipe: dict[str, Any],
+    seeds: Iterable[int] | None,
+    epochs: int | None,
+    unit: str | None,
+    learning_rate: float | None,
+) -> dict[str, Any]:
+    """Return the recipe as it is to be trained on devices."""
+    changed = {**recipe, "averaging": None}
+    if seeds is not None:
+        changed["seeds"] = [*seeds]
+    if epochs is not None:
+        changed["epochs"] = epochs
+    if learning_rate is not None:
+        changed["optimizer"] = {**recipe["optimizer"], "learning_rate": learning_rate}
+    if unit is not None:
+        if unit not in UNITS:
+            raise ValueError(
+                f"`unit` has to be None or one of {', '.join(UNITS)}. Received: {unit!r}"
+            )
+        layers = [
+            {
+                "class": unit,
+                "name": layer.get("name", unit.lower()),
+                "units": layer["units"],
+                "return_sequences": layer.get("return_sequences", False),
+            }
+            if layer["class"] in ("SNU", "SSNU")
+            else layer
+            for layer in recipe["network"]["layers"]
+        ]
+        changed["network"] = {**recipe["network"], "layers": layers}
+    return recipes.check(changed)
+
+
+def _optimizer(
+    recipe: dict[str, Any], task: PianoRolls, arguments: Mapping[str, Any], seed: int | None
+) -> "PCMOptimizer":
+    from snukeras.optimizers import PCMOptimizer
+
+    inner = recipes.optimizer(recipe, task.steps_per_epoch(recipe))
+    return PCMOptimizer(inner, **{"seed": seed, "name": "pcm", **arguments})
+
+
+def _settings(
+    recipe: dict[str, Any], task: PianoRolls, arguments: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the arguments of the PCMOptimizer, defaults filled in, without the recipe's part."""
+    config = _optimizer(recipe, task, arguments, None).get_config()
+    return {key: config[key] for key in config if key not in ("inner_optimizer", "name", "seed")}
+
+
+def _train_seed(
+    recipe: dict[str, Any],
+    task: PianoRolls,
+    seed: int,
+    identity: str,
+    arguments: Mapping[str, Any] | None,
+    folder: Path,
+    restart: bool,
+    progress: training.Progress,
+) -> dict[str, Any]:
+    """Train one seed from where it stands, and return its result."""
+    import keras
+
+    state_file, result_file = folder / training.STATE, folder / training.RESULT
+    for left in (result_file, state_file):
+        if restart:
+            left.unlink(missing_ok=True)
+        elif left.exists() and training._recipe_of(left) != identity:
+            raise ValueError(
+                f"{left} is from another recipe, or other arguments. Restart (--restart) to "
+                "replace it, or choose another folder for the runs (--runs)."
+            )
+    if result_file.exists():
+        return _files.read_json(result_file)
+
+    keras.utils.set_random_seed(seed)
+    steps = task.steps_per_epoch(recipe)
+    model = recipes.network(recipe, seed)
+    optimizer = (
+        recipes.optimizer(recipe, steps)
+        if arguments is None
+        else _optimizer(recipe, task, arguments, seed)
+    )
+    model.compile(
+        optimizer=optimizer,
+        loss=task.loss(recipe["loss"]),
+        weighted_metrics=task.metrics(),
+        jit_compile=recipe["jit_compile"],
+    )
+    optimizer.build(model.trainable_variables)
+    state = training._State(state_file, identity, model)
+    if not state.stopped and state.epoch < recipe["epochs"]:
+        model.fit(
+            task.training_data(recipe, seed, state.epoch),
+            epochs=recipe["epochs"],
+            initial_epoch=state.epoch,
+            steps_per_epoch=steps,
+            shuffle=False,  # training_data has its own order
+            callbacks=[training._epoch_callback(recipe, task, seed, state, progress)],
+            verbose=0,
+        )
+    on_devices = {}
+    if arguments is not None:
+        on_devices["test_end"] = _test_readings(model, optimizer, task)
+        on_devices["devices"] = devices(optimizer)
+    model.set_weights(state.best_weights)
+    result = {
+        "seed": seed,
+        "valid": state.best_valid,
+        "test": task.evaluate(model, "test"),
+        **on_devices,
+        "epoch": state.best_epoch,
+        "epochs_trained": state.epoch,
+        "seconds": round(state.seconds, 1),
+        "parameters": model.count_params(),
+        "recipe_sha256": identity,
+        "history": state.history,
+    }
+    _files.write_json(result_file, result)
+    return result
+
+
+def _test_readings(
+    model: "keras.Model", optimizer: "PCMOptimizer", task: PianoRolls
+) -> dict[str, Any]:
+    figures = []
+    for _ in range(READINGS):
+        optimizer.read()
+        figures.append(task.evaluate(model, "test"))
+    return {
+        "mean": float(np.mean(figures)),
+        "deviation": float(np.std(figures, ddof=1)),
+        "readings": READINGS,
+    }
+
+
+def devices(optimizer: "PCMOptimizer") -> dict[str, Any]:
+    """Describe the devices of a built optimizer, for a results file.
+
+    Returns:
+        Counts over all devices, and per kernel a histogram of the conductances in uS.
+    """
+    pulses = np.concatenate([count.ravel() for count in optimizer.pulse_counts().values()])
+    refreshes = np.concatenate([count.ravel() for count in optimizer.refresh_counts().values()])
+    edges = np.arange(0.0, optimizer.device.g_max + _BIN, _BIN)
+    return {
+        "devices": int(pulses.size),
+        "seconds": float(optimizer.clock.numpy()),
+        "pulses_per_device": _spread(pulses),
+        "refreshes_per_pair": _spread(refreshes),
+        "histogram_edges_uS": [round(float(edge), 6) for edge in edges],
+        "conductances": {
+            _short(path): {
+                "plus": np.histogram(pair[0], edges)[0].tolist(),
+                "minus": np.histogram(pair[1], edges)[0].tolist(),
+                "mean_uS": round(float(np.mean(pair, dtype="float64")), 6),
+            }
+            for path, pair in optimizer.conductances().items()
+        },
+    }
+
+
+def _short(path: str) -> str:
+    """Layer and kernel of a path; the names of cells between them differ from run to run."""
+    _, layer, *_, kernel = path.split("/")
+    return f"{layer}/{kernel}"
+
+
+def _spread(counts: np.ndarray) -> dict[str, float]:
+    return {
+        "total": int(counts.sum()),
+        "mean": float(counts.mean()),
+        "median": float(np.median(counts)),
+        "percentile_99": float(np.percentile(counts, 99)),
+        "max": int(counts.max()),
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m snukeras.zoo.in_the_loop",
+        description="Train a model of the zoo from scratch with simulated PCM devices in the loop.",
+    )
+    parser.add_argument("name", help="a model with a recipe, such as jsb_snu")
+    parser.add_argument("--seeds", type=int, nargs="+", help="default: the recipe's")
+    parser.add_argument("--epochs", type=int, help="default: the recipe's")
+    parser.add_argument("--output", type=Path, help="JSON file for the results")
+    parser.add_argument("--unit", choices=UNITS, help="instead of the recipe's spiking units")
+    parser.add_argument("--float", action="store_true", help="train without devices")
+    parser.add_argument("--learning-rate", type=float, help="peak; default: the recipe's")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/in_the_loop"), help="working folder"
+    )
+    parser.add_argument("--content", type=Path, help="folder of recipes")
+    parser.add_argument("--restart", action="store_true", help="forget what earlier runs left")
+    parser.add_argument(
+        "--arguments",
+        type=json.loads,
+        default={},
+        metavar="JSON",
+        help='arguments of PCMOptimizer, such as \'{"w_max": 1.5, "refresh_every": 20}\'',
+    )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the experiment from the command line; 0 if all went well."""
+    arguments = _parser().parse_args(argv)
+    try:
+        results = experiment(
+            arguments.name,
+            seeds=arguments.seeds,
+            epochs=arguments.epochs,
+            output=arguments.output,
+            unit=arguments.unit,
+            hardware=not arguments.float,
+            learning_rate=arguments.learning_rate,
+            arguments=arguments.arguments,
+            runs=arguments.runs,
+            content=arguments.content,
+            restart=arguments.restart,
+        )
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{results['variant']}: test {results['test']['mean']:.4f} {results['unit']}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
