@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from snukeras.zoo import _files, presets
+from snukeras.zoo import presets
 
 if TYPE_CHECKING:
     import keras
@@ -112,17 +112,15 @@ def card(name: str, content: Path | str | None = None) -> str:
 def table(content: Path | str | None = None) -> str:
     """Return the table of all models that have results, as Markdown."""
     folder = presets.content_folder(content)
-    shipped = presets.list(folder)
     lines = [
         "| model | task | network | parameters | published | test, mean of seeds | unit |",
         "|---|---|---|---|---|---|---|",
     ]
-    for path in sorted((folder / presets.RESULTS).glob("*.json")):
-        results = _files.read_json(path)
-        name = results["name"]
-        if name not in shipped:
-            continue
+    for name in presets.list(folder):
         preset = presets.info(name, folder)
+        results = preset["results"]
+        if results is None:
+            continue
         published = preset["published"]
         lines.append(
             f"| `{name}` | {results['data']['name']} | {preset['network']} | "
