@@ -66,9 +66,9 @@ def forward(unit, x, mask=None, s=None, y=None):
     return trace
 
 
-def outputs(trace, zero_output_for_mask=False):
-    """The outputs of keras.layers.RNN: zero until the first unmasked step, then held."""
-    shown, held = [], np.zeros_like(trace[0]["y"])
+def outputs(trace, zero_output_for_mask=False, held=0.0):
+    """The outputs of keras.layers.RNN: zero (or `held`) until the first unmasked step, then held."""
+    shown, held = [], np.zeros_like(trace[0]["y"]) + held
     for step in trace:
         held = np.where(step["keep"], step["y"], held)
         shown.append(np.where(step["keep"], held, 0) if zero_output_for_mask else held)

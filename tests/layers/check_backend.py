@@ -73,7 +73,9 @@ def values(folder):
         s, y = rng.random((2, BATCH, UNITS)).astype("float32") if given else (None, None)
         trace = oracle.forward(unit, np.float64(x), mask, s, y)
         results = layer(x, initial_state=[y, s] if given else None, mask=mask)
-        expected = (oracle.outputs(trace), trace[-1]["y"], trace[-1]["s"])
+        # Before the first unmasked step Keras on JAX shows the given output instead of zeros.
+        held = y if given and keras.backend.backend() == "jax" else 0.0
+        expected = (oracle.outputs(trace, held=held), trace[-1]["y"], trace[-1]["s"])
         for result, value in zip(results, expected, strict=True):
             np.testing.assert_allclose(array(result), value, atol=2e-6, err_msg=str(number))
 
