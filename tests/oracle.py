@@ -67,7 +67,7 @@ def forward(unit, x, mask=None, s=None, y=None):
 
 
 def outputs(trace, zero_output_for_mask=False, held=0.0):
-    """The outputs of keras.layers.RNN: zero (or `held`) until the first unmasked step, then held."""
+    """The outputs of keras.layers.RNN: `held` until the first unmasked step, then repeated."""
     shown, held = [], np.zeros_like(trace[0]["y"]) + held
     for step in trace:
         held = np.where(step["keep"], step["y"], held)
