@@ -29,6 +29,8 @@ def test_the_first_code_block_runs(tmp_path, monkeypatch):
 def test_the_table_of_models_is_the_generated_one():
     shown = re.search(r"<!-- models -->\n(.*?)<!-- end -->", README, re.DOTALL)[1]
     assert shown == cards.table()
+    shown = re.search(r"<!-- in the loop -->\n(.*?)<!-- end -->", README, re.DOTALL)[1]
+    assert shown == cards.loop_table()
 
 
 @pytest.mark.parametrize("job", ["main job", "tests"])

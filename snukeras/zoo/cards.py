@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from snukeras.zoo import presets
+import numpy as np
+
+from snukeras.zoo import _files, presets
 
 if TYPE_CHECKING:
     import keras
 
 CARD = "README.md"
+LOOP = "in_the_loop"
 
 
 def outline(model: "keras.Model") -> str:
@@ -126,6 +129,32 @@ def table(content: Path | str | None = None) -> str:
             f"| `{name}` | {results['data']['name']} | {preset['network']} | "
             f"{preset['parameters']:,} | {published['value'] if published else '-'} | "
             f"{_spread(results['test'])}, {_count(results)} | {results['unit']} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def loop_table(content: Path | str | None = None) -> str:
+    """Return the table of the trainings with the hardware in the loop, as Markdown.
+
+    They are made by `python -m snukeras.zoo.in_the_loop NAME --output RESULTS/in_the_loop/NAME.json`.
+    """
+    folder = presets.content_folder(content)
+    lines = [
+        "| model | devices | test, in float | test, devices in the loop | change "
+        "| pulses a device | refreshes a pair |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for path in sorted((folder / presets.RESULTS / LOOP).glob("*.json")):
+        results = _files.read_json(path)
+        in_float = presets.info(results["name"], folder)["results"]["test"]
+        change = results["test"]["mean"] / in_float["mean"] - 1.0
+        devices = [seed["devices"] for seed in results["seeds"]]
+        pulses = np.mean([entry["pulses_per_device"]["mean"] for entry in devices])
+        refreshes = np.mean([entry["refreshes_per_pair"]["mean"] for entry in devices])
+        lines.append(
+            f"| `{results['variant']}` | {devices[0]['devices']:,} | {_spread(in_float)} | "
+            f"{_spread(results['test'])}, {_count(results)} | {change:+.1%} | {pulses:.1f} | "
+            f"{refreshes:.2f} |"
         )
     return "\n".join(lines) + "\n"
 
