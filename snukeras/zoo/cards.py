@@ -136,7 +136,7 @@ def table(content: Path | str | None = None) -> str:
 def loop_table(content: Path | str | None = None) -> str:
     """Return the table of the trainings with the hardware in the loop, as Markdown.
 
-    They are made by `python -m snukeras.zoo.in_the_loop NAME --output RESULTS/in_the_loop/NAME.json`.
+    `python -m snukeras.zoo.in_the_loop NAME --output FILE` makes them.
     """
     folder = presets.content_folder(content)
     lines = [
