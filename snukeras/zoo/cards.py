@@ -141,8 +141,8 @@ def loop_table(content: Path | str | None = None) -> str:
     folder = presets.content_folder(content)
     lines = [
         "| model | devices | test, in float | test, devices in the loop | change "
-        "| pulses a device | refreshes a pair |",
-        "|---|---|---|---|---|---|---|",
+        "| final devices, read again | pulses a device | refreshes a pair |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for path in sorted((folder / presets.RESULTS / LOOP).glob("*.json")):
         results = _files.read_json(path)
@@ -150,10 +150,12 @@ def loop_table(content: Path | str | None = None) -> str:
         change = results["test"]["mean"] / in_float["mean"] - 1.0
         devices = [seed["devices"] for seed in results["seeds"]]
         pulses = np.mean([entry["pulses_per_device"]["mean"] for entry in devices])
+        again = np.mean([seed["test_end"]["mean"] for seed in results["seeds"]])
         refreshes = np.mean([entry["refreshes_per_pair"]["mean"] for entry in devices])
         lines.append(
             f"| `{results['variant']}` | {devices[0]['devices']:,} | {_spread(in_float)} | "
-            f"{_spread(results['test'])}, {_count(results)} | {change:+.1%} | {pulses:.1f} | "
+            f"{_spread(results['test'])}, {_count(results)} | {change:+.1%} | {again:.3f} | "
+            f"{pulses:.1f} | "
             f"{refreshes:.2f} |"
         )
     return "\n".join(lines) + "\n"
