@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from snukeras.zoo import _files, recipes, training
-from snukeras.zoo.tasks import TASKS, PianoRolls
+from snukeras.zoo.tasks import TASKS, Task
 
 if TYPE_CHECKING:
     import keras
@@ -42,7 +42,7 @@ def experiment(
     content: Path | str | None = None,
     restart: bool = False,
     progress: training.Progress | None = None,
-    tasks: Mapping[str, PianoRolls] = TASKS,
+    tasks: Mapping[str, Task] = TASKS,
 ) -> dict[str, Any]:
     """Train a recipe's network on devices, once per seed, and gather the figures.
 
@@ -138,7 +138,7 @@ def _variant(
 
 
 def _optimizer(
-    recipe: dict[str, Any], task: PianoRolls, arguments: Mapping[str, Any], seed: int | None
+    recipe: dict[str, Any], task: Task, arguments: Mapping[str, Any], seed: int | None
 ) -> "PCMOptimizer":
     from snukeras.optimizers import PCMOptimizer
 
@@ -146,9 +146,7 @@ def _optimizer(
     return PCMOptimizer(inner, **{"seed": seed, "name": "pcm", **arguments})
 
 
-def _settings(
-    recipe: dict[str, Any], task: PianoRolls, arguments: Mapping[str, Any]
-) -> dict[str, Any]:
+def _settings(recipe: dict[str, Any], task: Task, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of the PCMOptimizer, defaults filled in, without the recipe's part."""
     config = _optimizer(recipe, task, arguments, None).get_config()
     return {key: config[key] for key in config if key not in ("inner_optimizer", "name", "seed")}
@@ -156,7 +154,7 @@ def _settings(
 
 def _train_seed(
     recipe: dict[str, Any],
-    task: PianoRolls,
+    task: Task,
     seed: int,
     identity: str,
     arguments: Mapping[str, Any] | None,
@@ -226,9 +224,7 @@ def _train_seed(
     return result
 
 
-def _test_readings(
-    model: "keras.Model", optimizer: "PCMOptimizer", task: PianoRolls
-) -> dict[str, Any]:
+def _test_readings(model: "keras.Model", optimizer: "PCMOptimizer", task: Task) -> dict[str, Any]:
     figures = []
     for _ in range(READINGS):
         optimizer.read()

@@ -31,6 +31,7 @@ _REQUIRED = (
 )
 _DEFAULTS: dict[str, Any] = {
     "published": None,
+    "data": {},
     "loss": {},
     "schedule": None,
     "averaging": None,

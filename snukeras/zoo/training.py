@@ -22,7 +22,7 @@ import numpy as np
 
 import snukeras
 from snukeras.zoo import _files, cards, presets, recipes
-from snukeras.zoo.tasks import TASKS, PianoRolls
+from snukeras.zoo.tasks import TASKS, Task
 
 if TYPE_CHECKING:
     import keras
@@ -49,7 +49,7 @@ def train(
     restart: bool = False,
     tensorboard: bool = False,
     progress: Progress | None = None,
-    tasks: Mapping[str, PianoRolls] = TASKS,
+    tasks: Mapping[str, Task] = TASKS,
 ) -> dict[str, Any]:
     """Train a model of the zoo with each seed of its recipe.
 
@@ -113,7 +113,7 @@ def evaluate(
     name: str,
     content: Path | str | None = None,
     splits: Iterable[str] = ("valid", "test"),
-    tasks: Mapping[str, PianoRolls] = TASKS,
+    tasks: Mapping[str, Task] = TASKS,
 ) -> dict[str, tuple[float, float]]:
     """Measure a pretrained model again.
 
@@ -133,7 +133,7 @@ def evaluate(
     return {split: (task.evaluate(model, split), preset[split]) for split in splits}
 
 
-def _task(recipe: dict[str, Any], tasks: Mapping[str, PianoRolls]) -> PianoRolls:
+def _task(recipe: dict[str, Any], tasks: Mapping[str, Task]) -> Task:
     if recipe["task"] not in tasks:
         raise presets.unknown(recipe["task"], sorted(tasks), "task")
     return tasks[recipe["task"]]
@@ -150,7 +150,7 @@ def _print(event: dict[str, Any]) -> None:
 
 def _train_seed(
     recipe: dict[str, Any],
-    task: PianoRolls,
+    task: Task,
     seed: int,
     folder: Path,
     restart: bool,
@@ -293,7 +293,7 @@ def _numbered(arrays: Mapping[str, np.ndarray], kind: str) -> list[np.ndarray]:
 
 
 def _epoch_callback(
-    recipe: dict[str, Any], task: PianoRolls, seed: int, state: _State, progress: Progress
+    recipe: dict[str, Any], task: Task, seed: int, state: _State, progress: Progress
 ) -> "keras.callbacks.Callback":
     """Make the callback that measures, keeps the best, saves and reports after each epoch."""
     import keras
@@ -345,7 +345,7 @@ def _epoch_callback(
     return EndOfEpoch()
 
 
-def _better(value: float, best: float, task: PianoRolls) -> bool:
+def _better(value: float, best: float, task: Task) -> bool:
     return value < best if task.lower_is_better else value > best
 
 
@@ -379,9 +379,7 @@ def _averaged(state: _State, recipe: dict[str, Any]) -> Iterator[None]:
             variable.assign(value)
 
 
-def _results(
-    recipe: dict[str, Any], task: PianoRolls, seeds: list[dict[str, Any]]
-) -> dict[str, Any]:
+def _results(recipe: dict[str, Any], task: Task, seeds: list[dict[str, Any]]) -> dict[str, Any]:
     """Gather the results of the seeds, with everything that produced them."""
     summary = {}
     for split in ("valid", "test"):
@@ -423,7 +421,7 @@ def versions() -> dict[str, str]:
 
 def _publish(
     recipe: dict[str, Any],
-    task: PianoRolls,
+    task: Task,
     results: dict[str, Any],
     folder: Path,
     content: Path,
@@ -485,7 +483,7 @@ def _portable(config: Any) -> Any:
     return {key: _portable(value) for key, value in config.items()}
 
 
-def _golden(model: "keras.Model", task: PianoRolls) -> tuple[np.ndarray, np.ndarray]:
+def _golden(model: "keras.Model", task: Task) -> tuple[np.ndarray, np.ndarray]:
     """Choose an input whose output does not hang on rounding, and return both.
 
     A spike whose potential is within rounding of the threshold may fall either way on another

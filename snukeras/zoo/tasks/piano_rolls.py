@@ -1,4 +1,4 @@
-"""Tasks: the data, loss, metric and golden input of each task that the zoo has models for."""
+"""Music as piano rolls: predict the next frame from those before it."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -9,16 +9,15 @@ import numpy as np
 
 from snukeras.datasets import jsb_chorales, nottingham, piano_roll
 from snukeras.zoo import samples
+from snukeras.zoo.tasks.task import SPLITS, Task
 
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-SPLITS = ("train", "valid", "test")
-
 
 @dataclass
-class PianoRolls:
+class PianoRolls(Task):
     """Predict the next frame of a piano roll from those before it.
 
     Figure: negative log-likelihood in nats per step, over all predicted steps of all songs of a
@@ -121,22 +120,17 @@ class PianoRolls:
         return [roll[np.newaxis].astype(np.float32) for roll in rolls]
 
 
-TASKS = {
-    task.name: task
-    for task in (
-        PianoRolls(
-            "jsb_chorales",
-            "JSB chorales",
-            jsb_chorales.load_data,
-            jsb_chorales.SOURCE.sha256,
-            "none stated; Bach's music is in the public domain",
-        ),
-        PianoRolls(
-            "nottingham",
-            "Nottingham folk tunes",
-            nottingham.load_data,
-            nottingham.SOURCE.sha256,
-            "none stated",
-        ),
-    )
-}
+JSB_CHORALES = PianoRolls(
+    "jsb_chorales",
+    "JSB chorales",
+    jsb_chorales.load_data,
+    jsb_chorales.SOURCE.sha256,
+    "none stated; Bach's music is in the public domain",
+)
+NOTTINGHAM = PianoRolls(
+    "nottingham",
+    "Nottingham folk tunes",
+    nottingham.load_data,
+    nottingham.SOURCE.sha256,
+    "none stated",
+)
