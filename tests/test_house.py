@@ -30,6 +30,9 @@ ALLOWED = {
     "metrics": {"losses"},
     "zoo": {"zoo", "layers", "activations", "datasets", "losses", "metrics", "constraints",
             "callbacks", "optimizers", "_resources"},
+    # Experiments use everything; nothing but the tests uses them.
+    "experiments": {"experiments", "zoo", "layers", "activations", "datasets", "losses", "metrics",
+                    "constraints", "callbacks", "optimizers", "pcm", "export", "regularizers"},
     "export": {"export", "layers", "activations", "losses", "metrics", "pcm", "_resources"},
 }  # fmt: skip
 # The one place where export meets the zoo: the command line resolves the name of a preset.

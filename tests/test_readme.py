@@ -1,4 +1,4 @@
-"""README says what is: its code runs, its table is the generated one, its links lead somewhere."""
+"""README and docs say what is: code runs, tables are the generated ones, links lead somewhere."""
 
 import re
 import shutil
@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 import snukeras
-from snukeras.zoo import cards
+from snukeras.experiments.__main__ import filled
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_the_first_code_block_runs(tmp_path, monkeypatch):
@@ -26,11 +27,10 @@ def test_the_first_code_block_runs(tmp_path, monkeypatch):
     assert snukeras.export.load_map("model-pcm/crossbar.snumap").weights()
 
 
-def test_the_table_of_models_is_the_generated_one():
-    shown = re.search(r"<!-- models -->\n(.*?)<!-- end -->", README, re.DOTALL)[1]
-    assert shown == cards.table()
-    shown = re.search(r"<!-- in the loop -->\n(.*?)<!-- end -->", README, re.DOTALL)[1]
-    assert shown == cards.loop_table()
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_tables_are_the_generated_ones(document):
+    text = document.read_text("utf-8")
+    assert text == filled(text), f"run: python -m snukeras.experiments {document.name}"
 
 
 @pytest.mark.parametrize("job", ["main job", "tests"])
@@ -39,10 +39,11 @@ def test_each_command_is_one_line(job):
     assert block.startswith("$ python3 -m venv") and block.count("\n") == 1
 
 
-def test_links_and_pictures_exist():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_and_pictures_exist(document):
+    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text("utf-8")):
         if not target.startswith("https://"):
-            assert (ROOT / target).exists(), target
+            assert (document.parent / target).exists(), target
 
 
 def test_the_commands_of_the_readme_exist():

@@ -4,15 +4,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from snukeras.zoo import _files, presets
+from snukeras.zoo import presets
 
 if TYPE_CHECKING:
     import keras
 
 CARD = "README.md"
-LOOP = "in_the_loop"
 
 
 def outline(model: "keras.Model") -> str:
@@ -56,8 +53,8 @@ def card(name: str, content: Path | str | None = None) -> str:
         f"| task | {results['data']['name']} (`{preset['task']}`) |",
         f"| network | {preset['network']} |",
         f"| parameters | {preset['parameters']:,} |",
-        f"| test, {results['unit']} | {_spread(results['test'])}, {_count(results)} |",
-        f"| validation, {results['unit']} | {_spread(results['valid'])} |",
+        f"| test, {results['unit']} | {spread(results['test'])}, {count(results)} |",
+        f"| validation, {results['unit']} | {spread(results['valid'])} |",
         f"| these weights | seed {preset['seed']} (best on validation): test "
         f"{preset['test']:.3f}, validation {preset['valid']:.3f} |",
     ]
@@ -128,48 +125,22 @@ def table(content: Path | str | None = None) -> str:
         lines.append(
             f"| `{name}` | {results['data']['name']} | {preset['network']} | "
             f"{preset['parameters']:,} | {published['value'] if published else '-'} | "
-            f"{_spread(results['test'])}, {_count(results)} | {results['unit']} |"
+            f"{spread(results['test'])}, {count(results)} | {results['unit']} |"
         )
     return "\n".join(lines) + "\n"
 
 
-def loop_table(content: Path | str | None = None) -> str:
-    """Return the table of the trainings with the hardware in the loop, as Markdown.
-
-    `python -m snukeras.zoo.in_the_loop NAME --output FILE` makes them.
-    """
-    folder = presets.content_folder(content)
-    lines = [
-        "| model | devices | test, in float | test, devices in the loop | change "
-        "| final devices, read again | pulses a device | refreshes a pair |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for path in sorted((folder / presets.RESULTS / LOOP).glob("*.json")):
-        results = _files.read_json(path)
-        in_float = presets.info(results["name"], folder)["results"]["test"]
-        change = results["test"]["mean"] / in_float["mean"] - 1.0
-        devices = [seed["devices"] for seed in results["seeds"]]
-        pulses = np.mean([entry["pulses_per_device"]["mean"] for entry in devices])
-        again = np.mean([seed["test_end"]["mean"] for seed in results["seeds"]])
-        refreshes = np.mean([entry["refreshes_per_pair"]["mean"] for entry in devices])
-        lines.append(
-            f"| `{results['variant']}` | {devices[0]['devices']:,} | {_spread(in_float)} | "
-            f"{_spread(results['test'])}, {_count(results)} | {change:+.1%} | {again:.3f} | "
-            f"{pulses:.1f} | "
-            f"{refreshes:.2f} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def _spread(summary: dict[str, Any]) -> str:
+def spread(summary: dict[str, Any]) -> str:
+    """Write the mean and deviation of seeds."""
     if summary["deviation"] is None:
         return f"{summary['mean']:.3f}"
     return f"{summary['mean']:.3f} ± {summary['deviation']:.3f}"
 
 
-def _count(results: dict[str, Any]) -> str:
-    count = len(results["seeds"])
-    return "one seed" if count == 1 else f"{count} seeds"
+def count(results: dict[str, Any]) -> str:
+    """Write the number of seeds."""
+    seeds = len(results["seeds"])
+    return "one seed" if seeds == 1 else f"{seeds} seeds"
 
 
 def _recipe(recipe: dict[str, Any]) -> list[str]:

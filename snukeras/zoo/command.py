@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     picture.add_argument("name")
     picture.add_argument("--output", type=Path, required=True, metavar="FILE", help="e.g. a.png")
     picture.add_argument("--chorale", type=int, default=0, metavar="N", help="which sample")
-    command("table", _table, "print the tables of all models as Markdown")
+    command("table", _table, "print the table of all models as Markdown")
     return parser
 
 
@@ -316,8 +316,7 @@ def _picture(arguments: argparse.Namespace) -> int:
 def _table(arguments: argparse.Namespace) -> int:
     from snukeras.zoo import cards
 
-    print(cards.table(arguments.content))
-    print(cards.loop_table(arguments.content), end="")
+    print(cards.table(arguments.content), end="")
     return _DONE
 
 

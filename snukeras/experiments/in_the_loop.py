@@ -1,6 +1,6 @@
 """Train a model of the zoo from scratch with simulated PCM devices in the loop.
 
-    python -m snukeras.zoo.in_the_loop jsb_snu --seeds 0 1 2 3 4 --output loop.json
+    python -m snukeras.experiments.in_the_loop jsb_snu --seeds 0 1 2 3 4 --output loop.json
 
 Network, data, loss, schedule and patience are the recipe's; `averaging` is left out, since no
 device holds an average. Everything of a training lies in `runs/VARIANT/seed-N`, as for
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from snukeras.zoo import _files, recipes, training
+from snukeras.zoo import _files, cards, presets, recipes, training
 from snukeras.zoo.tasks import TASKS, Task
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from snukeras.optimizers import PCMOptimizer
 
+RESULTS_FOLDER = "in_the_loop"
 UNITS = ("LSTM", "GRU")
 READINGS = 10
 _BIN = 0.5  # uS
@@ -278,9 +279,36 @@ def _spread(counts: np.ndarray) -> dict[str, float]:
     }
 
 
+def table(content: Path | str | None = None) -> str:
+    """Return the table of the trainings with the hardware in the loop, as Markdown.
+
+    `python -m snukeras.experiments.in_the_loop NAME --output FILE` makes them.
+    """
+    folder = presets.content_folder(content)
+    lines = [
+        "| model | devices | test, in float | test, devices in the loop | change "
+        "| final devices, read again | pulses a device | refreshes a pair |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for path in sorted((folder / presets.RESULTS / RESULTS_FOLDER).glob("*.json")):
+        results = _files.read_json(path)
+        in_float = presets.info(results["name"], folder)["results"]["test"]
+        change = results["test"]["mean"] / in_float["mean"] - 1.0
+        devices = [seed["devices"] for seed in results["seeds"]]
+        pulses = np.mean([entry["pulses_per_device"]["mean"] for entry in devices])
+        again = np.mean([seed["test_end"]["mean"] for seed in results["seeds"]])
+        refreshes = np.mean([entry["refreshes_per_pair"]["mean"] for entry in devices])
+        lines.append(
+            f"| `{results['variant']}` | {devices[0]['devices']:,} | {cards.spread(in_float)} | "
+            f"{cards.spread(results['test'])}, {cards.count(results)} | {change:+.1%} | "
+            f"{again:.3f} | {pulses:.1f} | {refreshes:.2f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m snukeras.zoo.in_the_loop",
+        prog="python -m snukeras.experiments.in_the_loop",
         description="Train a model of the zoo from scratch with simulated PCM devices in the loop.",
     )
     parser.add_argument("name", help="a model with a recipe, such as jsb_snu")
