@@ -22,7 +22,7 @@ ALLOWED = {
     "pcm": {"pcm"},
     "constraints": {"pcm"},
     "callbacks": {"pcm", "constraints"},
-    "optimizers": {"pcm", "constraints"},
+    "optimizers": {"optimizers", "pcm", "constraints"},
     "layers": {"layers", "activations", "constraints"},
     "datasets": {"datasets"},
     "benchmark": {"benchmark", "layers"},

@@ -1,4 +1,4 @@
-"""Optimizers: training with phase-change memory in the loop."""
+"""PCMOptimizer: training with phase-change memory in the loop."""
 
 import contextlib
 import fnmatch
