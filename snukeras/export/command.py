@@ -355,15 +355,16 @@ def _chorales(verify, steps):
 def _list_layers() -> int:
     _load_tensorflow(lambda text: None)
     from snukeras.export.onnx_activations import supported
-    from snukeras.export.onnx_layers import own_layers
+    from snukeras.export.onnx_model import own_layers
+    from snukeras.export.weights import mapped_layers
 
     print("Layers with a form of their own in ONNX:")
     print("  " + ", ".join(own_layers()))
     print("State activations of SNU and SSNU:")
     print("  " + ", ".join(supported()))
-    print("Every other Keras layer is converted by tf2onnx, if tf2onnx can; stateful and")
-    print("half-precision layers are refused. Matrices on tiles: kernels of Dense, Conv1D, Conv2D,")
-    print("Conv3D, SNU, SSNU, SimpleRNN, GRU, LSTM, and Embedding tables with --embedding.")
+    print("Every other Keras layer is converted by tf2onnx, if tf2onnx can; half-precision layers")
+    print("are refused. Matrices on tiles (Embedding with --embedding only):")
+    print("  " + ", ".join(mapped_layers()))
     return 0
 
 

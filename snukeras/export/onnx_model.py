@@ -8,11 +8,16 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from snukeras.export import topology
+from snukeras.export import (  # the modules onnx_* register the layers they know
+    onnx_gated,  # noqa: F401
+    onnx_layers,  # noqa: F401
+    onnx_recurrent,  # noqa: F401
+    topology,
+)
 from snukeras.export.errors import BadInputError, ExportError, UnsupportedLayersError
 from snukeras.export.graph import IR_VERSION, GraphBuilder, element_type
-from snukeras.export.onnx_layers import Context, Value, convert
-from snukeras.export.onnx_units import CannotLowerError
+from snukeras.export.onnx_convert import convert
+from snukeras.export.onnx_handlers import CannotLowerError, Context, Value, own_layers
 from snukeras.layers import SNUCell
 
 # A protobuf file ends at 2 GiB; a little room for the rest of the graph.
@@ -28,9 +33,10 @@ def to_onnx(
     """Converts a Keras model to ONNX (opset 17, IR 8).
 
     Inputs and outputs keep the names of the Keras model; batch and time are dynamic. SNU and SSNU
-    layers become one Scan each, named after the layer. The states of stateful layers, and with
-    `streaming` those of all SNU layers, are inputs NAME/s_in, NAME/y_in and outputs NAME/s_out,
-    NAME/y_out, each (batch, units), zeros at the start.
+    layers become one Scan each, LSTM, GRU and SimpleRNN ONNX's operators of these names, all named
+    after the layer. The states of stateful layers, and with `streaming` those of all recurrent
+    layers, are inputs NAME/s_in, NAME/y_in (LSTM: h, c; GRU, SimpleRNN: h) and outputs
+    NAME/s_out, NAME/y_out, each (batch, units), zeros at the start.
 
     Args:
         model: a Sequential or functional model of float32 policy that has been built.
@@ -192,3 +198,6 @@ def _dims(shape, name, plan, streaming):
     if streaming and len(dims) > 1 and (len(shape) > 2 or shape[1] is None):
         del dims[1]
     return dims
+
+
+__all__ = ["build", "describe_units", "own_layers", "to_onnx"]

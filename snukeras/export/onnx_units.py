@@ -14,15 +14,11 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper
 
-from snukeras.export.errors import ExportError
 from snukeras.export.graph import GraphBuilder, subgraph
 from snukeras.export.onnx_activations import Emit, emitter, supported
+from snukeras.export.onnx_handlers import CannotLowerError
 
 FLOAT, BOOL = TensorProto.FLOAT, TensorProto.BOOL
-
-
-class CannotLowerError(ExportError):
-    """A layer cannot be expressed; the message is the reason."""
 
 
 @dataclasses.dataclass(frozen=True)

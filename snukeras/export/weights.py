@@ -10,9 +10,35 @@ import numpy as np
 from snukeras.export.errors import BadInputError
 from snukeras.layers import SNUCell
 
-_MATRICES = ("kernel", "recurrent_kernel")
-_CELLS = (keras.layers.LSTMCell, keras.layers.GRUCell, keras.layers.SimpleRNNCell)
-_CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+# Class of a layer -> names of its weights that go onto tiles. Subclasses go by their base.
+_MATRICES: dict[type, tuple[str, ...]] = {}
+
+
+def has_matrices(cls: type, *roles: str) -> None:
+    """Says which weights of a layer or cell go onto tiles; all its others stay digital.
+
+    Args:
+        cls: class of the layer. For a recurrent layer give the cell, which holds the weights.
+        roles: names of attributes, such as "kernel". The last axis of such a variable are the
+            columns (outputs), the others are unrolled into rows. One that is None is left out.
+    """
+    _MATRICES[cls] = roles
+
+
+has_matrices(keras.layers.Dense, "kernel")
+has_matrices(keras.layers.Conv1D, "kernel")
+has_matrices(keras.layers.Conv2D, "kernel")
+has_matrices(keras.layers.Conv3D, "kernel")
+has_matrices(keras.layers.LSTMCell, "kernel", "recurrent_kernel")
+has_matrices(keras.layers.GRUCell, "kernel", "recurrent_kernel")
+has_matrices(keras.layers.SimpleRNNCell, "kernel", "recurrent_kernel")
+has_matrices(keras.layers.Embedding, "embeddings")
+has_matrices(SNUCell, "kernel", "recurrent_kernel")
+
+
+def mapped_layers() -> list[str]:
+    """Names of the layers and cells that have matrices for tiles."""
+    return sorted(cls.__name__ for cls in _MATRICES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,22 +142,24 @@ def _leaves(layer, name) -> Iterator[tuple[str, keras.layers.Layer]]:
 
 def _own(layer, embedding):
     """(role, values, matrix, variable) of one layer without layers inside."""
+    for role in _roles(layer, embedding):
+        variable = getattr(layer, role, None)
+        if variable is not None:
+            yield role, variable, True, variable
     if isinstance(layer, SNUCell):
-        for role in (*_MATRICES, "bias"):
-            variable = getattr(layer, role)
-            if variable is not None:
-                yield role, variable, role in _MATRICES, variable
+        if layer.bias is not None:
+            yield "bias", layer.bias, False, layer.bias
         for role, values in (
             ("threshold", layer.threshold_values()),
             ("decay", layer.decay_values()),
         ):
             yield role, values, False, getattr(layer, f"{role}_weight")
-    elif isinstance(layer, (keras.layers.Dense, *_CONVOLUTIONS, *_CELLS)):
-        for role in _MATRICES:
-            variable = getattr(layer, role, None)
-            if variable is not None:
-                yield role, variable, True, variable
-    elif isinstance(layer, keras.layers.Embedding) and embedding:
-        yield "embeddings", layer.embeddings, True, layer.embeddings
     for variable in layer.weights:
         yield variable.name, variable, False, variable
+
+
+def _roles(layer, embedding):
+    """Names of a layer's matrices, those of the nearest class that is known."""
+    if isinstance(layer, keras.layers.Embedding) and not embedding:
+        return ()
+    return next((_MATRICES[cls] for cls in type(layer).__mro__ if cls in _MATRICES), ())

@@ -147,11 +147,11 @@ def test_all_unsupported_layers_are_named_at_once():
     assert "3 layer(s)" in str(caught.value) and "second (Odd" in str(caught.value)
 
 
-def test_stateful_lstm_is_refused_not_exported_as_stateless():
+def test_other_stateful_layers_are_refused_not_exported_as_stateless():
     inputs = keras.Input(batch_shape=(2, None, 6))
-    model = keras.Model(inputs, LAYERS.LSTM(4, stateful=True, name="lstm")(inputs))
+    x = LAYERS.RNN(LAYERS.LSTMCell(4), stateful=True, name="bare")(inputs)
     with pytest.raises(UnsupportedLayersError, match="stateful"):
-        to_onnx(model)
+        to_onnx(keras.Model(inputs, x))
 
 
 def test_dropout_at_inference_is_refused():
