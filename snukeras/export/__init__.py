@@ -13,11 +13,12 @@ if TYPE_CHECKING:
         UnsupportedLayersError,
         VerificationError,
     )
-    from snukeras.export.exporter import export, verify_folder
+    from snukeras.export.exporter import export
     from snukeras.export.onnx_model import to_onnx
     from snukeras.export.readback import read_back
     from snukeras.export.simulation import MappedChip
     from snukeras.export.targets import Target, available_targets, load_target
+    from snukeras.export.verify import verify_folder
 
 # Loaded on first use: the command answers --help without waiting for TensorFlow.
 _HOMES = {
@@ -36,7 +37,7 @@ _HOMES = {
     "load_target": "targets",
     "read_back": "readback",
     "to_onnx": "onnx_model",
-    "verify_folder": "exporter",
+    "verify_folder": "verify",
 }
 
 __all__ = [

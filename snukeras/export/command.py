@@ -224,17 +224,21 @@ def _export(options) -> int:
 
     with _progress(options.json) as progress:
         _load_tensorflow(progress)
-        from snukeras.export import exporter, verify
+        from snukeras.export import samples as inputs
+        from snukeras.export.exporter import export
+        from snukeras.export.faults import read_faults
+        from snukeras.export.likelihood import plays_chorales
         from snukeras.export.report import show
+        from snukeras.export.verify import failures
 
         _register()
-        model, source = _load(options.model, exporter, progress)
+        model, source = _load(options.model, progress)
         samples = None
         if options.samples:
-            samples = exporter.samples_from_file(options.samples, model)
-        elif verify.plays_chorales(model):
-            samples = _chorales(verify, model.input_shape[1])
-        report = exporter.export(
+            samples = inputs.samples_from_file(options.samples, model)
+        elif plays_chorales(model):
+            samples = _chorales(inputs.Samples, model.input_shape[1])
+        report = export(
             model,
             output,
             target=hardware or "onnx",
@@ -242,7 +246,7 @@ def _export(options) -> int:
             seed=options.seed,
             pack=options.pack,
             embedding=options.embedding,
-            faults=exporter.read_faults(options.faults) if options.faults else (),
+            faults=read_faults(options.faults) if options.faults else (),
             csv=options.csv,
             streaming=options.streaming,
             nir_dt=options.dt,
@@ -257,7 +261,7 @@ def _export(options) -> int:
     else:
         show(report, output)
     if not report["verification"]["ok"]:
-        found = "; ".join(exporter.failures(report["verification"]))
+        found = "; ".join(failures(report["verification"]))
         _complain(f"The export is not verified: {found}.", "Do not use it; see report.json.")
         return 1
     return 0
@@ -266,8 +270,8 @@ def _export(options) -> int:
 def _verify(options) -> int:
     with _progress(options.json) as progress:
         _load_tensorflow(progress)
-        from snukeras.export.exporter import verify_folder
         from snukeras.export.report import show_verification
+        from snukeras.export.verify import verify_folder
 
         _register()
         verification = verify_folder(options.folder, progress)
@@ -287,9 +291,10 @@ def _read_back(options) -> int:
         import numpy as np
 
         from snukeras.export.crossbar import load_map
-        from snukeras.export.exporter import SOURCE, beside, load_model
+        from snukeras.export.folder import SOURCE, beside
+        from snukeras.export.loading import load_model
+        from snukeras.export.map_proof import rebuilt_model
         from snukeras.export.readback import read_back
-        from snukeras.export.verify import rebuilt_model
 
         _register()
         crossbar = load_map(options.map)
@@ -326,11 +331,13 @@ def _name(model):
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip(".") or "model"
 
 
-def _load(model, exporter, progress):
+def _load(model, progress):
     """The model, and the file it came from (None for the zoo)."""
     if not model.startswith("zoo:"):
+        from snukeras.export.loading import load_model
+
         progress(f"loading {model}")
-        return exporter.load_model(model), Path(model)
+        return load_model(model), Path(model)
     import snukeras.zoo
 
     progress(f"loading {model}")
@@ -340,7 +347,7 @@ def _load(model, exporter, progress):
         raise BadInputError(str(error), "See `snukeras-zoo list`.") from error
 
 
-def _chorales(verify, steps):
+def _chorales(kind, steps):
     """The zoo's sample chorales, or None if they are not there or all shorter than `steps`."""
     try:
         from snukeras.zoo.samples import read
@@ -348,7 +355,7 @@ def _chorales(verify, steps):
         _, rolls = read()
     except (ImportError, OSError, ValueError):
         return None
-    samples = verify.Samples.songs(rolls, "sample chorales", steps)
+    samples = kind.songs(rolls, "sample chorales", steps)
     return samples if samples.batches else None
 
 

@@ -5,8 +5,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from snukeras.export import verify
 from snukeras.export.crossbar import CrossbarMap
+from snukeras.export.likelihood import frame_nll, predict
+from snukeras.export.map_proof import rebuilt_model
+from snukeras.export.samples import Samples
 from snukeras.export.simulation import MappedChip, device_of
 from snukeras.export.targets import Target, load_target
 from snukeras.pcm import Converter, Crossbar, DifferentialPair
@@ -28,7 +30,7 @@ _STAND_IN = "pcm14nm-2"
 def forecast(
     model: keras.Model,
     crossbar: CrossbarMap,
-    samples: verify.Samples,
+    samples: Samples,
     verification: dict[str, Any],
     seed: int = 0,
     chips: int = CHIPS,
@@ -131,7 +133,7 @@ def _converter(bits):
 
 def _likelihood(model, crossbar, device, samples, seed, chips):
     """Mean, smallest and largest nats per step over the chips, by compensation and time."""
-    twin = verify.rebuilt_model(model, crossbar.weights())
+    twin = rebuilt_model(model, crossbar.weights())
     found = {}
     for label, compensation in COMPENSATIONS.items():
         values = np.empty((chips, len(TIMES)))
@@ -141,9 +143,7 @@ def _likelihood(model, crossbar, device, samples, seed, chips):
             )
             for place, t in enumerate(TIMES):
                 held.write(twin, t)
-                values[chip, place] = verify.frame_nll(
-                    verify.predict(twin, samples), samples.targets
-                )
+                values[chip, place] = frame_nll(predict(twin, samples), samples.targets)
         found[label] = {
             name: [_round(value) for value in reduced]
             for name, reduced in (

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from snukeras.export.onnx_model import to_onnx
-from snukeras.export.verify import run_onnx, session
+from snukeras.export.onnx_proof import run_onnx, session
 
 LAYERS = keras.layers
 

@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snukeras.export.crossbar import Fault, load_map, write_map
+from snukeras.export.crossbar import load_map
+from snukeras.export.device_list import write_device_list
 from snukeras.export.errors import BadInputError
+from snukeras.export.faults import Fault
+from snukeras.export.map_writer import write_map
 from snukeras.export.placement import place
 from snukeras.export.targets import Target, load_target
 from snukeras.export.weights import Weight
@@ -208,7 +211,7 @@ def test_partial_sums_have_adders(tmp_path):
 def test_list_of_devices(tmp_path):
     weights = [matrix("d/kernel", np.array([[1.0, -0.5], [0.25, 0.0], [0.1, 0.2]]))]
     crossbar = written(tmp_path / "m", weights, load_target("pcm14nm-2").replace(rows=2, columns=2))
-    crossbar.write_csv(tmp_path / "devices.csv")
+    write_device_list(crossbar, tmp_path / "devices.csv")
     with open(tmp_path / "devices.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == crossbar.totals["devices"] == len({row["device"] for row in rows})

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from snukeras._resources import folder
-from snukeras.export.crossbar import load_map, write_map
+from snukeras.export.crossbar import load_map
+from snukeras.export.device_list import write_device_list
+from snukeras.export.map_writer import write_map
 from snukeras.export.targets import Target
 from snukeras.export.weights import Weight, digest
 
@@ -39,7 +41,7 @@ def write_example(into):
         onnx={"file": "tiny.onnx", "sha256": "0" * 64},
     )
     crossbar = load_map(into / "tiny.snumap")
-    crossbar.write_csv(into / "tiny.csv")
+    write_device_list(crossbar, into / "tiny.csv")
     rebuilt = {
         name: [float(f"{x:.7g}") for x in values.reshape(-1)]
         for name, values in crossbar.weights().items()

@@ -7,8 +7,6 @@ import keras
 import numpy as np
 import pytest
 
-from snukeras.export import exporter
-from snukeras.export.crossbar import Fault
 from snukeras.export.errors import (
     BadInputError,
     ExportError,
@@ -16,7 +14,12 @@ from snukeras.export.errors import (
     UnsupportedLayersError,
     VerificationError,
 )
-from snukeras.export.exporter import export, load_model, verify_folder
+from snukeras.export.exporter import export
+from snukeras.export.faults import Fault
+from snukeras.export.folder import sha256_of
+from snukeras.export.loading import load_model
+from snukeras.export.samples import Samples, samples_from_file
+from snukeras.export.verify import verify_folder
 from snukeras.layers import SNU
 
 
@@ -98,7 +101,7 @@ def test_checksums_that_were_made_to_fit(exported, model, tmp_path):
     name = "crossbar.snumap"
     shutil.copyfile(exported[0] / name, folder / name)
     sums = (folder / "checksums.sha256").read_text().splitlines()
-    new = exporter._sha256(folder / name)
+    new = sha256_of(folder / name)
     text = "\n".join(f"{new}  {name}" if line.endswith(name) else line for line in sums) + "\n"
     (folder / "checksums.sha256").write_text(text)
     with pytest.raises(VerificationError, match="belongs to another ONNX file"):
@@ -110,7 +113,7 @@ def test_a_map_of_the_same_weights_but_another_onnx_file(exported, model, tmp_pa
     folder, name = tmp_path / "other", "crossbar.snumap"
     shutil.copyfile(exported[0] / name, folder / name)
     sums = (folder / "checksums.sha256").read_text().splitlines()
-    new = exporter._sha256(folder / name)
+    new = sha256_of(folder / name)
     text = "\n".join(f"{new}  {name}" if line.endswith(name) else line for line in sums) + "\n"
     (folder / "checksums.sha256").write_text(text)
     with pytest.raises(VerificationError) as caught:
@@ -205,7 +208,7 @@ def test_source_file_is_kept_and_hashed(model, tmp_path):
     model.save(path)
     report = export(load_model(path), tmp_path / "out", source=path, name="my.keras")
     assert (tmp_path / "out" / "model.keras").read_bytes() == path.read_bytes()
-    assert report["source"]["sha256"] == exporter._sha256(path)
+    assert report["source"]["sha256"] == sha256_of(path)
 
 
 def test_bad_model_files(tmp_path):
@@ -228,13 +231,13 @@ def test_bad_model_files(tmp_path):
 
 def test_samples_that_do_not_fit(model, tmp_path):
     np.savez(tmp_path / "s.npz", x=np.zeros((2, 5, 7), "float32"))
-    samples = exporter.samples_from_file(tmp_path / "s.npz", model)
+    samples = samples_from_file(tmp_path / "s.npz", model)
     with pytest.raises(ExportError, match="does not run on"):
         export(model, tmp_path / "out", samples=samples)
     assert not (tmp_path / "out").exists()
     np.savez(tmp_path / "s.npz", a=np.zeros(1), b=np.zeros(1))
     with pytest.raises(BadInputError, match="the model has inputs x"):
-        exporter.samples_from_file(tmp_path / "s.npz", model)
+        samples_from_file(tmp_path / "s.npz", model)
 
 
 def test_chorale_networks_get_their_likelihood(tmp_path):
@@ -242,7 +245,7 @@ def test_chorale_networks_get_their_likelihood(tmp_path):
         [keras.Input((None, 88)), SNU(9, return_sequences=True), keras.layers.Dense(88, "sigmoid")]
     )
     rolls = [(np.random.default_rng(0).random((9, 88)) < 0.05).astype("uint8")]
-    samples = exporter.proof.Samples.songs(rolls, "test songs")
+    samples = Samples.songs(rolls, "test songs")
     report = export(model, tmp_path / "out", samples=samples)
     nll = report["verification"]["nll_nats_per_step"]
     assert set(nll) == {"keras", "onnx", "map"}

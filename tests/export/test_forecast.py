@@ -5,11 +5,14 @@ import numpy as np
 import pytest
 
 from snukeras.export import forecast as module
-from snukeras.export import verify
-from snukeras.export.crossbar import load_map, write_map
+from snukeras.export.crossbar import load_map
 from snukeras.export.exporter import export
 from snukeras.export.forecast import energy, forecast
+from snukeras.export.likelihood import frame_nll, predict
+from snukeras.export.map_proof import compare_map
+from snukeras.export.map_writer import write_map
 from snukeras.export.report import show
+from snukeras.export.samples import Samples
 from snukeras.export.targets import load_target
 from snukeras.export.weights import collect, digest
 from snukeras.layers import SNU
@@ -38,7 +41,7 @@ def mapped(path, model, target, **options):
 def expected(model, crossbar, **others):
     return {
         "ok": True,
-        "map": verify.compare_map(model, crossbar),
+        "map": compare_map(model, crossbar),
         "nll_nats_per_step": None,
         **others,
     }
@@ -46,7 +49,7 @@ def expected(model, crossbar, **others):
 
 def predicted(tmp_path, model, target, **options):
     crossbar = mapped(tmp_path / "m", model, target, **options)
-    samples = verify.Samples("none", [])
+    samples = Samples("none", [])
     return forecast(model, crossbar, samples, expected(model, crossbar))
 
 
@@ -94,8 +97,8 @@ def test_coarse_levels_show_in_the_products(tmp_path, model):
 def test_likelihood_over_time(tmp_path, model, monkeypatch):
     crossbar = mapped(tmp_path / "m", model, load_target("pcm"))
     rolls = [(np.random.default_rng(i).random((9, 88)) < 0.05).astype("uint8") for i in (0, 1)]
-    songs = verify.Samples.songs(rolls, "songs")
-    exact = verify.frame_nll(verify.predict(model, songs), songs.targets)
+    songs = Samples.songs(rolls, "songs")
+    exact = frame_nll(predict(model, songs), songs.targets)
     verification = expected(model, crossbar, nll_nats_per_step={"keras": exact})
     before = model.get_weights()
     found = forecast(model, crossbar, songs, verification, chips=2)
@@ -137,9 +140,7 @@ def test_risks_say_what_the_numbers_say(tmp_path, model):
     assert "4 levels round the weights" in text and "split over word lines" in text
     assert "outlier" not in text and "rms value of 1%" not in text
     crossbar = mapped(tmp_path / "m", model, load_target("pcm"))
-    found = forecast(
-        model, crossbar, verify.Samples("none", []), expected(model, crossbar, ok=False)
-    )
+    found = forecast(model, crossbar, Samples("none", []), expected(model, crossbar, ok=False))
     assert found["risks"][0].startswith("The export did not pass")
 
 

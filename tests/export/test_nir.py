@@ -8,7 +8,8 @@ import pytest
 
 from snukeras.export import command, nir_file
 from snukeras.export.errors import BadInputError, UnsupportedLayersError
-from snukeras.export.exporter import export, verify_folder
+from snukeras.export.exporter import export
+from snukeras.export.verify import verify_folder
 from snukeras.layers import SNU, SSNU
 
 DT = 1e-3

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from networks import LAYERS, difference, holes, sequences
 
-from snukeras.export import verify
 from snukeras.export.errors import UnsupportedLayersError
 from snukeras.export.onnx_model import to_onnx
+from snukeras.export.onnx_proof import compare_onnx, compare_streaming, session
+from snukeras.export.samples import Samples
 from snukeras.layers import SNU, SSNU
 
 KINDS = {LAYERS.LSTM: ("LSTM", "hc"), LAYERS.GRU: ("GRU", "h"), LAYERS.SimpleRNN: ("RNN", "h")}
@@ -93,10 +94,10 @@ def test_a_mixed_network_streams_with_the_same_numbers():
     assert [v.name for v in step.graph.input] == ["x", *(f"{name}_in" for name in names)]
     assert [v.name for v in step.graph.output] == ["out", *(f"{name}_out" for name in names)]
     whole = to_onnx(model).SerializeToString()
-    samples = verify.Samples.random(model, 3)
-    found = verify.compare_streaming(whole, step.SerializeToString(), samples)
+    samples = Samples.random(model, 3)
+    found = compare_streaming(whole, step.SerializeToString(), samples)
     assert found["ok"] and found["max_difference"] < 1e-6
-    assert verify.compare_onnx(model, whole, samples)["ok"]
+    assert compare_onnx(model, whole, samples)["ok"]
 
 
 def test_a_picture_a_step_streams():
@@ -109,10 +110,10 @@ def test_a_picture_a_step_streams():
     x = LAYERS.TimeDistributed(eye)(x)
     model = keras.Model(inputs, SSNU(4, return_sequences=True)(x))
     assert difference(model, sequences(2, 3, 128).reshape(2, 3, 8, 8, 2))[0] < 1e-5
-    found = verify.compare_streaming(
+    found = compare_streaming(
         to_onnx(model).SerializeToString(),
         to_onnx(model, streaming=True).SerializeToString(),
-        verify.Samples.random(model, 0, steps=5),
+        Samples.random(model, 0, steps=5),
     )
     assert found["ok"]
 
@@ -123,7 +124,7 @@ def test_stateful_layers_hand_their_states_in_and_out(kind, options, streaming):
     inputs = keras.Input(batch_shape=(3, None, 6))
     made = layer(kind, options, stateful=True, return_sequences=True, name="unit")
     model = keras.Model(inputs, made(inputs))
-    runtime = verify.session(to_onnx(model, streaming=streaming).SerializeToString())
+    runtime = session(to_onnx(model, streaming=streaming).SerializeToString())
     names = [entry.name for entry in runtime.get_inputs()][1:]
     assert names == [f"unit/{label}_in" for label in KINDS[kind][1]]
     state = {name: np.zeros((3, 4), "float32") for name in names}

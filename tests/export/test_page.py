@@ -14,9 +14,13 @@ import keras
 import numpy as np
 import pytest
 
-from snukeras.export import exporter, load_map, pictures
+from snukeras.export import load_map, pictures
+from snukeras.export.exporter import export
 from snukeras.export.forecast import TIMES
 from snukeras.export.page import page
+from snukeras.export.samples import Samples
+from snukeras.export.targets import Target, load_target
+from snukeras.export.verify import verify_folder
 from snukeras.layers import SNU
 
 NAME = '<i>small</i> & "b"'
@@ -34,10 +38,10 @@ def exported(tmp_path_factory):
         name="small",
     )
     rolls = [(np.random.default_rng(0).random((9, 88)) < 0.05).astype("uint8")]
-    songs = exporter.proof.Samples.songs(rolls, "test songs")
-    target = exporter.load_target("pcm").replace(rows=64, columns=64, levels=16)
+    songs = Samples.songs(rolls, "test songs")
+    target = load_target("pcm").replace(rows=64, columns=64, levels=16)
     folder = tmp_path_factory.mktemp("exports") / "small"
-    report = exporter.export(model, folder, target=target, samples=songs, seed=3, name=NAME)
+    report = export(model, folder, target=target, samples=songs, seed=3, name=NAME)
     return folder, report
 
 
@@ -120,24 +124,24 @@ def test_it_shows_the_figures_of_the_report(exported):
 def test_the_same_input_gives_the_same_page(exported):
     folder, report = exported
     model = keras.models.load_model(folder / "model.keras")
-    samples = exporter.proof.Samples.load(folder / "samples.npz")
-    target = exporter.Target.from_dict(report["map"]["target"])
+    samples = Samples.load(folder / "samples.npz")
+    target = Target.from_dict(report["map"]["target"])
     again = folder.parent / "again"
-    other = exporter.export(model, again, target=target, samples=samples, seed=3, name=NAME)
+    other = export(model, again, target=target, samples=samples, seed=3, name=NAME)
     assert other["forecast"] == report["forecast"]
     assert (again / "report.html").read_bytes() == (folder / "report.html").read_bytes()
     shutil.rmtree(again)
-    third = exporter.export(model, again, target=target, samples=samples, seed=4)
+    third = export(model, again, target=target, samples=samples, seed=4)
     assert third["forecast"]["likelihood"] != report["forecast"]["likelihood"]
 
 
 def test_without_a_map(exported, tmp_path):
     model = keras.models.load_model(exported[0] / "model.keras")
-    report = exporter.export(model, tmp_path / "out", target="onnx")
+    report = export(model, tmp_path / "out", target="onnx")
     assert report["forecast"] is None
     parser = parsed((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
     assert "Network" in parser.texts and "Tiles" not in parser.texts
-    assert exporter.verify_folder(tmp_path / "out")["ok"]
+    assert verify_folder(tmp_path / "out")["ok"]
 
 
 def test_a_failed_verification_cannot_be_overlooked(exported):

@@ -7,9 +7,12 @@ import keras
 import numpy as np
 import pytest
 
-from snukeras.export import verify
-from snukeras.export.crossbar import load_map, write_map
+from snukeras.export.crossbar import load_map
+from snukeras.export.map_proof import compare_map
+from snukeras.export.map_writer import write_map
 from snukeras.export.onnx_model import to_onnx
+from snukeras.export.onnx_proof import compare_onnx
+from snukeras.export.samples import Samples
 from snukeras.export.targets import Target
 from snukeras.export.weights import collect
 from snukeras.layers import SNU, SSNU
@@ -64,9 +67,7 @@ def check(seed, folder):
         x = r.normal(size=shape).astype("float32")
         x[r.random(shape[:2]) < 0.2] = 0.0
         batches.append([x])
-    found = verify.compare_onnx(
-        model, to_onnx(model).SerializeToString(), verify.Samples("random", batches)
-    )
+    found = compare_onnx(model, to_onnx(model).SerializeToString(), Samples("random", batches))
     assert found["ok"], (seed, found)
     target = Target(
         "t",
@@ -79,7 +80,7 @@ def check(seed, folder):
     )
     scale = str(r.choice(["tensor", "column"]))
     write_map(folder / "m", collect(model), target, scale=scale, pack=bool(r.integers(2)), **TEXTS)
-    mapped = verify.compare_map(model, load_map(folder / "m"))
+    mapped = compare_map(model, load_map(folder / "m"))
     assert mapped["ok"], (seed, mapped)
     return found
 

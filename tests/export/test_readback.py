@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from test_crossbar import jsb, written
 
+from snukeras.export.device_list import write_device_list
 from snukeras.export.errors import BadInputError
 from snukeras.export.readback import read_back
 from snukeras.export.targets import load_target
@@ -13,7 +14,7 @@ from snukeras.export.targets import load_target
 
 def measure(crossbar, path, change=lambda g, row: g, keep=lambda row: True):
     """The list of devices with a column of measurements."""
-    crossbar.write_csv(path.with_suffix(".targets"))
+    write_device_list(crossbar, path.with_suffix(".targets"))
     with open(path.with_suffix(".targets"), newline="") as file:
         rows = list(csv.DictReader(file))
     with open(path, "w", newline="") as file:

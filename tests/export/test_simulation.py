@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from snukeras.export import MappedChip, load_map
-from snukeras.export.crossbar import Fault, write_map
 from snukeras.export.errors import BadInputError
+from snukeras.export.faults import Fault
+from snukeras.export.map_writer import write_map
 from snukeras.export.simulation import device_of
 from snukeras.export.targets import load_target
 from snukeras.export.weights import collect, digest

@@ -1,0 +1,105 @@
+"""Input that an export is compared on: songs, the user's file, or random numbers."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from snukeras.export import topology
+from snukeras.export.errors import BadInputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """Input for the comparison.
+
+    Attributes:
+        kind: what they are, for the report.
+        batches: per batch one array per model input.
+        targets: per batch the target frames (for the negative log-likelihood), or None.
+    """
+
+    kind: str
+    batches: list[list[np.ndarray]]
+    targets: list[np.ndarray] | None = None
+
+    @classmethod
+    def songs(cls, rolls: list[np.ndarray], kind: str, steps: int | None = None) -> "Samples":
+        """Each piano roll (T, keys) as a batch of one: frames 0..T-2 predict frames 1..T-1.
+
+        A network of a fixed number of steps gets the rolls in pieces of that length.
+        """
+        rolls = [np.asarray(roll, dtype="float32") for roll in rolls]
+        if steps is not None:
+            rolls = [
+                roll[start : start + steps + 1]
+                for roll in rolls
+                for start in range(0, len(roll) - steps, steps)
+            ]
+        return cls(kind, [[roll[None, :-1]] for roll in rolls], [roll[None, 1:] for roll in rolls])
+
+    @classmethod
+    def random(cls, model: keras.Model, seed: int = 0, batch: int = 4, steps: int = 20):
+        """Standard normal numbers for floats, valid indices for integers."""
+        plan = topology.read(model)
+        generator = np.random.default_rng(seed)
+        feeds = []
+        for _, ref in plan.inputs:
+            fixed = ref.shape[0] if ref.shape else None
+            shape = [fixed or batch, *(steps if size is None else size for size in ref.shape[1:])]
+            if ref.dtype.startswith("float"):
+                feeds.append(generator.standard_normal(shape).astype(ref.dtype))
+            elif ref.dtype == "bool":
+                feeds.append(generator.random(shape) < 0.8)
+            else:
+                feeds.append(generator.integers(0, _vocabulary(plan, ref), shape).astype(ref.dtype))
+        return cls("random input", [feeds])
+
+    def save(self, path) -> None:
+        """Writes the samples as .npz, without pickles."""
+        arrays: dict[str, Any] = {"kind": np.asarray(self.kind)}
+        for number, feeds in enumerate(self.batches):
+            arrays |= {f"{number}.input.{index}": feed for index, feed in enumerate(feeds)}
+            if self.targets is not None:
+                arrays[f"{number}.target"] = self.targets[number]
+        np.savez_compressed(path, **arrays)
+
+    @classmethod
+    def load(cls, path) -> "Samples":
+        with np.load(path, allow_pickle=False) as file:
+            count = 1 + max(int(key.split(".")[0]) for key in file.files if key != "kind")
+            batches, targets = [], []
+            for number in range(count):
+                inputs = [key for key in file.files if key.startswith(f"{number}.input.")]
+                batches.append([file[f"{number}.input.{index}"] for index in range(len(inputs))])
+                if f"{number}.target" in file.files:
+                    targets.append(file[f"{number}.target"])
+            return cls(str(file["kind"]), batches, targets or None)
+
+
+def _vocabulary(plan, ref):
+    sizes = [
+        call.op.input_dim
+        for call in plan.calls
+        if isinstance(call.op, keras.layers.Embedding) and call.inputs[0].key == ref.key
+    ]
+    return min(sizes, default=2)
+
+
+def samples_from_file(path, model: keras.Model) -> Samples:
+    """Samples from the user's .npz: one array per model input, by name or in the order stored."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except (OSError, ValueError) as error:
+        raise BadInputError(f"{path} cannot be read as .npz: {error}.") from error
+    names = [name for name, _ in topology.read(model).inputs]
+    if set(names) <= set(arrays):
+        return Samples(Path(path).name, [[arrays[name] for name in names]])
+    if len(arrays) == len(names):
+        return Samples(Path(path).name, [list(arrays.values())])
+    raise BadInputError(
+        f"{path} has arrays {', '.join(arrays)}; the model has inputs {', '.join(names)}."
+    )

@@ -1,0 +1,56 @@
+"""The proof of a map finds what is wrong; the map alone rebuilds the network."""
+
+import keras
+import numpy as np
+import pytest
+
+from snukeras.export.crossbar import load_map
+from snukeras.export.map_proof import compare_map
+from snukeras.export.map_writer import write_map
+from snukeras.export.targets import load_target
+from snukeras.export.weights import assign, collect
+from snukeras.layers import SNU
+
+TEXTS = {
+    "source": {"name": "x", "sha256": None, "weights_sha256": "0" * 64},
+    "onnx": {"file": "model.onnx", "sha256": "1" * 64},
+}
+
+
+def network(cls=SNU, **options):
+    inputs = keras.Input((None, 6))
+    options = {"threshold": 0.1, "recurrent": True, "return_sequences": True, **options}
+    x = cls(8, name="unit", **options)(keras.layers.Masking()(inputs))
+    return keras.Model(inputs, keras.layers.Dense(3, activation="sigmoid", name="out")(x))
+
+
+@pytest.mark.parametrize("levels", [None, 9])
+def test_map_against_model(tmp_path, levels):
+    model = network()
+    weights = collect(model)
+    write_map(tmp_path / "m", weights, load_target("pcm").replace(levels=levels), **TEXTS)
+    found = compare_map(model, load_map(tmp_path / "m"))
+    assert found["ok"]
+    for matrix in found["matrices"]:
+        assert matrix["max_error"] <= matrix["half_level"] + 1e-6
+        assert levels is None or matrix["max_error"] > 0.1 * matrix["half_level"]
+    model.get_layer("out").kernel.assign_add(np.full((8, 3), 0.5))
+    assert not compare_map(model, load_map(tmp_path / "m"))["ok"]
+
+
+def test_map_without_a_parameter_is_found(tmp_path):
+    model = network()
+    weights = [weight for weight in collect(model) if weight.role != "threshold"]
+    write_map(tmp_path / "m", weights, load_target("pcm"), **TEXTS)
+    found = compare_map(model, load_map(tmp_path / "m"))
+    assert not found["ok"] and not found["complete"]
+
+
+def test_the_map_alone_rebuilds_the_network(tmp_path):
+    model = network()
+    write_map(tmp_path / "m", collect(model), load_target("pcm"), **TEXTS)
+    rebuilt = load_map(tmp_path / "m").weights()
+    blank = network()
+    assign(blank, rebuilt)
+    for a, b in zip(model.get_weights(), blank.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
