@@ -6,6 +6,7 @@ import threading
 import warnings
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -57,7 +58,9 @@ class PCMNoise(keras.callbacks.Callback):
         embeddings: whether embedding tables get noise too.
         time: for an InferencePCM, s since the reference reading. The mean drift at that time is
             compensated, so that the mean |w| of each tensor stays.
-        seed: int or None. The generator is made anew for every `fit`.
+        seed: int or None (a random one). The noise of an epoch depends on the seed and on its
+            number alone, so that a training that goes on from `initial_epoch` sees what it would
+            have seen.
 
     Raises:
         ValueError: negative noise or time, an unknown word; at `fit`, a second PCMNoise.
@@ -105,10 +108,15 @@ class PCMNoise(keras.callbacks.Callback):
                 stacklevel=2,
             )
             return
-        self._installed = _NoisySteps(self.model, variables, self._noisy, self.seed)
+        self._installed = _NoisySteps(self.model, variables, self._noisy)
+        self._entropy = np.random.SeedSequence(self.seed).entropy
 
     def on_epoch_begin(self, epoch, logs=None):
-        if self._installed is not None and self.schedule is not None:
+        if self._installed is None:
+            return
+        state = np.random.SeedSequence([self._entropy, epoch]).generate_state(2)
+        self._installed.seed.generator.state.assign(state)
+        if self.schedule is not None:
             factor = check_number("schedule", self.schedule(epoch), minimum=0.0)
             self._installed.factor.assign(factor)
 
@@ -187,7 +195,7 @@ def _all_layers(layer):
 class _NoisySteps:
     """The replacement of a model's training step; see PCMNoise."""
 
-    def __init__(self, model, variables, noisy, seed):
+    def __init__(self, model, variables, noisy):
         if isinstance(vars(model).get("make_train_function"), _Remover):
             raise ValueError(
                 "A model can be fitted with one PCMNoise only. Received: a second one; choose all "
@@ -199,7 +207,7 @@ class _NoisySteps:
         with model.distribute_strategy.scope():
             # Variables of mirrored models must be mirrored as well. All replicas compute the same
             # values, so it does not matter whose is taken.
-            self.seed = Quick(keras.random.SeedGenerator(seed))
+            self.seed = Quick(keras.random.SeedGenerator(0))
             make = functools.partial(
                 keras.Variable, trainable=False, aggregation="only_first_replica"
             )

@@ -1,9 +1,17 @@
 """Constraints: what a differential pair of PCM devices can hold, and the unit interval."""
 
 import keras
+import numpy as np
 from keras import ops
 
-from snukeras.pcm._arrays import check_choice, check_number, like, replicas, to_tensor
+from snukeras.pcm._arrays import (
+    check_choice,
+    check_number,
+    like,
+    outside_of_graphs,
+    replicas,
+    to_tensor,
+)
 from snukeras.pcm.pairs import ROUNDINGS, DifferentialPair, check_levels
 
 
@@ -21,12 +29,23 @@ class PCMConstraint(keras.constraints.Constraint):
       moves, and the levels of a range are also levels of half that range.
 
     Rounding to the nearest level freezes training once updates are smaller than half a level:
-    each one is rounded away. The default is stochastic: a weight between two levels goes to either,
-    with probabilities that keep its expected value, so that small updates arrive on average. Its
-    price is noise of up to half a level per weight; more levels or `rounding="none"` lower it.
+    each one is rounded away. Two ways out of it:
 
-    Keras calls constraints after optimizer steps only. Weights just built, loaded or set by hand
-    are off the grid until the next step, unless `model.layers[i].kernel.assign(constraint(...))`.
+    - "stochastic", the default: a weight between two levels goes to either, with probabilities
+      that keep its expected value, so that small updates arrive on average. Its price is noise of
+      up to half a level per weight; more levels or `rounding="none"` lower it.
+    - "feedback": to the nearest level, but what rounding takes away is kept, in a variable of the
+      constraint, and added to the weight before it is rounded again. So updates add up until they
+      make a level, as in the accumulators of mixed-precision training (Nandakumar et al. 2020,
+      doi 10.3389/fnins.2020.00406), and nothing is random. For few levels, see docs/pcm.md.
+
+    Keras calls constraints after optimizer steps only. Weights just built, loaded, averaged
+    (`use_ema`) or set by hand are off the grid until the next step, unless
+    `kernel.assign(constraint.nearest(kernel))`.
+
+    Model files do not have what stands behind the rounding, the kept remainders and the random
+    generator: a loaded model has its weights on the grid and begins with remainders of zero.
+    `state(kernel)` gives these variables, for those who save a training themselves.
 
     Example:
 
@@ -37,24 +56,26 @@ class PCMConstraint(keras.constraints.Constraint):
             default; published chips store about 3 to 4 bits per pair.
         w_max: fixed range, or None: from the weights, see above.
         scale: "tensor" or "column" (last axis): what shares a range taken from the weights.
-        rounding: "stochastic", "nearest" or "none" (clip only).
-        seed: int or None (a random one), for stochastic rounding. The state of the generator is
-            not saved with a model: a loaded one starts at its seed again.
+        rounding: "stochastic", "feedback", "nearest" or "none" (clip only).
+        seed: int or None (a random one), for stochastic rounding.
 
     Raises:
-        ValueError: levels < 2, w_max not positive, or an unknown word.
+        ValueError: levels < 2, w_max not positive, or an unknown word; when called, "feedback" on
+            several replicas or on the JAX backend, which drops what a constraint keeps.
     """
 
     def __init__(self, levels=16, w_max=None, scale="tensor", rounding="stochastic", seed=None):
         self.levels = check_levels(levels)
         self.w_max = None if w_max is None else check_number("w_max", w_max, above=0.0)
         self.scale = check_choice("scale", scale, ("tensor", "column"))
-        self.rounding = check_choice("rounding", rounding, ROUNDINGS)
+        self.rounding = check_choice("rounding", rounding, (*ROUNDINGS, "feedback"))
         self.seed = seed
         self._pair = DifferentialPair(g_max=1.0, levels=self.levels, scale=self.scale)
         # Made here and not at the first call, which may be inside a compiled function.
         self._seed_generator = keras.random.SeedGenerator(seed)
         self._replicas = replicas()
+        # By id of the kernel, with the kernel itself, so that no other can get its id.
+        self._remainders: dict[int, tuple[keras.Variable, keras.Variable]] = {}
 
     def max_weight(self, weights):
         """The range r, shape () or (columns,): the weight that the top level stands for.
@@ -75,9 +96,48 @@ class PCMConstraint(keras.constraints.Constraint):
                 "strategy.scope(), as the model is; otherwise replicas round differently. "
                 f"Received: one made for {self._replicas} replica(s), called on {replicas()}."
             )
+        if self.rounding == "feedback":
+            return self._with_feedback(w) if isinstance(w, keras.Variable) else self.nearest(w)
+        return self._quantized(w, self.rounding)
+
+    def nearest(self, w):
+        """The weights nearest to `w` that the pairs can hold, whatever the rounding in training."""
+        return self._quantized(w, "none" if self.rounding == "none" else "nearest")
+
+    def state(self, variable) -> list[keras.Variable]:
+        """What stands behind the rounding of a kernel: variables that its training depends on."""
+        if self.rounding == "feedback":
+            return [self._remainder(variable)]
+        return [self._seed_generator.state] if self.rounding == "stochastic" else []
+
+    def _quantized(self, w, rounding):
         scales = 1.0 / to_tensor(self.max_weight(w), "weights")
-        quantized = self._pair.quantize(w, scales, self.rounding, seed=self._seed_generator)
+        quantized = self._pair.quantize(w, scales, rounding, seed=self._seed_generator)
         return like(ops.cast(quantized, w.dtype), w) if hasattr(w, "dtype") else quantized
+
+    def _with_feedback(self, variable):
+        remainder = self._remainder(variable)
+        wanted = ops.cast(variable, "float32") + remainder
+        held = self._quantized(wanted, "nearest")
+        # What is beyond the range is clipped for good.
+        top = to_tensor(self.max_weight(wanted), "weights")
+        remainder.assign(ops.clip(wanted, -top, top) - held)
+        return ops.cast(held, variable.dtype)
+
+    def _remainder(self, variable):
+        if keras.backend.backend() == "jax" or replicas() > 1:
+            raise ValueError(
+                'A PCMConstraint with rounding="feedback" needs one replica and the backend '
+                f"tensorflow or torch. Received: {replicas()} replica(s) on "
+                f'{keras.backend.backend()}; use rounding="stochastic" there.'
+            )
+        if id(variable) not in self._remainders:
+            with outside_of_graphs():
+                remainder = keras.Variable(
+                    np.zeros(variable.shape), dtype="float32", trainable=False, name="remainder"
+                )
+            self._remainders[id(variable)] = (variable, remainder)
+        return self._remainders[id(variable)][1]
 
     def get_config(self):
         return {

@@ -193,6 +193,16 @@ def test_seed():
     np.testing.assert_array_equal(*kernels)
 
 
+def test_noise_of_an_epoch_does_not_depend_on_those_before():
+    whole, rest = probe_model(), probe_model()
+    rest.layers[0].kernel.assign(whole.layers[0].kernel)
+    fit(whole, 3, PCMNoise(0.1, seed=5), epochs=2)
+    fit(rest, 3, PCMNoise(0.1, seed=5), epochs=2, initial_epoch=1)
+    gradients = seen(whole, 6)[0]
+    np.testing.assert_array_equal(gradients[3:], seen(rest, 3)[0])
+    assert not np.allclose(gradients[:3], gradients[3:])
+
+
 def test_it_trains_where_swapping_in_hooks_does_not():
     class Swap(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):

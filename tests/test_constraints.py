@@ -107,6 +107,73 @@ def test_small_updates_arrive_on_average():
     assert constraint(w).numpy().sum() == pytest.approx(30, abs=25)
 
 
+@pytest.mark.parametrize("scale", ["tensor", "column"])
+@pytest.mark.parametrize(
+    "mode", [{"jit_compile": False}, {"jit_compile": True}, {"run_eagerly": 1}]
+)
+def test_feedback_trains_latent_weights_and_shows_those_on_the_grid(mode, scale):
+    """Against plain NumPy: gradients at the rounded weights, updates to those that add up."""
+    random = np.random.default_rng(0)
+    start = random.normal(size=(6, 5)).astype("float32")
+    constraint = PCMConstraint(levels=5, w_max=0.8, scale=scale, rounding="feedback")
+    model = keras.Sequential(
+        [keras.Input((6,)), keras.layers.Dense(5, use_bias=False, kernel_constraint=constraint)]
+    )
+    model.layers[0].kernel.assign(start)
+    model.compile(keras.optimizers.SGD(0.02), "mse", **mode)
+    held, latent = start, start
+    for _ in range(30):
+        x = random.normal(size=(8, 6)).astype("float32")
+        y = random.normal(size=(8, 5)).astype("float32")
+        model.train_on_batch(x, y)
+        gradient = x.T @ (x @ held - y) * (2 / y.size)
+        latent = np.clip(latent - 0.02 * gradient, -0.8, 0.8)
+        held = np.round(latent / 0.2) * 0.2
+        kernel = model.layers[0].kernel
+        np.testing.assert_allclose(kernel.numpy(), held, atol=1e-5)
+        (remainder,) = constraint.state(kernel)
+        np.testing.assert_allclose(kernel.numpy() + remainder.numpy(), latent, atol=1e-5)
+    assert not np.array_equal(held, np.clip(np.round(start / 0.2) * 0.2, -0.8, 0.8))
+
+
+def test_feedback_keeps_small_updates_of_several_kernels():
+    constraint = PCMConstraint(levels=2, w_max=1.0, rounding="feedback")
+    kernels = [keras.Variable(np.zeros((2, 3))), keras.Variable(np.zeros((4, 1)))]
+    for _ in range(1000):
+        for kernel, update in zip(kernels, (0.001, -0.0004), strict=True):
+            kernel.assign(kernel + update)
+            kernel.assign(constraint(kernel))
+        assert set(np.unique(kernels[0])) <= {0.0, 1.0}
+    np.testing.assert_array_equal(kernels[0], np.ones((2, 3)))
+    np.testing.assert_array_equal(kernels[1], np.zeros((4, 1)))
+    np.testing.assert_allclose(constraint.state(kernels[1])[0], -0.4, atol=1e-3)
+    # What is no variable has no remainder.
+    np.testing.assert_array_equal(constraint(np.array([[0.6, 0.4]])), [[1.0, 0.0]])
+
+
+def test_feedback_does_not_freeze_training():
+    model, loss = line(PCMConstraint(w_max=3.0, rounding="feedback"))
+    assert on_grid(model.layers[0].kernel.numpy(), 3.0, 16)
+    assert loss < 0.02 * line(PCMConstraint(w_max=3.0, rounding="nearest"))[1]
+
+
+def test_feedback_refuses_replicas(monkeypatch):
+    constraint, kernel = PCMConstraint(rounding="feedback"), keras.Variable(np.zeros((2, 2)))
+    monkeypatch.setattr("snukeras.constraints.replicas", lambda: 2)
+    with pytest.raises(ValueError, match="one replica"):
+        constraint(kernel)
+
+
+def test_nearest_levels_whatever_the_rounding():
+    w = np.array([[0.3, -0.9], [0.1, 5.0]])
+    for rounding in ("stochastic", "feedback", "nearest"):
+        constraint = PCMConstraint(levels=3, w_max=1.0, rounding=rounding)
+        np.testing.assert_allclose(constraint.nearest(w), [[0.5, -1.0], [0.0, 1.0]])
+    np.testing.assert_allclose(PCMConstraint(w_max=1.0, rounding="none").nearest(w)[0], w[0])
+    assert PCMConstraint(rounding="nearest").state(keras.Variable(w)) == []
+    assert len(PCMConstraint().state(keras.Variable(w))) == 1
+
+
 def test_fresh_rounding_at_every_call_of_a_compiled_function():
     constraint = PCMConstraint(levels=2, w_max=1.0, seed=4)
     calls = {}
@@ -134,16 +201,22 @@ def test_saving_and_loading(tmp_path):
             keras.Input((4,)),
             keras.layers.Dense(3, kernel_constraint=constraint),
             keras.layers.Dense(2, kernel_constraint=PCMConstraint()),
+            keras.layers.Dense(2, kernel_constraint=PCMConstraint(8, rounding="feedback")),
         ]
     )
     model.compile("adam", "mse")
     x, y = np.random.rand(16, 4), np.random.rand(16, 2)
     model.fit(x, y, verbose=0)
+    kernels = [layer.kernel.numpy() for layer in model.layers]
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert loaded.layers[0].kernel_constraint.get_config() == constraint.get_config()
     assert loaded.layers[1].kernel_constraint.get_config() == PCMConstraint().get_config()
-    np.testing.assert_array_equal(loaded.layers[0].kernel, model.layers[0].kernel)
+    assert loaded.layers[2].kernel_constraint.rounding == "feedback"
+    for layer, kernel in zip(loaded.layers, kernels, strict=True):
+        np.testing.assert_array_equal(layer.kernel, kernel)
+        np.testing.assert_allclose(layer.kernel_constraint.nearest(kernel), kernel, atol=1e-6)
+    assert not loaded.layers[2].kernel_constraint.state(loaded.layers[2].kernel)[0].numpy().any()
     loaded.fit(x, y, verbose=0)
     clone = keras.models.clone_model(model)
     assert clone.layers[0].kernel_constraint is not constraint
@@ -156,7 +229,7 @@ def test_saving_and_loading(tmp_path):
         ({"w_max": 0.0}, "`w_max` must be a finite number, above 0"),
         ({"w_max": float("nan")}, "`w_max`"),
         ({"scale": "row"}, "`scale`"),
-        ({"rounding": "up"}, "'stochastic', 'nearest', 'none'"),
+        ({"rounding": "up"}, "'stochastic', 'nearest', 'none', 'feedback'"),
     ],
 )
 def test_refuses_bad_arguments(arguments, message):

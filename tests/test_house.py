@@ -29,7 +29,7 @@ ALLOWED = {
     "losses": set(),
     "metrics": {"losses"},
     "zoo": {"zoo", "layers", "activations", "datasets", "losses", "metrics", "constraints",
-            "callbacks", "optimizers", "_resources"},
+            "callbacks", "optimizers", "pcm", "_resources"},
     # Experiments use everything; nothing but the tests uses them.
     "experiments": {"experiments", "zoo", "layers", "activations", "datasets", "losses", "metrics",
                     "constraints", "callbacks", "optimizers", "pcm", "export", "regularizers"},

@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,26 +76,28 @@ def experiment(
         FloatingPointError: The training diverged.
     """
     recipe = _variant(recipes.read(name, content), seeds, epochs, unit, learning_rate)
-    task = training._task(recipe, tasks)
+    task = training.task_of(recipe, tasks)
     settings = _settings(recipe, task, arguments or {}) if hardware else None
-    identity = _files.sha256_of_json({"recipe": training._identity(recipe), "optimizer": settings})
     variant = f"{name}{'' if unit is None else f'-{unit.lower()}'}{'' if hardware else '-float'}"
     folder = Path(runs) / variant
-    of_seeds = [
-        _train_seed(
-            recipe,
-            task,
-            seed,
-            identity,
-            arguments or {} if hardware else None,
-            folder / f"seed-{seed}",
-            restart,
-            progress or training._print,
+    of_seeds = []
+    for seed in recipe["seeds"]:
+        optimizer = _optimizer(recipe, task, arguments or {}, seed) if hardware else None
+        of_seeds.append(
+            training.train_seed(
+                recipe,
+                task,
+                seed,
+                folder / f"seed-{seed}",
+                variant={"optimizer": settings},
+                optimizer=optimizer,
+                finish=partial(_final_devices, optimizer=optimizer, task=task),
+                restart=restart,
+                progress=progress,
+            )
         )
-        for seed in recipe["seeds"]
-    ]
     results = {
-        **training._results(recipe, task, of_seeds),
+        **training.results_of(recipe, task, of_seeds),
         "variant": variant,
         "unit_class": unit,
         "hardware": settings,
@@ -153,76 +156,16 @@ def _settings(recipe: dict[str, Any], task: Task, arguments: Mapping[str, Any]) 
     return {key: config[key] for key in config if key not in ("inner_optimizer", "name", "seed")}
 
 
-def _train_seed(
-    recipe: dict[str, Any],
-    task: Task,
-    seed: int,
-    identity: str,
-    arguments: Mapping[str, Any] | None,
-    folder: Path,
-    restart: bool,
-    progress: training.Progress,
+def _final_devices(
+    model: "keras.Model", optimizer: "PCMOptimizer | None", task: Task
 ) -> dict[str, Any]:
-    """Train one seed from where it stands, and return its result."""
-    import keras
-
-    state_file, result_file = folder / training.STATE, folder / training.RESULT
-    for left in (result_file, state_file):
-        if restart:
-            left.unlink(missing_ok=True)
-        elif left.exists() and training._recipe_of(left) != identity:
-            raise ValueError(
-                f"{left} is from another recipe, or other arguments. Restart (--restart) to "
-                "replace it, or choose another folder for the runs (--runs)."
-            )
-    if result_file.exists():
-        return _files.read_json(result_file)
-
-    keras.utils.set_random_seed(seed)
-    steps = task.steps_per_epoch(recipe)
-    model = recipes.network(recipe, seed)
-    optimizer = (
-        recipes.optimizer(recipe, steps)
-        if arguments is None
-        else _optimizer(recipe, task, arguments, seed)
-    )
-    model.compile(
-        optimizer=optimizer,
-        loss=task.loss(recipe["loss"]),
-        weighted_metrics=task.metrics(),
-        jit_compile=recipe["jit_compile"],
-    )
-    optimizer.build(model.trainable_variables)
-    state = training._State(state_file, identity, model)
-    if not state.stopped and state.epoch < recipe["epochs"]:
-        model.fit(
-            task.training_data(recipe, seed, state.epoch),
-            epochs=recipe["epochs"],
-            initial_epoch=state.epoch,
-            steps_per_epoch=steps,
-            shuffle=False,  # training_data has its own order
-            callbacks=[training._epoch_callback(recipe, task, seed, state, progress)],
-            verbose=0,
-        )
-    on_devices = {}
-    if arguments is not None:
-        on_devices["test_end"] = _test_readings(model, optimizer, task)
-        on_devices["devices"] = devices(optimizer)
-    model.set_weights(state.best_weights)
-    result = {
-        "seed": seed,
-        "valid": state.best_valid,
-        "test": task.evaluate(model, "test"),
-        **on_devices,
-        "epoch": state.best_epoch,
-        "epochs_trained": state.epoch,
-        "seconds": round(state.seconds, 1),
-        "parameters": model.count_params(),
-        "recipe_sha256": identity,
-        "history": state.history,
+    """Describe the devices after the last epoch, and what they give when they are read again."""
+    if optimizer is None:
+        return {}
+    return {
+        "test_end": _test_readings(model, optimizer, task),
+        "devices": devices(optimizer),
     }
-    _files.write_json(result_file, result)
-    return result
 
 
 def _test_readings(model: "keras.Model", optimizer: "PCMOptimizer", task: Task) -> dict[str, Any]:

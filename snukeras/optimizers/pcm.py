@@ -1,6 +1,5 @@
 """PCMOptimizer: training with phase-change memory in the loop."""
 
-import contextlib
 import fnmatch
 from typing import Any, NamedTuple
 
@@ -9,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from snukeras.constraints import PCMConstraint
-from snukeras.pcm._arrays import check_number, replicas
+from snukeras.pcm._arrays import check_number, outside_of_graphs, replicas
 from snukeras.pcm._random import Quick
 from snukeras.pcm.pairs import DifferentialPair
 from snukeras.pcm.pulses import NandakumarPCM, PulsedPCM, PulseState
@@ -155,7 +154,7 @@ class PCMOptimizer(keras.optimizers.Optimizer):
                 f"{replicas()} replicas; use one."
             )
         chosen = _choose(variables, self.layers)
-        with _outside_of_graphs():
+        with outside_of_graphs():
             self.inner_optimizer.build(variables)
             super().build(variables)
             self._matrices = tuple(chosen)
@@ -543,12 +542,3 @@ def _numbers(seed, use):
     seed = ops.cast(seed, "uint32")
     spread = use * ops.convert_to_tensor(0x9E3779B1, dtype="uint32")
     return Quick(ops.stack([seed[0] + spread, seed[1]]))
-
-
-def _outside_of_graphs():
-    """Variables are made and devices programmed at once, also while a function is compiled."""
-    if keras.backend.backend() != "tensorflow":
-        return contextlib.nullcontext()
-    import tensorflow as tf
-
-    return tf.init_scope()

@@ -1,5 +1,6 @@
 """Let every function of snukeras.pcm take NumPy arrays and tensors alike, and check its numbers."""
 
+import contextlib
 import math
 
 import keras
@@ -85,3 +86,12 @@ def replicas() -> int:
     import tensorflow as tf
 
     return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def outside_of_graphs():
+    """A context in which variables are made at once, also while a function is being compiled."""
+    if keras.backend.backend() != "tensorflow":
+        return contextlib.nullcontext()
+    import tensorflow as tf
+
+    return tf.init_scope()

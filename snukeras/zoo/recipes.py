@@ -1,9 +1,10 @@
 """Recipes: what a model is and how it is trained, as JSON data.
 
-`read` checks a recipe; `network` and `optimizer` make the Keras objects that it describes.
+`read` checks a recipe; `network`, `optimizer` and `noise` make the Keras objects that it describes.
 zoo/README.md explains every key.
 """
 
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from snukeras.zoo import _files, presets
 
 if TYPE_CHECKING:
     import keras
+
+    from snukeras.callbacks import PCMNoise
 
 FORMAT = 1
 
@@ -35,12 +38,16 @@ _DEFAULTS: dict[str, Any] = {
     "loss": {},
     "schedule": None,
     "averaging": None,
+    "constraint": None,
+    "noise": None,
     "padding": None,
     "patience": None,
     "jit_compile": False,
     "notes": None,
 }
 _SCHEDULE = {"class": "cosine", "warmup_epochs": 0, "final": 0.0}
+# What weights on crossbars are constrained by, in the layers of Keras and of this package.
+_CONSTRAINTS = tuple(f"{kernel}_constraint" for kernel in ("kernel", "recurrent", "depthwise"))
 
 
 def read(name: str, content: Path | str | None = None) -> dict[str, Any]:
@@ -106,6 +113,12 @@ def check(recipe: dict[str, Any], where: str = "The recipe") -> dict[str, Any]:
                 f"Received: {averaging}"
             )
         _entries(averaging, allowed[averaging["class"]], f"{where}: `averaging`", all_of_them=True)
+    for key in ("constraint", "noise"):
+        if recipe[key] is not None and not isinstance(recipe[key], dict):
+            raise ValueError(
+                f"{where}: `{key}` has to be null or an object of arguments. "
+                f"Received: {recipe[key]!r}"
+            )
     return recipe
 
 
@@ -122,11 +135,13 @@ def network(recipe: dict[str, Any], seed: int) -> "keras.Model":
 
     A layer is `{"class": NAME, argument: value, ...}` with a class of `snukeras.layers` or
     `keras.layers`. `decay` and `threshold` may be drawn per unit: `{"uniform": [low, high]}` at
-    random by the seed, `{"linspace": [low, high]}` evenly spaced.
+    random by the seed, `{"linspace": [low, high]}` evenly spaced. A `constraint` of the recipe
+    serves all kernels but those of layers that name a constraint of their own.
 
     Args:
         recipe: A checked recipe.
-        seed: Seed of the drawn values. Seed Keras (`keras.utils.set_random_seed`) for the weights.
+        seed: Seed of the drawn values, and of stochastic rounding. Seed Keras
+            (`keras.utils.set_random_seed`) for the weights.
 
     Raises:
         ValueError: An unknown layer class, or arguments that it refuses.
@@ -161,12 +176,26 @@ def network(recipe: dict[str, Any], seed: int) -> "keras.Model":
             if isinstance(arguments.get(key), dict):
                 arguments[key] = _drawn(arguments[key], arguments["units"], random)
         try:
+            if recipe["constraint"] is not None:
+                _constrain(arguments, layer_class, recipe["constraint"], [seed, len(layers)])
             layers.append(layer_class(**arguments))
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"The recipe {recipe['name']} cannot make its layer {arguments['name']}: {error}"
             ) from error
     return keras.Sequential(layers, name=recipe["name"])
+
+
+def _constrain(
+    arguments: dict[str, Any], layer_class: type, entry: dict[str, Any], seed: list[int]
+) -> None:
+    """Add a PCMConstraint of its own for each kernel that the layer can constrain."""
+    from snukeras.constraints import PCMConstraint
+
+    known = inspect.signature(layer_class).parameters
+    for number, key in enumerate(key for key in _CONSTRAINTS if key in known):
+        own = np.random.SeedSequence([*seed, number]).generate_state(1)[0] >> 1
+        arguments.setdefault(key, PCMConstraint(**{"seed": int(own), **entry}))
 
 
 def _drawn(spread: dict[str, Any], units: int, random: np.random.Generator) -> list[float]:
@@ -223,3 +252,38 @@ def optimizer(recipe: dict[str, Any], steps_per_epoch: int) -> "keras.optimizers
     if not_decayed:
         made.exclude_from_weight_decay(var_names=not_decayed)
     return made
+
+
+def noise(recipe: dict[str, Any], seed: int) -> "PCMNoise | None":
+    """Make the callback that adds the recipe's noise, None without an entry `noise`.
+
+    The entry holds arguments of `snukeras.callbacks.PCMNoise`; its `noise` may be a device model of
+    `snukeras.pcm`, `{"class": NAME, argument: value, ...}`. With `ramp_epochs` the noise grows from
+    nothing, linearly over so many epochs.
+
+    Args:
+        recipe: A checked recipe.
+        seed: Seed of the noise.
+
+    Raises:
+        ValueError: An unknown device model, or arguments that are refused.
+    """
+    if recipe["noise"] is None:
+        return None
+    import snukeras.pcm
+    from snukeras.callbacks import PCMNoise
+
+    arguments = dict(recipe["noise"])
+    ramp = arguments.pop("ramp_epochs", 0)
+    try:
+        if isinstance(arguments.get("noise"), dict):
+            device = dict(arguments["noise"])
+            kind = device.pop("class", None)
+            device_class = getattr(snukeras.pcm, str(kind), None)
+            if not isinstance(device_class, type):
+                raise ValueError(f"snukeras.pcm has no device model {kind!r}")
+            arguments["noise"] = device_class(**device)
+        schedule = (lambda epoch: min(1.0, epoch / ramp)) if ramp else None
+        return PCMNoise(**{"seed": seed, "schedule": schedule, **arguments})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"The recipe {recipe['name']} cannot make its noise: {error}") from error

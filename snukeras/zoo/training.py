@@ -27,6 +27,8 @@ from snukeras.zoo.tasks import TASKS, Task
 if TYPE_CHECKING:
     import keras
 
+    from snukeras.constraints import PCMConstraint
+
 FORMAT = 1
 
 STATE = "state.npz"
@@ -94,15 +96,21 @@ def train(
         )
     if tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise ImportError("TensorBoard logs need the package tensorboard: pip install tensorboard.")
-    task = _task(recipe, tasks)
+    task = task_of(recipe, tasks)
     folder = Path(runs) / name
     results_of_seeds = []
     for seed in recipe["seeds"]:
-        result = _train_seed(
-            recipe, task, seed, folder / f"seed-{seed}", restart, tensorboard, progress or _print
+        result = train_seed(
+            recipe,
+            task,
+            seed,
+            folder / f"seed-{seed}",
+            restart=restart,
+            tensorboard=tensorboard,
+            progress=progress,
         )
         results_of_seeds.append(result)
-    results = _results(recipe, task, results_of_seeds)
+    results = results_of(recipe, task, results_of_seeds)
     _files.write_json(folder / RESULTS, results)
     if publish:
         _publish(recipe, task, results, folder, presets.content_folder(content))
@@ -127,13 +135,18 @@ def evaluate(
         For each split the figure measured now and the one in preset.json.
     """
     preset = presets.info(name, content)
-    task = _task(preset, tasks)
+    task = task_of(preset, tasks)
     model = presets.load(name, content=content)
     model.compile(loss=task.loss({}), weighted_metrics=task.metrics())
     return {split: (task.evaluate(model, split), preset[split]) for split in splits}
 
 
-def _task(recipe: dict[str, Any], tasks: Mapping[str, Task]) -> Task:
+def task_of(recipe: dict[str, Any], tasks: Mapping[str, Task] = TASKS) -> Task:
+    """Return the task that a recipe or a preset names.
+
+    Raises:
+        ValueError: No such task.
+    """
     if recipe["task"] not in tasks:
         raise presets.unknown(recipe["task"], sorted(tasks), "task")
     return tasks[recipe["task"]]
@@ -148,28 +161,47 @@ def _print(event: dict[str, Any]) -> None:
     )
 
 
-def _train_seed(
+def train_seed(
     recipe: dict[str, Any],
     task: Task,
     seed: int,
     folder: Path,
-    restart: bool,
-    tensorboard: bool,
-    progress: Progress,
+    variant: dict[str, Any] | None = None,
+    optimizer: "keras.optimizers.Optimizer | None" = None,
+    finish: "Callable[[keras.Model], dict[str, Any]] | None" = None,
+    restart: bool = False,
+    tensorboard: bool = False,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Train one seed from where it stands, and return its result."""
+    """Train one seed of a recipe from where it stands, and return its result.
+
+    Args:
+        recipe: A checked recipe.
+        task: Its task.
+        seed: The seed; Keras is seeded with it globally.
+        folder: Folder for state and result.
+        variant: What else decides how it trains, as JSON content; a run goes on only with the same.
+        optimizer: Instead of the recipe's; not built.
+        finish: Called with the model as it is after the last epoch; returns more for the result.
+        restart, tensorboard, progress: As for `train`.
+
+    Raises:
+        ValueError: A run that was begun with another recipe or variant.
+        FloatingPointError: The training diverged.
+    """
     import keras
 
-    recipe_sha256 = _identity(recipe)
-    if restart:
-        for left in (folder / RESULT, folder / STATE):
-            left.unlink(missing_ok=True)
+    identity = _identity(recipe)
+    if variant is not None:
+        identity = _files.sha256_of_json({"recipe": identity, **variant})
     for left in (folder / RESULT, folder / STATE):
-        if left.exists() and _recipe_of(left) != recipe_sha256:
+        if restart:
+            left.unlink(missing_ok=True)
+        elif left.exists() and _recipe_of(left) != identity:
             raise ValueError(
-                f"{left} is from another recipe for {recipe['name']}, or another number of "
-                "epochs. Restart (--restart) to replace it, or choose another folder for the "
-                "runs (--runs)."
+                f"{left} is from another recipe for {recipe['name']}, or other arguments, or "
+                "another number of epochs. Restart (--restart) to replace it, or choose another "
+                "folder for the runs (--runs)."
             )
     if (folder / RESULT).exists():
         return _files.read_json(folder / RESULT)
@@ -178,19 +210,22 @@ def _train_seed(
     steps = task.steps_per_epoch(recipe)
     model = recipes.network(recipe, seed)
     model.compile(
-        optimizer=recipes.optimizer(recipe, steps),
+        optimizer=recipes.optimizer(recipe, steps) if optimizer is None else optimizer,
         loss=task.loss(recipe["loss"]),
         weighted_metrics=task.metrics(),
         jit_compile=recipe["jit_compile"],
     )
     model.optimizer.build(model.trainable_variables)
-    state = _State(folder / STATE, recipe_sha256, model)
+    state = _State(folder / STATE, identity, model)
     if not state.stopped and state.epoch < recipe["epochs"]:
         callbacks: list[keras.callbacks.Callback] = [
-            _epoch_callback(recipe, task, seed, state, progress)
+            _epoch_callback(recipe, task, seed, state, progress or _print)
         ]
         if tensorboard:
             callbacks.append(keras.callbacks.TensorBoard(folder / "tensorboard"))
+        noise = recipes.noise(recipe, seed)
+        if noise is not None:
+            callbacks.append(noise)
         model.fit(
             task.training_data(recipe, seed, state.epoch),
             epochs=recipe["epochs"],
@@ -200,16 +235,18 @@ def _train_seed(
             callbacks=callbacks,
             verbose=0,
         )
+    more = {} if finish is None else finish(model)
     model.set_weights(state.best_weights)
     result = {
         "seed": seed,
         "valid": state.best_valid,
         "test": task.evaluate(model, "test"),
+        **more,
         "epoch": state.best_epoch,
         "epochs_trained": state.epoch,
         "seconds": round(state.seconds, 1),
         "parameters": model.count_params(),
-        "recipe_sha256": recipe_sha256,
+        "recipe_sha256": identity,
         "history": state.history,
     }
     _files.write_json(folder / RESULT, result)
@@ -218,7 +255,9 @@ def _train_seed(
 
 def _identity(recipe: dict[str, Any]) -> str:
     """Return the sha256 of what in a recipe decides how one seed trains."""
-    words = ("title", "description", "licence", "published", "notes", "seeds")
+    words = {"title", "description", "licence", "published", "notes", "seeds"}
+    # Runs that were begun before there were these entries go on.
+    words |= {key for key in ("constraint", "noise") if recipe[key] is None}
     return _files.sha256_of_json({k: v for k, v in recipe.items() if k not in words})
 
 
@@ -261,7 +300,15 @@ class _State:
 
     def _variables(self) -> "list[keras.Variable]":
         # model.variables has the seeds of dropout too, which weight files leave out.
-        return [*self.model.variables, *self.model.optimizer.variables]
+        return [
+            *self.model.variables,
+            *self.model.optimizer.variables,
+            *(
+                v
+                for kernel, constraint in _constrained(self.model)
+                for v in constraint.state(kernel)
+            ),
+        ]
 
     def save(self) -> None:
         """Write all of it, replacing the state of the epoch before."""
@@ -360,7 +407,10 @@ def _add_to_sum(state: _State, recipe: dict[str, Any]) -> None:
 
 @contextmanager
 def _averaged(state: _State, recipe: dict[str, Any]) -> Iterator[None]:
-    """Give the model its averaged weights within the block, where the recipe averages."""
+    """Give the model its averaged weights within the block, where the recipe averages.
+
+    An average of weights on a grid is off it, and is rounded to it again.
+    """
     averaging = recipe["averaging"]
     if not averaging or (averaging["class"] == "swa" and not state.summed):
         yield
@@ -373,13 +423,23 @@ def _averaged(state: _State, recipe: dict[str, Any]) -> Iterator[None]:
         else:
             for variable, total in zip(variables, state.sum_of_weights, strict=True):
                 variable.assign((total / state.summed).astype(np.float32))
+        for variable, constraint in _constrained(state.model):
+            variable.assign(constraint.nearest(variable))
         yield
     finally:
         for variable, value in zip(variables, raw, strict=True):
             variable.assign(value)
 
 
-def _results(recipe: dict[str, Any], task: Task, seeds: list[dict[str, Any]]) -> dict[str, Any]:
+def _constrained(model: "keras.Model") -> "list[tuple[keras.Variable, PCMConstraint]]":
+    """Return the weights with a PCMConstraint, each with it."""
+    from snukeras.constraints import PCMConstraint
+
+    pairs = ((variable, variable.constraint) for variable in model.trainable_variables)
+    return [(variable, found) for variable, found in pairs if isinstance(found, PCMConstraint)]
+
+
+def results_of(recipe: dict[str, Any], task: Task, seeds: list[dict[str, Any]]) -> dict[str, Any]:
     """Gather the results of the seeds, with everything that produced them."""
     summary = {}
     for split in ("valid", "test"):

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from tiny_zoo import make_recipe, write_recipe
 
+from snukeras.constraints import PCMConstraint
 from snukeras.layers import SNU
+from snukeras.pcm import HermesPCM
 from snukeras.zoo import recipes
 
 
@@ -24,6 +26,8 @@ from snukeras.zoo import recipes
         ({"schedule": {"class": "cosine", "warmup": 3}}, "`schedule`.*warmup_epochs"),
         ({"averaging": {"class": "mean"}}, "`averaging`"),
         ({"averaging": {"class": "ema"}}, "`averaging`.*momentum"),
+        ({"constraint": 8}, "`constraint`.*Received: 8"),
+        ({"noise": 0.1}, r"`noise`.*Received: 0\.1"),
     ],
 )
 def test_refused(changes, message):
@@ -134,3 +138,51 @@ def test_bad_optimizer(optimizer, message):
     recipe = recipes.check(make_recipe(optimizer=optimizer))
     with pytest.raises(ValueError, match=message):
         recipes.optimizer(recipe, 5)
+
+
+def test_constraint_of_all_kernels():
+    layers = [
+        {"class": "SNU", "units": 5, "recurrent": True, "return_sequences": True},
+        {"class": "Dense", "units": 7, "kernel_constraint": None},
+        {"class": "Dense", "units": 7},
+    ]
+    recipe = recipes.check(
+        make_recipe(network={"input_shape": [None, 3], "layers": layers}, constraint={"levels": 8})
+    )
+    model = recipes.network(recipe, 1)
+    snu, plain, constrained = model.layers
+    found = [
+        snu.cell.kernel.constraint,
+        snu.cell.recurrent_kernel.constraint,
+        constrained.kernel.constraint,
+    ]
+    assert all(isinstance(one, PCMConstraint) and one.levels == 8 for one in found)
+    assert plain.kernel.constraint is None
+    again = recipes.network(recipe, 1)
+    assert found[0].seed == again.layers[0].cell.kernel.constraint.seed
+    assert len({one.seed for one in found}) == 3
+    with pytest.raises(ValueError, match="layer snu: `levels`"):
+        recipes.network({**recipe, "constraint": {"levels": 1}}, 1)
+
+
+def test_noise():
+    assert recipes.noise(recipes.check(make_recipe()), 0) is None
+    plain = recipes.noise(recipes.check(make_recipe(noise={"noise": 0.1, "scale": "column"})), 3)
+    assert (plain.noise, plain.scale, plain.seed, plain.schedule) == (0.1, "column", 3, None)
+    entry = {"noise": {"class": "HermesPCM", "read_noise": 0.0}, "time": 60.0, "ramp_epochs": 4}
+    device = recipes.noise(recipes.check(make_recipe(noise=entry)), 0)
+    assert isinstance(device.noise, HermesPCM) and device.noise.read_noise == 0.0
+    assert device.time == 60.0 and [device.schedule(n) for n in (0, 1, 4, 9)] == [0, 0.25, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"noise": {"class": "PCM"}}, "'PCM'"),
+        ({"noise": -1.0}, "noise: `noise`"),
+        ({"strength": 1.0}, "noise: .*strength"),
+    ],
+)
+def test_bad_noise(entry, message):
+    with pytest.raises(ValueError, match=message):
+        recipes.noise(recipes.check(make_recipe(noise=entry)), 0)

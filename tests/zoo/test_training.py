@@ -14,6 +14,7 @@ import tiny_zoo
 from tiny_zoo import make_recipe, make_task, write_recipe
 
 import snukeras
+from snukeras.constraints import PCMConstraint
 from snukeras.zoo import training
 from snukeras.zoo.tasks import PianoRolls
 
@@ -131,6 +132,44 @@ def test_averaged_weights_are_measured_and_raw_ones_trained(tmp_path, averaging)
         for a, b in zip(average, task.measured[epoch - 1][1], strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
     assert not np.allclose(raw[-1][0], task.measured[4][1][0])
+
+
+HARDWARE = {
+    "constraint": {"levels": 8, "rounding": "feedback", "scale": "column"},
+    "noise": {"noise": 0.1, "ramp_epochs": 2},
+}
+
+
+@pytest.mark.parametrize("averaging", [None, {"class": "ema", "momentum": 0.7}])
+def test_what_is_measured_lies_on_the_grid(tmp_path, averaging):
+    write_recipe(tmp_path, seeds=[0], epochs=3, averaging=averaging, **HARDWARE)
+    task = Watched()
+    train(tmp_path, tmp_path / "runs", task)
+    constraint = PCMConstraint(levels=8, scale="column")
+    for _, weights in task.measured:
+        kernels = [w for w in weights if w.ndim == 2]
+        assert len(kernels) == 2
+        for kernel in kernels:
+            np.testing.assert_allclose(constraint.nearest(kernel), kernel, atol=1e-6)
+
+
+def test_noise_and_constraint_go_on_where_they_stopped(tmp_path):
+    write_recipe(tmp_path, seeds=[0], epochs=4, **HARDWARE)
+
+    def stop(event):
+        if event["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    whole = train(tmp_path, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, tmp_path / "parts", progress=stop)
+    parts = train(tmp_path, tmp_path / "parts")
+    assert parts["seeds"][0].pop("seconds") and whole["seeds"][0].pop("seconds")
+    assert parts == whole
+    states = [tmp_path / run / "tiny" / "seed-0" / "state.npz" for run in ("whole", "parts")]
+    with np.load(states[0]) as a, np.load(states[1]) as b:
+        for key in set(a.files) - {"state"}:
+            np.testing.assert_array_equal(a[key], b[key])
 
 
 def test_divergence(tmp_path):
