@@ -169,6 +169,7 @@ def train_seed(
     variant: dict[str, Any] | None = None,
     optimizer: "keras.optimizers.Optimizer | None" = None,
     finish: "Callable[[keras.Model], dict[str, Any]] | None" = None,
+    test: bool = True,
     restart: bool = False,
     tensorboard: bool = False,
     progress: Progress | None = None,
@@ -183,6 +184,7 @@ def train_seed(
         variant: What else decides how it trains, as JSON content; a run goes on only with the same.
         optimizer: Instead of the recipe's; not built.
         finish: Called with the model as it is after the last epoch; returns more for the result.
+        test: False leaves the test split alone; the result has no `test` then.
         restart, tensorboard, progress: As for `train`.
 
     Raises:
@@ -240,7 +242,7 @@ def train_seed(
     result = {
         "seed": seed,
         "valid": state.best_valid,
-        "test": task.evaluate(model, "test"),
+        **({"test": task.evaluate(model, "test")} if test else {}),
         **more,
         "epoch": state.best_epoch,
         "epochs_trained": state.epoch,
