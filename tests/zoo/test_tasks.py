@@ -80,3 +80,34 @@ def test_figure(split):
 def test_loss_takes_the_arguments_of_the_recipe():
     assert make_task().loss({"label_smoothing": 0.25}).label_smoothing == 0.25
     assert isinstance(make_task().loss({}), keras.losses.Loss)
+
+
+def test_window_cuts_songs_into_pieces_that_lose_no_step():
+    task = make_task()
+    recipe = {**recipes.check(make_recipe(data={"window": 5}, padding=None, epochs=3))}
+    songs = task.songs["train"]
+    batches = list(task.training_data(recipe, seed=1))
+    assert len(batches) == 3 * task.steps_per_epoch(recipe)
+    predicted = sum(len(song) - 1 for song in songs)
+    epochs = [
+        batches[i : i + task.steps_per_epoch(recipe)]
+        for i in range(0, len(batches), task.steps_per_epoch(recipe))
+    ]
+    for epoch in epochs:
+        assert all(x.shape[1] == 5 for x, _, _ in epoch)
+        assert sum(float(np.sum(mask)) for _, _, mask in epoch) == predicted
+        # Scales rise by two keys a step: what is predicted goes on where the input ends.
+        for x, y, mask in epoch:
+            at = np.asarray(mask, bool)
+            np.testing.assert_array_equal((np.argmax(x, -1)[at] + 2) % 88, np.argmax(y, -1)[at])
+    shapes = [sorted(int(np.sum(m)) for _, _, mask in epoch for m in mask) for epoch in epochs]
+    assert shapes[0] != shapes[1]  # each epoch cuts elsewhere
+    again = list(task.training_data(recipe, seed=1, first_epoch=2))
+    for (a, _, _), (b, _, _) in zip(again, epochs[2], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("data", [{"window": 0}, {"window": "5"}, {"length": 5}])
+def test_data_of_another_kind(data):
+    with pytest.raises(ValueError, match="may hold `window`"):
+        make_task().steps_per_epoch(recipes.check(make_recipe(data=data)))

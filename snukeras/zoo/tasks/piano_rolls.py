@@ -61,7 +61,10 @@ class PianoRolls(Task):
 
     def steps_per_epoch(self, recipe: dict[str, Any]) -> int:
         """Return the number of batches of an epoch."""
-        return -(-len(self.songs["train"]) // recipe["batch_size"])
+        songs = self.songs["train"]
+        window = _window(recipe)
+        pieces = len(songs) if window is None else sum(-(-(len(s) - 1) // window) for s in songs)
+        return -(-pieces // recipe["batch_size"])
 
     def training_data(
         self, recipe: dict[str, Any], seed: int, first_epoch: int = 0
@@ -72,19 +75,29 @@ class PianoRolls(Task):
         a training that resumes sees the same batches. The songs are dealt evenly, so batches
         differ by at most one song. `padding` of the recipe lists lengths: a batch is padded to
         the first that holds its longest song, or that of the longest song of all.
+
+        `data` of the recipe may hold `window`, a number of steps: the songs are then cut into
+        pieces that predict at most so many, each epoch elsewhere. A piece starts from the initial
+        state.
+
+        Raises:
+            ValueError: `data` holds something else.
         """
         import tensorflow as tf
 
         songs = self.songs["train"]
         steps = self.steps_per_epoch(recipe)
-        longest = max(len(song) for song in songs) - 1
+        window = _window(recipe)
+        longest = window or max(len(song) for song in songs) - 1
         lengths = sorted({n for n in recipe["padding"] or () if n < longest} | {longest})
 
         def batches() -> Iterator[tuple[np.ndarray, ...]]:
             for epoch in range(first_epoch, recipe["epochs"]):
-                order = np.random.default_rng((seed, epoch)).permutation(len(songs))
+                random = np.random.default_rng((seed, epoch))
+                pieces = songs if window is None else _cut(songs, window, random)
+                order = random.permutation(len(pieces))
                 for rows in np.array_split(order, steps):
-                    batch = [songs[row] for row in rows]
+                    batch = [pieces[row] for row in rows]
                     needed = max(len(song) for song in batch) - 1
                     length = next(n for n in lengths if n >= needed)
                     x, y, mask = piano_roll.pad(batch, length)
@@ -118,6 +131,30 @@ class PianoRolls(Task):
         """Return candidates for the golden input, each `(1, T, 88)`: the sample chorales."""
         _, rolls = samples.read()
         return [roll[np.newaxis].astype(np.float32) for roll in rolls]
+
+
+def _window(recipe: dict[str, Any]) -> int | None:
+    """Return the steps of a piece, None for whole songs."""
+    data = recipe["data"]
+    window = data.get("window")
+    if set(data) - {"window"} or not (window is None or (isinstance(window, int) and window > 0)):
+        raise ValueError(
+            "`data` of a recipe for piano rolls may hold `window`, the steps of a piece, at least "
+            f"1. Received: {data}"
+        )
+    return window
+
+
+def _cut(
+    songs: list[piano_roll.Roll], window: int, random: np.random.Generator
+) -> list[piano_roll.Roll]:
+    """Cut songs into pieces that overlap by a step, so that each step is predicted once."""
+    pieces = []
+    for song in songs:
+        first = -int(random.integers(min(window, len(song) - 1)))
+        for start in range(first, len(song) - 1, window):
+            pieces.append(song[max(start, 0) : start + window + 1])
+    return pieces
 
 
 JSB_CHORALES = PianoRolls(
