@@ -1,0 +1,69 @@
+"""The search of settings: validation only, resumable, written down."""
+
+import json
+
+import pytest
+import tiny_zoo
+from tiny_zoo import make_task, write_recipe
+
+from snukeras.experiments import search
+from snukeras.zoo.tasks import PianoRolls
+
+
+class ValidationOnly(PianoRolls):
+    def __init__(self):
+        super().__init__("scales", "Scales", tiny_zoo.load, "0" * 64, "none needed")
+
+    def evaluate(self, model, split, batch_size=128):
+        assert split == "valid"
+        return super().evaluate(model, split, batch_size)
+
+
+def run(folder, vary, progress=lambda event: None, **arguments):
+    tasks = {"scales": ValidationOnly()}
+    return search.search(
+        "tiny", vary, runs=folder / "runs", content=folder, progress=progress, tasks=tasks,
+        **arguments,
+    )  # fmt: skip
+
+
+def test_search(tmp_path):
+    write_recipe(tmp_path)
+    results = run(tmp_path, {"network.layers.1.rate": [0.1, 0.3]}, epochs=2)
+    path = tmp_path / "results" / "search" / "tiny.json"
+    assert json.loads(path.read_text()) == results
+    assert [trial["settings"] for trial in results["trials"]] == [
+        {"network.layers.1.rate": 0.1},
+        {"network.layers.1.rate": 0.3},
+    ]
+    assert all(trial["valid"] > 0 and "test" not in trial for trial in results["trials"])
+    assert results["trials"][0]["recipe"]["epochs"] == 2
+
+    # What was tried is not tried again; what is new is added.
+    epochs = []
+    more = {"network.layers.1.rate": [0.3], "optimizer.learning_rate": [0.05, 1e9]}
+    again = run(tmp_path, more, epochs=2, progress=lambda event: epochs.append(event["epoch"]))
+    assert len(again["trials"]) == 3 and again["trials"][:2] == results["trials"]
+
+    lines = search.table("tiny", tmp_path).splitlines()
+    assert lines[0] == "| Dropout rate | learning rate | epochs | validation, nats per step |"
+    assert len(lines) == 5
+    assert any("0.3 | 0.05 | 2 |" in line and line.endswith(", chosen |") for line in lines)
+    assert search.table(content=tmp_path).splitlines()[2].startswith("| `tiny` | 3 | ")
+
+
+def test_place_that_the_recipe_does_not_have(tmp_path):
+    write_recipe(tmp_path)
+    with pytest.raises(ValueError, match=r"no such place. Received: 'network\.layers\.9\.units'"):
+        run(tmp_path, {"network.layers.9.units": [3]})
+    with pytest.raises(ValueError, match="unknown entries colour"):
+        run(tmp_path, {"colour": [3]})
+    assert not (tmp_path / "results").exists()
+
+
+def test_command(tmp_path, monkeypatch, capsys):
+    write_recipe(tmp_path, epochs=1)
+    monkeypatch.setitem(search.TASKS, "scales", make_task())
+    arguments = ["tiny", "--content", str(tmp_path), "--runs", str(tmp_path / "runs")]
+    assert search.main([*arguments, "--vary", '{"batch_size": [13]}']) == 0
+    assert "| batch size | epochs |" in capsys.readouterr().out
