@@ -53,7 +53,7 @@ def search(
         ValueError: Unknown name, a place that the recipe does not have, or a value that it refuses.
     """
     base = recipes.read(name, content)
-    task = training._task(base, tasks)
+    task = training.task_of(base, tasks)
     path = presets.content_folder(content) / presets.RESULTS / FOLDER / f"{name}.json"
     combinations = [
         dict(zip(vary, values, strict=True)) for values in itertools.product(*vary.values())
