@@ -33,6 +33,23 @@ class Unit:
     spiking: bool = True
     pseudo_derivative: str = "tanh"
     lateral_inhibition: bool = False
+    # Units of feature maps inhibit each other at one place alone; the filters are the inner axis.
+    places: int = 1
+
+    def gate(self, y):
+        """What closes the gate of each unit: its own output, or the largest at its place."""
+        if not self.lateral_inhibition:
+            return y
+        at_places = y.reshape(len(y), self.places, -1)
+        return (at_places.max(axis=2, keepdims=True) + 0 * at_places).reshape(y.shape)
+
+    def gate_gradient(self, upstream, y):
+        """The gradient of y from that of the gate; ties of the maximum share it equally."""
+        if not self.lateral_inhibition:
+            return upstream
+        winners = (y == self.gate(y)).reshape(len(y), self.places, -1)
+        total = upstream.reshape(winners.shape).sum(axis=2, keepdims=True)
+        return (total * winners / winners.sum(axis=2, keepdims=True)).reshape(y.shape)
 
     def output(self, z):
         return (z > 0) * 1.0 if self.spiking else 1 / (1 + np.exp(-z))
@@ -51,7 +68,7 @@ def forward(unit, x, mask=None, s=None, y=None):
     y = np.zeros((batch, n)) if y is None else y
     trace = []
     for t in range(steps):
-        gate = y.max(axis=1, keepdims=True) if unit.lateral_inhibition else y
+        gate = unit.gate(y)
         a = x[:, t] @ unit.kernel + unit.decay * s * (1 - gate)
         if unit.bias is not None:
             a = a + unit.bias
@@ -110,10 +127,7 @@ def backward(unit, x, trace, to_outputs, to_s=None, to_y=None):
         grads["bias"] += to_a.sum(axis=0)
         grads["recurrent_kernel"] += step["y_before"].T @ to_a
         grads["decay"] += (to_a * step["s_before"] * (1 - step["gate"])).sum(axis=0)
-        to_gate = -to_a * unit.decay * step["s_before"]
-        if unit.lateral_inhibition:
-            winners = step["y_before"] == step["gate"]
-            to_gate = to_gate.sum(1, keepdims=True) * winners / winners.sum(1, keepdims=True)
+        to_gate = unit.gate_gradient(-to_a * unit.decay * step["s_before"], step["y_before"])
         if unit.recurrent_kernel is not None:
             to_gate = to_gate + to_a @ unit.recurrent_kernel.T
         to_s = np.where(keep, to_a * unit.decay * (1 - step["gate"]), to_s)

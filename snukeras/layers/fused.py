@@ -6,6 +6,7 @@ kept between the two is the membrane potential s, from which y is computed again
 whose derivative cannot be read off its value keeps its argument as well.
 """
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -20,31 +21,40 @@ def run(
     """Run an SNU layer; the counterpart of keras.layers.RNN.inner_loop.
 
     Args:
-        layer: an SNU or SSNU, built, with the dropout masks of this call drawn.
-        sequences: shape (batch, time, features).
+        layer: an SNU or SSNU, or a convolutional one that is not recurrent; built, with the
+            dropout masks of this call drawn.
+        sequences: shape (batch, time, features), or maps (batch, time, ..., channels).
         initial_state: [y, s], or None for zeros.
         mask: shape (batch, time), or None.
         training: whether dropout is applied.
 
     Returns:
-        The last output (batch, units), all outputs (batch, time, units), the last states [y, s].
+        The last output (batch, units), all outputs (batch, time, units), the last states [y, s];
+        with maps, (..., filters) stands for units.
     """
     cell = layer.cell
     if layer.go_backwards:
         sequences = tf.reverse(sequences, [1])
         mask = None if mask is None else tf.reverse(mask, [1])
-    batch = tf.shape(sequences)[0]
-    zeros = tf.zeros((batch, cell.units), cell.compute_dtype)
     recurrent_dropout = None
     if training and cell.dropout:
         dropout = cell.get_dropout_mask(sequences[:, 0])
         sequences = sequences * tf.cast(dropout, sequences.dtype)[:, None]
+    drive = cell.project(sequences)
+    maps = _Maps(drive.shape[2:], apart=cell.lateral_inhibition)
+    drive = maps.flatten(drive)
+    zeros = tf.zeros((tf.shape(drive)[0], drive.shape[-1]), cell.compute_dtype)
     if training and cell.recurrent and cell.recurrent_dropout:
         recurrent_dropout = tf.cast(cell.get_recurrent_dropout_mask(zeros), zeros.dtype)
-    first = [zeros, zeros] if initial_state is None else initial_state
+    first = [zeros, zeros]
+    if initial_state is not None:
+        first = [maps.flatten(state[:, None])[:, 0] for state in initial_state]
     if mask is not None:
-        mask = tf.cast(mask, tf.bool)
-    drive = cell.project(sequences)
+        mask = maps.of_samples(tf.cast(mask, tf.bool))
+    decay, threshold = (
+        maps.of_filters(cell.decay_tensor()),
+        maps.of_filters(cell.threshold_tensor()),
+    )
     kernel = cell.recurrent_kernel if cell.recurrent else tf.zeros((0, 0))
     outputs, last = scan(
         Dynamics(
@@ -57,8 +67,8 @@ def run(
             trainable_threshold=cell.threshold_weight is not None,
         ),
         drive,
-        cell.decay_tensor(),
-        cell.threshold_tensor(),
+        decay,
+        threshold,
         tf.cast(kernel, drive.dtype),
         first[0],
         first[1],
@@ -67,14 +77,60 @@ def run(
     )
     states = first
     if layer.return_state or layer.stateful:
-        states = [cell.output_function(last - cell.threshold_tensor()), last]
+        states = [cell.output_function(last - threshold), last]
     if mask is not None:
         started = _started(mask)
         shown = mask if layer.zero_output_for_mask else started
         outputs = tf.where(shown[:, :, None], outputs, tf.zeros_like(outputs))
         any_step = started[:, -1, None]
         states = [tf.where(any_step, new, old) for new, old in zip(states, first, strict=True)]
-    return outputs[:, -1], outputs, states
+    outputs = maps.unflatten(outputs)
+    return outputs[:, -1], outputs, [maps.unflatten(state[:, None])[:, 0] for state in states]
+
+
+class _Maps:
+    """Feature maps as the scan takes them: units on one axis.
+
+    Every place of a map is a unit. With lateral inhibition, which is among the filters of a place,
+    every place is a sample of its own. What is no map, (batch, time, units), stays as it is.
+
+    Args:
+        shape: (..., filters), or (units,).
+        apart: whether places are samples.
+    """
+
+    def __init__(self, shape: tf.TensorShape, apart: bool):
+        *self.sizes, self.filters = shape.as_list()
+        self.places = math.prod(self.sizes)
+        self.apart = apart and self.places > 1
+
+    def flatten(self, x: tf.Tensor) -> tf.Tensor:
+        """(batch, time, ..., filters) to (samples, time, units)."""
+        if not self.sizes:
+            return x
+        steps = tf.shape(x)[1] if x.shape[1] is None else x.shape[1]
+        if not self.apart:
+            return tf.reshape(x, (-1, steps, self.places * self.filters))
+        x = tf.transpose(tf.reshape(x, (-1, steps, self.places, self.filters)), (0, 2, 1, 3))
+        return tf.reshape(x, (-1, steps, self.filters))
+
+    def unflatten(self, x: tf.Tensor) -> tf.Tensor:
+        """(samples, time, units) to (batch, time, ..., filters)."""
+        if not self.sizes:
+            return x
+        steps = tf.shape(x)[1] if x.shape[1] is None else x.shape[1]
+        if self.apart:
+            x = tf.reshape(x, (-1, self.places, steps, self.filters))
+            x = tf.transpose(x, (0, 2, 1, 3))
+        return tf.reshape(x, (-1, steps, *self.sizes, self.filters))
+
+    def of_filters(self, x: tf.Tensor) -> tf.Tensor:
+        """What each filter has, for each unit; the gradient sums over the places."""
+        return tf.tile(x, [self.places]) if self.sizes and not self.apart else x
+
+    def of_samples(self, x: tf.Tensor) -> tf.Tensor:
+        """What each sample of the batch has, for each sample of the scan."""
+        return tf.repeat(x, self.places, axis=0) if self.apart else x
 
 
 class Dynamics(NamedTuple):

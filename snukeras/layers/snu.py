@@ -159,6 +159,11 @@ class SNUCell(keras.layers.SimpleRNNCell):
                 regularizer=self.recurrent_regularizer,
                 constraint=self.recurrent_constraint,
             )
+        self._build_per_unit()
+        self.built = True
+
+    def _build_per_unit(self) -> None:
+        """Add the weights that have a number for each unit."""
         if self.use_bias:
             self.bias = self.add_weight(
                 shape=(self.units,),
@@ -171,7 +176,6 @@ class SNUCell(keras.layers.SimpleRNNCell):
             self.threshold_weight = self._add_per_unit("threshold", self.threshold, None)
         if self.trainable_decay:
             self.decay_weight = self._add_per_unit("decay", self.decay, UnitInterval())
-        self.built = True
 
     def _add_per_unit(self, name: str, value: Any, constraint: Any) -> keras.Variable:
         return self.add_weight(
@@ -227,7 +231,8 @@ class SNUCell(keras.layers.SimpleRNNCell):
         input_mask = self.get_dropout_mask(inputs)
         recurrent_mask = self.get_recurrent_dropout_mask(y)
         if training and input_mask is not None:
-            inputs = inputs * input_mask
+            # The mask has the dtype of the policy, what comes here that of the states.
+            inputs = inputs * ops.cast(input_mask, inputs.dtype)
         a = ops.cast(self.project(inputs), self.compute_dtype)
         if self.recurrent:
             dropped = training and recurrent_mask is not None
@@ -337,13 +342,14 @@ class SNU(keras.layers.RNN):
         implementation: str = "auto",
         **kwargs: Any,
     ):
+        # Of the convolutional layers, whose cell is this one's but for the products.
+        convolution = kwargs.pop("convolution", {})
         if implementation not in _IMPLEMENTATIONS:
             raise ValueError(
                 f"Argument `implementation` must be one of {_IMPLEMENTATIONS}. "
                 f"Received: implementation={implementation!r}"
             )
         cell_arguments = dict(
-            units=units,
             state_activation=state_activation,
             decay=decay,
             trainable_decay=trainable_decay,
@@ -366,7 +372,9 @@ class SNU(keras.layers.RNN):
             seed=seed,
             dtype=kwargs.get("dtype"),
             trainable=kwargs.get("trainable", True),
+            **convolution,
         )
+        cell_arguments["filters" if convolution else "units"] = units
         if self._cell_class.spiking:
             cell_arguments["pseudo_derivative"] = pseudo_derivative
         super().__init__(
