@@ -34,13 +34,17 @@ def cache_folder() -> Path:
     return (Path(home) if home else Path.home() / ".keras") / "datasets" / "snukeras"
 
 
-def fetch(source: Source, path: str | os.PathLike[str] | None = None) -> Path:
+def fetch(
+    source: Source, path: str | os.PathLike[str] | None = None, by_content: bool = False
+) -> Path:
     """Return the path of a file that is `source`, byte for byte.
 
     Args:
         source: What is wanted.
         path: A file, or a folder that holds it under its own name. Default: the folder named by
             SNUKERAS_DATA, else the cache, else a download into the cache.
+        by_content: Only a download is compared with `source`; the caller checks what a file that
+            is there already holds. For data that is in use under several packings.
 
     Raises:
         FileNotFoundError: `path` or SNUKERAS_DATA does not hold the file.
@@ -50,26 +54,32 @@ def fetch(source: Source, path: str | os.PathLike[str] | None = None) -> Path:
     if path is not None:
         given = Path(path).expanduser()
         return _existing(
-            source, given / source.name if given.is_dir() else given, "Argument `path`"
+            source,
+            given / source.name if given.is_dir() else given,
+            "Argument `path`",
+            by_content,
         )
     folder = os.environ.get(_VARIABLE)
     if folder:
-        return _existing(source, Path(folder).expanduser() / source.name, f"Variable {_VARIABLE}")
+        return _existing(
+            source, Path(folder).expanduser() / source.name, f"Variable {_VARIABLE}", by_content
+        )
     cached = cache_folder() / source.name
-    if cached.exists():
-        _check(source, cached, f"Delete {cached} to have it downloaded again.")
-    else:
+    if not cached.exists():
         _download(source, cached)
+    elif not by_content:
+        _check(source, cached, f"Delete {cached} to have it downloaded again.")
     return cached
 
 
-def _existing(source: Source, file: Path, origin: str) -> Path:
+def _existing(source: Source, file: Path, origin: str, by_content: bool) -> Path:
     if not file.is_file():
         raise FileNotFoundError(
             f"{origin} leads to {file}, which is not a file. Put {source.name} there (sha256 "
             f"{source.sha256}, from {source.url}), or leave it unset to have it downloaded."
         )
-    _check(source, file, f"Fetch it again from {source.url}.")
+    if not by_content:
+        _check(source, file, f"Fetch it again from {source.url}.")
     return file
 
 

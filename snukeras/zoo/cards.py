@@ -13,11 +13,12 @@ CARD = "README.md"
 
 
 def outline(model: "keras.Model") -> str:
-    """Describe a network in a line: input width, then units and class of each layer.
+    """Describe a network in a line: size of the input, then class and units of each layer.
 
-    Example: "88 - SNU 150 - Dense 88". Layers without weights of their own are left out.
+    Examples: "88 - SNU 150 - Dense 88", "28x28x1 - SNU 10". Layers without weights of their own
+    are left out.
     """
-    parts = [str(model.input_shape[-1])]
+    parts = ["x".join(str(size) for size in model.input_shape[1:] if size is not None)]
     for layer in model.layers:
         if layer.weights:
             width = layer.output.shape[-1]

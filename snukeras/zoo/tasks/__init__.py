@@ -1,8 +1,9 @@
 """Tasks: the data, loss, metric and golden input of each task that the zoo has models for."""
 
+from snukeras.zoo.tasks.images import MNIST, Digits
 from snukeras.zoo.tasks.piano_rolls import JSB_CHORALES, NOTTINGHAM, PianoRolls
 from snukeras.zoo.tasks.task import SPLITS, Task
 
-__all__ = ["SPLITS", "TASKS", "PianoRolls", "Task"]
+__all__ = ["SPLITS", "TASKS", "Digits", "PianoRolls", "Task"]
 
-TASKS: dict[str, Task] = {task.name: task for task in (JSB_CHORALES, NOTTINGHAM)}
+TASKS: dict[str, Task] = {task.name: task for task in (JSB_CHORALES, MNIST, NOTTINGHAM)}

@@ -1,0 +1,138 @@
+"""Images of digits: say which digit it is."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from snukeras.datasets import mnist
+from snukeras.zoo.tasks.task import Task
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+CLASSES = 10
+VALIDATION = 5_000
+
+# Which of the seven segments each digit lights: top, upper left and right, middle, lower left and
+# right, bottom.
+_SEGMENTS = ("1110111", "0010010", "1011101", "1011011", "0111010",
+             "1101011", "1101111", "1010010", "1111111", "1111011")  # fmt: skip
+
+
+@dataclass
+class Digits(Task):
+    """Classify the images of MNIST.
+
+    A network takes images `(28, 28, 1)` with values in [0, 1] and puts out a number for each of the
+    ten digits; its layers code the images as spikes (`snukeras.layers.RateCoding`), and distort
+    them in training where they do (`snukeras.layers.ElasticDistortion`). Validation is the last
+    5,000 of the training images; the test split that of the data set.
+
+    Figure: accuracy in percent. Networks whose coding is fixed at inference, as it is by default,
+    have one figure; what other spikes change is measured by `snukeras.experiments.rate_coding`.
+    """
+
+    name = "mnist"
+    title = "MNIST"
+    data_sha256 = mnist.ARRAYS_SHA256
+    data_licence = "CC BY-SA 3.0 (Yann LeCun and Corinna Cortes)"
+    metric = "accuracy"
+    unit = "% correct"
+    lower_is_better = False
+
+    @cached_property
+    def images(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Images float32 (n, 28, 28, 1) and one-hot digits float32 (n, 10) of each split."""
+        (x, y), (x_test, y_test) = self._load()
+        splits = {
+            "train": (x[:-VALIDATION], y[:-VALIDATION]),
+            "valid": (x[-VALIDATION:], y[-VALIDATION:]),
+            "test": (x_test, y_test),
+        }
+        return {
+            split: (x[..., None].astype("float32") / 255, np.eye(CLASSES, dtype="float32")[y])
+            for split, (x, y) in splits.items()
+        }
+
+    def _load(self) -> tuple[mnist.Split, mnist.Split]:
+        return mnist.load_data()
+
+    def loss(self, arguments: dict[str, Any]) -> "keras.losses.Loss":
+        """Return the mean squared error against the digit as one of ten ones; no arguments."""
+        import keras
+
+        return keras.losses.MeanSquaredError(**arguments)
+
+    def metrics(self) -> list["keras.metrics.Metric"]:
+        """Return the metrics to compile with, as `weighted_metrics`."""
+        import keras
+
+        return [keras.metrics.CategoricalAccuracy(name=self.metric)]
+
+    def steps_per_epoch(self, recipe: dict[str, Any]) -> int:
+        """Return the number of batches of an epoch; images that do not fill one wait for others."""
+        return len(self.images["train"][0]) // int(recipe["batch_size"])
+
+    def training_data(
+        self, recipe: dict[str, Any], seed: int, first_epoch: int = 0
+    ) -> "tf.data.Dataset":
+        """Return the batches of all epochs from `first_epoch` on, one after the other.
+
+        An epoch is a permutation of the images that depends on the seed and its number alone, so
+        a training that resumes sees the same batches. All batches are whole.
+        """
+        import tensorflow as tf
+
+        x, y = self.images["train"]
+        size, steps = recipe["batch_size"], self.steps_per_epoch(recipe)
+
+        def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for epoch in range(first_epoch, recipe["epochs"]):
+                order = np.random.default_rng((seed, epoch)).permutation(len(x))
+                for rows in order[: steps * size].reshape(steps, size):
+                    yield x[rows], y[rows]
+
+        signature = (
+            tf.TensorSpec((size, *x.shape[1:]), tf.float32),
+            tf.TensorSpec((size, CLASSES), tf.float32),
+        )
+        return tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(2)
+
+    def evaluate(self, model: "keras.Model", split: str, batch_size: int = 500) -> float:
+        """Return the accuracy in percent of a model that is compiled with `metrics()`.
+
+        Args:
+            model: The model.
+            split: "train", "valid" or "test".
+            batch_size: Images a batch; the figure does not depend on it.
+        """
+        x, y = self.images[split]
+        values = model.evaluate(x, y, batch_size=batch_size, verbose=0, return_dict=True)
+        return 100.0 * float(values[self.metric])
+
+    def golden_inputs(self) -> list[np.ndarray]:
+        """Return candidates for the golden input, `(1, 28, 28, 1)`: digits drawn by `draw`."""
+        return [draw(digit)[None] for digit in range(CLASSES)]
+
+
+def draw(digit: int) -> np.ndarray:
+    """Draw a digit of seven soft segments, `(28, 28, 1)` in [0, 1]: an image that is no data."""
+    image = np.zeros((28, 28), "float32")
+    top, middle, bottom = slice(4, 7), slice(12, 15), slice(21, 24)
+    left, right, across = slice(8, 11), slice(17, 20), slice(8, 20)
+    upper, lower = slice(4, 15), slice(12, 24)
+    places = ((top, across), (upper, left), (upper, right), (middle, across),
+              (lower, left), (lower, right), (bottom, across))  # fmt: skip
+    for lit, place in zip(_SEGMENTS[digit], places, strict=True):
+        if lit == "1":
+            image[place] = 1
+    for axis in (0, 1):
+        image = (np.roll(image, 1, axis) + 2 * image + np.roll(image, -1, axis)) / 4
+    return image[..., None]
+
+
+MNIST = Digits()
