@@ -6,6 +6,7 @@
 Every combination is trained once. A setting is named by its place in the recipe. The test split is
 never measured here, so nobody can look at its figures while choosing. What was tried before, in
 zoo/results/search/NAME.json, is not tried again, and a training that was killed goes on.
+`--around-best` starts from the best setting so far, to search one direction after the other.
 """
 
 import argparse
@@ -28,6 +29,7 @@ def search(
     vary: Mapping[str, Sequence[Any]],
     epochs: int | None = None,
     seed: int = 0,
+    around_best: bool = False,
     runs: Path | str = "runs/search",
     content: Path | str | None = None,
     progress: training.Progress | None = None,
@@ -41,6 +43,7 @@ def search(
             "network.layers.0.units"; numbers count the entries of a list.
         epochs: Epochs of each training; a schedule shrinks with them. Default: the recipe's.
         seed: Seed of each training.
+        around_best: Vary the best setting that was tried so far instead of the recipe.
         runs: Folder for states.
         content: Folder of recipes and results. Default: the one that ships with the package.
         progress: As for `snukeras.zoo.training.train`.
@@ -58,8 +61,11 @@ def search(
     combinations = [
         dict(zip(vary, values, strict=True)) for values in itertools.product(*vary.values())
     ]
-    planned = [_changed(base, settings, epochs) for settings in combinations]
     results = _read(path, name, task)
+    if around_best and results["trials"]:
+        best = _sorted(results)[0]["recipe"]
+        base = {**base, **{key: best[key] for key in best if key not in ("seeds", "epochs")}}
+    planned = [_changed(base, settings, epochs) for settings in combinations]
     for settings, recipe in zip(combinations, planned, strict=True):
         identity = _files.sha256_of_json([training._identity(recipe), seed])
         if any(trial["identity"] == identity for trial in results["trials"]):
@@ -187,6 +193,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--vary", type=json.loads, required=True, metavar="JSON")
     parser.add_argument("--epochs", type=int, metavar="N")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument(
+        "--around-best", action="store_true", help="vary the best setting so far, not the recipe"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs/search"), metavar="DIR")
     parser.add_argument("--content", type=Path, metavar="DIR")
     arguments = parser.parse_args(argv)
@@ -195,6 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.vary,
         arguments.epochs,
         arguments.seed,
+        arguments.around_best,
         arguments.runs,
         arguments.content,
         progress=lambda event: print(

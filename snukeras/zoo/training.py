@@ -347,6 +347,13 @@ def _epoch_callback(
     """Make the callback that measures, keeps the best, saves and reports after each epoch."""
     import keras
 
+    def refuse(what: str, value: float, epoch: int) -> None:
+        if not np.isfinite(value):
+            raise FloatingPointError(
+                f"{recipe['name']} seed {seed} diverged in epoch {epoch + 1}: the {what} is "
+                f"{value}. Lower the learning rate or clip the gradients (clipnorm)."
+            )
+
     class EndOfEpoch(keras.callbacks.Callback):
         def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
             self.since = time.perf_counter()
@@ -354,15 +361,12 @@ def _epoch_callback(
         def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
             logs = {} if logs is None else logs
             loss = float(logs["loss"])
-            if not np.isfinite(loss):
-                raise FloatingPointError(
-                    f"{recipe['name']} seed {seed} diverged in epoch {epoch + 1}: the loss is "
-                    f"{loss}. Lower the learning rate or clip the gradients (clipnorm)."
-                )
+            refuse("loss", loss, epoch)
             state.epoch = epoch + 1
             _add_to_sum(state, recipe)
             with _averaged(state, recipe):
                 valid = task.evaluate(self.model, "valid")
+                refuse("validation figure", valid, epoch)
                 if state.best_valid is None or _better(valid, state.best_valid, task):
                     state.best_valid = valid
                     state.best_epoch = state.epoch

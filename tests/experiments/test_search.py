@@ -48,8 +48,13 @@ def test_search(tmp_path):
     lines = search.table("tiny", tmp_path).splitlines()
     assert lines[0] == "| Dropout rate | learning rate | epochs | validation, nats per step |"
     assert len(lines) == 5
+    assert "1000000000.0 | 2 | diverged |" in lines[4]
     assert any("0.3 | 0.05 | 2 |" in line and line.endswith(", chosen |") for line in lines)
     assert search.table(content=tmp_path).splitlines()[2].startswith("| `tiny` | 3 | ")
+
+    best = min(again["trials"], key=lambda trial: trial["valid"] or 99)["recipe"]
+    last = run(tmp_path, {"batch_size": [7]}, epochs=2, around_best=True)["trials"][-1]["recipe"]
+    assert last == {**best, "batch_size": 7}
 
 
 def test_place_that_the_recipe_does_not_have(tmp_path):
