@@ -232,7 +232,7 @@ def _export(options) -> int:
         from snukeras.export.verify import failures
 
         _register()
-        model, source = _load(options.model, progress)
+        model, source, metrics = _load(options.model, progress)
         samples = None
         if options.samples:
             samples = inputs.samples_from_file(options.samples, model)
@@ -254,6 +254,7 @@ def _export(options) -> int:
             overwrite=options.overwrite,
             name=options.model if source is None else source.name,
             source=source,
+            metrics=metrics,
             progress=progress,
         )
     if options.json:
@@ -332,19 +333,21 @@ def _name(model):
 
 
 def _load(model, progress):
-    """The model, and the file it came from (None for the zoo)."""
+    """The model, the file it came from (None for the zoo), and its figures, where known."""
     if not model.startswith("zoo:"):
         from snukeras.export.loading import load_model
 
         progress(f"loading {model}")
-        return load_model(model), Path(model)
+        return load_model(model), Path(model), None
     import snukeras.zoo
 
     progress(f"loading {model}")
     try:
-        return snukeras.zoo.load(model[4:]), None
+        network, known = snukeras.zoo.load(model[4:]), snukeras.zoo.info(model[4:])
     except (ValueError, OSError) as error:
         raise BadInputError(str(error), "See `snukeras-zoo list`.") from error
+    kept = ("task", "metric", "unit", "valid", "test")
+    return network, None, {key: known[key] for key in kept if key in known}
 
 
 def _chorales(kind, steps):

@@ -58,6 +58,7 @@ def export(
     overwrite: bool = False,
     name: str | None = None,
     source=None,
+    metrics: dict[str, Any] | None = None,
     progress: Progress = lambda text: None,
 ) -> dict[str, Any]:
     """Exports a model into a new folder, verifies what was written, and returns the report.
@@ -79,6 +80,8 @@ def export(
         overwrite: replace an earlier export at `output`.
         name: name of the network in the report; the model's by default.
         source: the .keras file the model came from; it is copied into the folder.
+        metrics: known figures of the network (names, numbers, texts), kept in the metadata of the
+            ONNX files and in the report.
         progress: called with what is being done.
 
     Returns:
@@ -109,6 +112,8 @@ def export(
             "snukeras.source_sha256": origin["sha256"] or "",
             "snukeras.weights_sha256": origin["weights_sha256"],
         }
+        if metrics:
+            metadata["snukeras.metrics"] = json.dumps(metrics, allow_nan=False)
         nir = None
         if nir_dt is not None:
             progress("building the NIR graph")
@@ -145,6 +150,7 @@ def export(
             "snukeras": __version__,
             "packages": _packages(),
             "source": origin,
+            "metrics": metrics,
             "parameters": int(model.count_params()),
             "options": {
                 "target": hardware.name if hardware else "onnx",

@@ -81,7 +81,7 @@ def through_tf2onnx(context: Context, call: Call, values: list[Value]) -> list[V
         return [tf.identity(tensor) for tensor in (*results, *out_masks)]
 
     try:
-        model = _convert_function(function, signature)
+        model = convert_function(function, signature)
         outputs = context.graph.merge(model, call.name, names)
     except Exception as error:  # tf2onnx raises whatever its parts raise
         text = str(error).strip().splitlines()
@@ -105,7 +105,7 @@ def _signature(shape, context):
     return (None, *shape[2:]) if context.streaming else (None, *shape[1:])
 
 
-def _convert_function(function, signature):
+def convert_function(function, signature):
     import tensorflow as tf
     import tf2onnx
 

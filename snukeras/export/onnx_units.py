@@ -3,9 +3,9 @@
 The input product of all steps stands before the loop. The loop carries what the gate leaves of
 the state, k_t = decay * s_t * (1 - gate_t), so that a step is as few nodes as can be:
 
-    a_t = (x_t W + c) + y_{t-1} H + k_{t-1};   s_t = g(a_t);   y_t = h(s_t - threshold)
+    a_t = (x_t W + c) + k_{t-1} + y_{t-1} H;   s_t = g(a_t);   y_t = h(s_t - threshold)
 
-The order of the additions is that of the Keras layer.
+k is added first, so that ONNX Runtime makes one node of the recurrent product, a Gemm, and g.
 """
 
 import dataclasses
@@ -96,22 +96,30 @@ def product(graph: GraphBuilder, unit: Unit, x: str) -> str:
     return z
 
 
-def _decide(graph, unit, z, k, y, mask_free_spikes):
-    """Nodes of one step up to the output: returns (s, y or None, spikes as bool or None)."""
+def _decide(graph, unit, z, k, y, wants_y=True):
+    """Nodes of one step up to the output: (s, what y follows from, y or None).
+
+    y follows from the spikes, as bool, or from s - threshold; see `_put_out`.
+    """
     name = unit.name
+    a = graph.node("Add", [z, k], f"{name}/a")
     if unit.recurrent_kernel is not None:
         kernel = graph.constant(unit.recurrent_kernel, f"{name}/recurrent_kernel")
-        z = graph.node("Gemm", [y, kernel, z], f"{name}/recur")
-    a = graph.node("Add", [z, k], f"{name}/a")
+        a = graph.node("Gemm", [y, kernel, a], f"{name}/recur")
     s = unit.activation(graph, a, f"{name}/g")
     threshold = graph.constant(unit.threshold, f"{name}/threshold")
-    if not unit.spiking:
-        margin = graph.node("Sub", [s, threshold], f"{name}/margin")
-        return s, graph.node("Sigmoid", [margin], f"{name}/y"), None
-    spikes = graph.node("Greater", [s, threshold], f"{name}/spikes")
-    if mask_free_spikes:
-        return s, None, spikes
-    return s, graph.node("Cast", [spikes], f"{name}/y", to=FLOAT), spikes
+    if unit.spiking:
+        cause = graph.node("Greater", [s, threshold], f"{name}/spikes")
+    else:
+        cause = graph.node("Sub", [s, threshold], f"{name}/margin")
+    return s, cause, _put_out(graph, unit, cause, f"{name}/y") if wants_y else None
+
+
+def _put_out(graph, unit, cause, hint):
+    """y: 1 where there is a spike, or the sigmoid of s - threshold; of one step or of all."""
+    if unit.spiking:
+        return graph.node("Cast", [cause], hint, to=FLOAT)
+    return graph.node("Sigmoid", [cause], hint)
 
 
 def _keep(graph, unit, s, y, spikes):
@@ -134,7 +142,7 @@ def step(graph: GraphBuilder, unit: Unit, x: str, s: str, y: str) -> tuple[str, 
     """One step for streaming: x (batch, features), states (batch, units); returns s, y."""
     z = product(graph, unit, x)
     k = _keep(graph, unit, s, y, None)
-    s, output, _ = _decide(graph, unit, z, k, y, False)
+    s, _, output = _decide(graph, unit, z, k, y)
     graph.nodes[-1].doc_string = unit.equation
     return s, output
 
@@ -177,10 +185,11 @@ def scan(
         shape = graph.node("Concat", [batch, units], f"{name}/state_shape", axis=0)
         zeros = graph.node("ConstantOfShape", [shape], f"{name}/zeros")
 
-    # Without masks spikes leave the loop as bool and become numbers for all steps at once.
+    # Without masks outputs become numbers outside the loop, for all steps at once: spikes leave it
+    # as bool; soft outputs that the loop carries would need a node more to leave it as well.
     carries_y = unit.recurrent_kernel is not None or states or last or mask is not None
-    as_bool = unit.spiking and mask is None
-    needs_y = carries_y or (unit.spiking and unit.inhibition)
+    outside = mask is None and (unit.spiking or carries_y)
+    wants_y = carries_y or not unit.spiking or unit.inhibition
 
     body = GraphBuilder(graph)
     inputs, results, starts = [], [], []
@@ -213,8 +222,8 @@ def scan(
         sequences.append(graph.node("Unsqueeze", [mask, last_axis], f"{name}/mask_column"))
 
     y: Any
-    s, y, spikes = _decide(body, unit, z_t, k_before, y_before, as_bool and not needs_y)
-    k = _keep(body, unit, s, y, spikes)
+    s, cause, y = _decide(body, unit, z_t, k_before, y_before, wants_y)
+    k = _keep(body, unit, s, y, cause if unit.spiking else None)
 
     def hold(new, before, label):
         return new if m_t is None else body.node("Where", [m_t, new, before], f"{name}/{label}")
@@ -236,8 +245,8 @@ def scan(
 
     scanned = []
     if sequence:
-        if as_bool:
-            out, kind = spikes, BOOL
+        if outside:
+            out, kind = cause, BOOL if unit.spiking else FLOAT
         elif carries_y:
             taken = shown in (r.name for r in results)
             out = body.node("Identity", [shown], f"{name}/out") if taken else shown
@@ -277,8 +286,8 @@ def scan(
         **directions,
     )
     out = produced.get("sequence")
-    if out is not None and sequence and as_bool:
-        out = graph.node("Cast", [out], f"{name}/output", to=FLOAT)
+    if out is not None and sequence and outside:
+        out = _put_out(graph, unit, out, f"{name}/output")
     final = None
     if last and mask is not None and zero_output_for_mask:
         index = graph.constant(0 if outward else -1, f"{name}/last_index", "int64")

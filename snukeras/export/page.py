@@ -21,6 +21,8 @@ from snukeras.export.pictures import (
 # More would make the page slow to open; what is left out is said.
 MAX_TILES, MAX_PICTURES, MAX_CALLS = 48, 12, 60
 _BINS = 40
+# Of a heat map, at most, in rem; narrower ones keep their shape.
+_HEIGHT = 24
 _COMPENSATION = {"none": "not compensated", "global": "compensated"}
 _STYLE = """
 :root { color-scheme: light; }
@@ -50,8 +52,8 @@ th, td { border-bottom: 1px solid #c4c4c4; padding: .2rem .5rem; text-align: rig
 th:first-child, td:first-child { overflow-wrap: anywhere; padding-left: 0; text-align: left; }
 @media (max-width: 30rem) { table { font-size: .8rem; } th, td { padding: .2rem .25rem; } }
 tbody th { font-weight: bold; }
-img { border: 1px solid #767676; display: block; image-rendering: pixelated; width: 100%;
-  height: auto; max-height: 24rem; object-fit: contain; }
+img { border: 1px solid #767676; box-sizing: border-box; display: block;
+  image-rendering: pixelated; height: auto; max-height: 24rem; }
 .chart { max-width: 34rem; } .risks li { margin-bottom: .4rem; }
 """
 
@@ -113,6 +115,12 @@ def _head(report):
             f"{size['rows']}x{size['columns']} cross-points, {range_['g_min_uS']:g} to "
             f"{range_['g_max_uS']:g} \u00b5S, levels: {levels}.</p>"
         )
+    if report["metrics"]:
+        figures = [
+            f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+            for key, value in report["metrics"].items()
+        ]
+        yield f"<p>Known figures: {escape(', '.join(figures))}.</p>"
     yield (
         f'<p class="note">Written by snukeras {escape(report["snukeras"])}; sha256 of the weights '
         f"{report['source']['weights_sha256']}.</p>"
@@ -307,9 +315,11 @@ def _conductances(crossbar):
         ]
         bars = histogram(*counts, target.g_max, f"histogram of the conductances of {name}")
         heat = png(shrink(plus - minus), target.g_max - target.g_min)
+        wide = _HEIGHT * plus.shape[1] / plus.shape[0]
         figures.append(
             f"<figure><h3>{escape(name)}</h3>{bars}"
-            f'<img alt="map of the conductances of {escape(name)}" src="{heat}"/>'
+            f'<img alt="map of the conductances of {escape(name)}" src="{heat}" '
+            f'style="width:min(100%,max(1rem,{wide:.4g}rem))"/>'
             f"<figcaption>{plus.shape[0]}x{plus.shape[1]} weights; {resting:.1%} of the devices at "
             f"{target.g_min:g} \u00b5S</figcaption></figure>"
         )

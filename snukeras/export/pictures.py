@@ -109,8 +109,10 @@ def curves(
     margin = 0.08 * (high - low) or max(abs(high), 1.0) * 0.05
     low, high = low - margin, high + margin
 
+    inset = 12  # keeps the first mark off the numbers of the axis
+
     def x(place):
-        return left + (width - left - right) * place / max(len(labels) - 1, 1)
+        return left + inset + (width - left - right - inset) * place / max(len(labels) - 1, 1)
 
     def y(value):
         return above + (height - above - below) * (high - value) / (high - low)

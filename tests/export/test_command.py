@@ -10,6 +10,7 @@ import time
 
 import keras
 import numpy as np
+import onnx
 import pytest
 
 import snukeras
@@ -229,3 +230,9 @@ def test_zoo_preset(inside, capsys):
     report = json.loads(capsys.readouterr().out)
     assert report["map"]["weights"] == 26_400 and report["map"]["devices"] == 52_800
     assert set(report["verification"]["nll_nats_per_step"]) == {"keras", "onnx", "map"}
+    proto = onnx.load("jsb_snu-pcm/model.onnx")
+    texts = {entry.key: entry.value for entry in proto.metadata_props}
+    known = snukeras.zoo.info("jsb_snu")
+    assert json.loads(texts["snukeras.metrics"]) == report["metrics"]
+    assert report["metrics"]["test"] == known["test"] and report["metrics"]["unit"] == known["unit"]
+    assert "Known figures" in (inside / "jsb_snu-pcm" / "report.html").read_text()

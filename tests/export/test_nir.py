@@ -25,7 +25,7 @@ def unit(units=7, **options):
     return SNU(units, **options)
 
 
-def network(**options):
+def network(loop=True, **options):
     keras.utils.set_random_seed(1)
     return keras.Sequential(
         [
@@ -33,7 +33,7 @@ def network(**options):
             unit(decay=[0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95], name="first", **options),
             keras.layers.Dropout(0.5),
             keras.layers.Dense(6, name="between"),
-            unit(4, use_bias=True, bias_initializer="uniform", recurrent=True, name="second"),
+            unit(4, use_bias=True, bias_initializer="uniform", recurrent=loop, name="second"),
         ]
     )
 
@@ -128,6 +128,50 @@ def test_it_spikes_alike(nir, tmp_path, options):
     got = simulate(nir, nir.read(str(tmp_path / "m.nir")), x, DT)
     assert 0.05 < expected.mean() < 0.95
     np.testing.assert_array_equal(got, expected)
+
+
+def played(network, x):
+    """Spikes of a torch network that is fed step by step and hands its state back."""
+    torch = pytest.importorskip("torch")
+    state, spikes = None, []
+    with torch.no_grad():
+        for now in x:
+            y, state = network(torch.from_numpy(now[None]), state)
+            spikes.append(y[0].numpy())
+    return np.array(spikes)
+
+
+def test_snntorch_opens_it_and_spikes_alike(nir, tmp_path):
+    """With dt = 1e-4 s, which snntorch takes for granted, r dt / tau is 1 as it demands."""
+    importer = pytest.importorskip("snntorch.import_nir", reason="needs snntorch")
+    model = network(loop=False)  # snntorch 1.0 fails on graphs with a loop
+    nir_file.write_nir(model, tmp_path / "m.nir", 1e-4)
+    graph = nir.read(str(tmp_path / "m.nir"))
+    x = np.random.default_rng(0).normal(size=(60, 5)).astype("float32")
+    expected = np.asarray(model(x[None]))[0]
+    assert 0.05 < expected.mean() < 0.95
+    np.testing.assert_array_equal(played(importer.import_from_nir(graph), x), expected)
+
+
+def test_norse_opens_it_and_spikes_alike_once_r_is_in_the_weights(nir, tmp_path):
+    """norse leaves r out (and warns): the graph's reader multiplies the weights before a LIF."""
+    norse = pytest.importorskip("norse.torch", reason="needs norse")
+    model = network(recurrent=True)
+    nir_file.write_nir(model, tmp_path / "m.nir", DT)
+    graph = nir.read(str(tmp_path / "m.nir"))
+    for before, name in graph.edges:
+        node, product = graph.nodes[name], graph.nodes[before]
+        if isinstance(node, nir.LIF):
+            product.weight = product.weight * node.r[:, None]
+            if isinstance(product, nir.Affine):
+                product.bias = product.bias * node.r
+    for node in graph.nodes.values():
+        if isinstance(node, nir.LIF):
+            node.r = np.ones_like(node.r)
+    x = np.random.default_rng(0).normal(size=(60, 5)).astype("float32")
+    expected = np.asarray(model(x[None]))[0]
+    assert 0.05 < expected.mean() < 0.95
+    np.testing.assert_array_equal(played(norse.from_nir(graph, dt=DT), x), expected)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,76 @@
+"""A layer of another package is taught to the exporter as the guide says, and refused before."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+from networks import sequences
+from test_peers import GUIDE
+
+from snukeras.export import export, load_map, onnx_handlers, verify_folder, weights
+from snukeras.export.errors import UnsupportedLayersError
+from snukeras.export.onnx_handlers import CannotLowerError, handles
+from snukeras.export.onnx_model import to_onnx
+from snukeras.layers import SNU
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Gain(keras.layers.Layer):
+    """A product that tf2onnx cannot convert (erfinv, of zero, is in the way)."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 3), name="kernel")
+
+    def call(self, x):
+        return keras.ops.matmul(x, self.kernel) + keras.ops.erfinv(0.0 * x[..., :1])
+
+
+@pytest.fixture
+def model(monkeypatch):
+    monkeypatch.setattr(onnx_handlers, "_HANDLERS", dict(onnx_handlers._HANDLERS))
+    monkeypatch.setattr(weights, "_MATRICES", dict(weights._MATRICES))
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            keras.Input((None, 6)),
+            Gain(name="gain"),
+            SNU(4, threshold=0.1, return_sequences=True, name="snu"),
+        ]
+    )
+
+
+def test_as_the_guide_says(model, tmp_path):
+    with pytest.raises(UnsupportedLayersError, match=r"gain \(Gain: tf2onnx"):
+        to_onnx(model)
+    text = GUIDE.read_text("utf-8")
+    code = re.search(r"```python\n(from snukeras.export.onnx_handlers .*?)```", text, re.DOTALL)[1]
+    exec(code, {"Gain": Gain})
+    report = export(model, tmp_path / "out", streaming=True)
+    assert report["verification"]["ok"] and verify_folder(tmp_path / "out")["ok"]
+    assert load_map(tmp_path / "out" / "crossbar.snumap").matrices == ["gain/kernel", "snu/kernel"]
+    assert np.asarray(model(sequences())).any()
+
+
+def test_subclasses_keep_the_matrices_of_their_base(model):
+    class Louder(Gain):
+        pass
+
+    weights.has_matrices(Gain, "kernel")
+    layer = Louder(name="louder")
+    layer.build((None, None, 6))
+    (kept,) = weights.collect(keras.Sequential([keras.Input((None, 6)), layer]))
+    assert kept.name == "louder/kernel" and kept.matrix
+
+
+def test_a_handler_refuses_with_its_reason_or_leaves_the_call_to_tf2onnx(model):
+    @handles(Gain)
+    def refuse(context, call, layer, values):
+        if not context.streaming:
+            return None
+        raise CannotLowerError("it is out of tune")
+
+    with pytest.raises(UnsupportedLayersError, match="out of tune"):
+        to_onnx(model, streaming=True)
+    with pytest.raises(UnsupportedLayersError, match="tf2onnx cannot convert"):
+        to_onnx(model)
