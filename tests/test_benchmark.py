@@ -123,6 +123,26 @@ def test_parts_of_a_file_are_kept(results, tmp_path):
         report.load(path)
 
 
+def test_cases_measured_one_by_one_join_in_one_file(results, tmp_path):
+    speed = results["speed"]
+    parts = []
+    for work in ("inference", "train"):
+        part = {
+            name: [entry for entry in speed[name] if entry["work"] == work]
+            for name in ("rows", "floors", "failures")
+        }
+        parts.append({**speed, **part, "date": f"of {work}"})
+    path = tmp_path / "results.json"
+    for part in (*parts, parts[1]):
+        report.save(path, {"speed": part})
+    joined = report.load(path)["speed"]
+    assert joined["date"] == "of train"
+    assert [row["work"] for row in joined["rows"]] == ["train"] * 3 + ["inference"] * 3
+    assert len(joined["floors"]) == len(speed["floors"])
+    report.save(path, {"speed": {**parts[0], "processor": "another"}})
+    assert {row["work"] for row in report.load(path)["speed"]["rows"]} == {"inference"}
+
+
 def test_the_floor_counts_every_product_once():
     network = Network("", (3, 4, 5, 2), batch=7, steps=11, labels=True)
     forward = 2 * 77 * (3 * 4 + 4 * 5 + 5 * 2)

@@ -54,7 +54,8 @@ class Contestant:
 def _in_keras() -> list[Contestant]:
     units = [
         *(("snukeras", unit) for unit in ("SNU", "SSNU", "SNU recurrent", "SSNU recurrent")),
-        *(("keras", unit) for unit in ("LSTM", "GRU", "SimpleRNN")),
+        # Dense layers of the same size, without any recurrence: what a step costs around the units.
+        *(("keras", unit) for unit in ("LSTM", "GRU", "SimpleRNN", "Dense")),
         *(("tensorflow", unit) for unit in ("products", "products recurrent")),
     ]
     return [

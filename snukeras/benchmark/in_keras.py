@@ -17,6 +17,9 @@ _UNITS: dict[str, Any] = {
     "LSTM": keras.layers.LSTM,
     "GRU": keras.layers.GRU,
     "SimpleRNN": keras.layers.SimpleRNN,
+    "Dense": lambda units, return_sequences, **arguments: keras.layers.Dense(
+        units, activation="relu", **arguments
+    ),
 }
 
 
@@ -134,7 +137,7 @@ def stored_bytes(contestant: Contestant, network: Network) -> int | None:
     # What the first passes need in passing serves the later ones: only what is held adds up.
     for _ in range(4):
         with tf.GradientTape() as tape:
-            outputs = layer(inputs)
+            outputs = layer(inputs, training=True)
         held.append((tape, outputs))
         readings.append(_resident_bytes())
     if readings[1] is None or readings[3] is None:

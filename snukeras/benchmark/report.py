@@ -12,11 +12,16 @@ FORMAT = 1
 def save(path: Path, results: dict[str, Any]) -> None:
     """Write results whole or not at all; parts of an older file that were not measured stay.
 
+    So do speeds of other networks, works and threads, where they were measured with the same
+    libraries, settings and processor: a long measurement can be made in several.
+
     Args:
         path: a JSON file.
         results: parts ("speed", "scaling", "memory") by name.
     """
     old = load(path) if path.exists() else {}
+    if "speed" in old and "speed" in results:
+        results = {**results, "speed": _joined(old["speed"], results["speed"])}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".partial.{path.name}")
     content = {**old, "format": FORMAT, **results}
@@ -25,6 +30,36 @@ def save(path: Path, results: dict[str, Any]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _joined(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Return new speeds with those old ones that can stand beside them and were not replaced."""
+    lists = ("rows", "floors", "failures")
+
+    def conditions(speed: dict) -> dict:
+        settings = {k: v for k, v in speed.get("settings", {}).items() if k != "networks"}
+        left_out = (*lists, "settings", "date")
+        return {**settings, **{k: v for k, v in speed.items() if k not in left_out}}
+
+    if conditions(old) != conditions(new):
+        return new
+    measured = {_case(entry) for name in lists for entry in new[name]}
+    networks = {n["name"]: n for part in (old, new) for n in part["settings"]["networks"]}
+    kept = {name: [e for e in old[name] if _case(e) not in measured] for name in lists}
+    order = list(networks)
+
+    def place(entry: dict) -> tuple:
+        return entry["threads"] != "one", order.index(entry["network"]), entry["work"] != "train"
+
+    return {
+        **new,
+        "settings": {**new["settings"], "networks": list(networks.values())},
+        **{name: sorted(kept[name] + new[name], key=place) for name in lists},
+    }
+
+
+def _case(entry: dict[str, Any]) -> tuple[str, str, str]:
+    return entry["network"], entry["work"], entry["threads"]
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -3,7 +3,11 @@
 The input product of all steps is one matrix product. The recurrence is compiled by XLA as one loop
 over time whose body is a fused kernel; the backward pass is a second such loop. The only sequence
 kept between the two is the membrane potential s, from which y is computed again; an activation g
-whose derivative cannot be read off its value keeps its argument as well.
+whose derivative cannot be read off its value keeps its argument as well. Where no backward pass is
+to be expected nothing is kept: y alone is written.
+
+All sequences are laid out as Keras has them, (batch, time, units): a step reads and writes rows of
+each sample, which costs less than to transpose whole sequences.
 """
 
 import math
@@ -74,6 +78,7 @@ def run(
         first[1],
         recurrent_dropout,
         mask,
+        keep=training,
     )
     states = first
     if layer.return_state or layer.stateful:
@@ -165,6 +170,7 @@ def scan(
     s: tf.Tensor,
     recurrent_dropout: tf.Tensor | None = None,
     mask: tf.Tensor | None = None,
+    keep: bool = True,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Run `s = g(z_t + y H + decay * s * (1 - gate(y))); y = h(s - threshold)` over all steps.
 
@@ -176,13 +182,15 @@ def scan(
         y, s: the states at the start, shape (batch, units).
         recurrent_dropout: factor on y before H, shape (batch, units), or None.
         mask: shape (batch, time), False where a sample keeps its state, or None.
+        keep: keep what a backward pass needs. Without it the forward pass is cheaper; gradients
+            are the same, at the price of a second forward pass when they are asked for.
 
     Returns:
         The outputs y, shape (batch, time, units), meaningless before a sample's first unmasked
         step; and the last state s, shape (batch, units). Both are differentiable in drive, decay,
         threshold, recurrent_kernel, y and s.
     """
-    forward, backward = _kernels(dynamics)
+    infer, forward, backward = _kernels(dynamics)
     static = drive.shape[1]
     units = drive.shape[2]
     length = tf.shape(drive)[1] if static is None else tf.constant(static)
@@ -196,12 +204,18 @@ def scan(
     def apply(*inputs):
         # Without this an eager GradientTape would differentiate the compiled function as well.
         inputs = [tf.stop_gradient(value) for value in inputs]
-        outputs, last, saved = forward(*inputs, recurrent_dropout, mask, length)
+        rest = inputs[1:], recurrent_dropout, mask, length
+        if keep:
+            outputs, last, saved = forward(inputs[0], *rest)
+            # The closure is without the drive, whose memory is free after the forward pass.
+            saved_or_drive = saved
+        else:
+            outputs, last = infer(inputs[0], *rest)
+            saved_or_drive = inputs[0]
 
         def gradient(to_outputs, to_last):
-            # Without the drive, so that its memory is free once the forward pass is through.
-            rest = inputs[1:]
-            return backward(saved, to_outputs, to_last, *rest, recurrent_dropout, mask, length)
+            saved = saved_or_drive if keep else forward(saved_or_drive, *rest)[2]
+            return backward(saved, to_outputs, to_last, *rest)
 
         return (outputs, last), gradient
 
@@ -227,8 +241,13 @@ def _started(mask: tf.Tensor) -> tf.Tensor:
 
 
 @lru_cache(maxsize=64)
-def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable]:
-    """Build the compiled forward and backward functions of one kind of unit."""
+def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable, Callable]:
+    """Build the compiled functions of one kind of unit.
+
+    They are the forward pass that keeps nothing, the one that keeps what the backward pass needs,
+    and the backward pass.
+    """
+    compiled = tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
     g, h = dynamics.state_activation, dynamics.output
     g_derivative = _derivative_from_value(g)
 
@@ -246,12 +265,11 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable]:
         winners = tf.cast(y == tf.reduce_max(y, axis=-1, keepdims=True), y.dtype)
         return -total * winners / tf.reduce_sum(winners, axis=-1, keepdims=True)
 
-    @tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
-    def forward(drive, decay, threshold, kernel, y, s, dropout, mask, length):
-        batch, steps, units = tf.unstack(tf.shape(drive))
-        keeps_argument = g_derivative is None
+    def walk(drive, parameters, dropout, mask, length, sequences, record):
+        """Run all steps; `record(t, argument, s, y, sequences)` writes what is wanted of each."""
+        decay, threshold, kernel, y, s = parameters
 
-        def body(t, s, y, states, arguments):
+        def body(t, s, y, sequences):
             # From zero state the term below is zero, whatever h(0 - threshold) is.
             before = y if dynamics.carries_output else h.value(s - threshold)
             a = tf.cast(drive[:, t], decay.dtype)
@@ -262,45 +280,49 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable]:
             new = g(a)
             if mask is not None:
                 new = tf.where(mask[:, t, None], new, s)
-            if dynamics.carries_output:
-                y = h.value(new - threshold)
-                if mask is not None:
-                    y = tf.where(mask[:, t, None], y, before)
-            if keeps_argument:
-                arguments = arguments.write(t, a)
-            return t + 1, new, y, states.write(t, new), arguments
-
-        def sequence(size):
-            return tf.TensorArray(decay.dtype, size, element_shape=(None, None))
+            # Unused, and so left out by the compiler, where neither carried nor recorded.
+            shown = h.value(new - threshold)
+            if mask is not None:
+                shown = tf.where(mask[:, t, None], shown, before)
+            y = shown if dynamics.carries_output else y
+            return t + 1, new, y, record(t, a, new, shown, sequences)
 
         if not dynamics.carries_output:
             y = tf.zeros((), decay.dtype)
-        _, last, _, states, arguments = _loop(
-            lambda t, *_: t < length,
-            body,
-            (tf.constant(0), s, y, sequence(steps), sequence(steps if keeps_argument else 0)),
+        _, last, _, sequences = _loop(
+            lambda t, *_: t < length, body, (tf.constant(0), s, y, sequences)
         )
-        states = tf.reshape(states.stack(), (steps, batch, units))
-        outputs = tf.cast(h.value(states - threshold), drive.dtype)
-        saved = (states, arguments.stack()) if keeps_argument else (states,)
-        return tf.transpose(outputs, (1, 0, 2)), last, saved
+        return last, sequences
 
-    @tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
-    def backward(
-        saved,
-        to_outputs,
-        to_last,
-        decay,
-        threshold,
-        kernel,
-        y_first,
-        s_first,
-        dropout,
-        mask,
-        length,
-    ):
+    @compiled
+    def infer(drive, parameters, dropout, mask, length):
+        def record(t, argument, s, y, outputs):
+            return _put(outputs, t, tf.cast(y, outputs.dtype))
+
+        start = tf.zeros_like(drive)
+        last, outputs = walk(drive, parameters, dropout, mask, length, start, record)
+        return outputs, last
+
+    @compiled
+    def forward(drive, parameters, dropout, mask, length):
+        _, threshold, *_ = parameters
+
+        def record(t, argument, s, y, sequences):
+            written = (s,) if g_derivative else (s, argument)
+            return tuple(_put(to, t, new) for to, new in zip(sequences, written, strict=True))
+
+        empty = tf.zeros(tf.shape(drive), threshold.dtype)
+        start = (empty,) if g_derivative else (empty, empty)
+        last, saved = walk(drive, parameters, dropout, mask, length, start, record)
+        # Masked steps hold s, and with it y.
+        outputs = tf.cast(h.value(saved[0] - threshold), drive.dtype)
+        return outputs, last, saved
+
+    @compiled
+    def backward(saved, to_outputs, to_last, parameters, dropout, mask, length):
+        decay, threshold, kernel, y_first, s_first = parameters
         states = saved[0]
-        steps, batch, units = tf.unstack(tf.shape(states))
+        units = tf.shape(states)[2]
         zeros, nothing = tf.zeros_like(s_first), tf.zeros((), decay.dtype)
         started = None if mask is None else _started(mask)
 
@@ -315,13 +337,13 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable]:
 
         def step(t, after, passed, to_decay, to_threshold):
             """Gradients at step t; `passed` is what a masked step t + 1 hands on to the state."""
-            s = states[t]
+            s = states[:, t]
             z = s - threshold
             y = h.value(z)
             to_s, to_y = send_back(s, y, after)
             to_z = (tf.cast(to_outputs[:, t], s.dtype) + to_y) * h.derivative(z, y)
             to_s += to_z + passed
-            to_a = g_derivative(s) * to_s if g_derivative else _pull_back(g, saved[1][t], to_s)
+            to_a = g_derivative(s) * to_s if g_derivative else _pull_back(g, saved[1][:, t], to_s)
             by_decay = after * s * gate(y) if dynamics.trainable_decay else nothing
             passed, carried = nothing, to_a
             if mask is not None:
@@ -340,7 +362,7 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable]:
 
         def body(t, carry, sequence):
             to_a, carry = step(t, *carry)
-            return t - 1, carry, sequence.write(t, to_a)
+            return t - 1, carry, _put(sequence, t, tf.cast(to_a, sequence.dtype))
 
         # The last step stands before the loop: it alone receives the last state's gradient.
         to_a, carry = step(
@@ -350,28 +372,28 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable]:
             zeros if dynamics.trainable_decay else nothing,
             zeros if dynamics.trainable_threshold else nothing,
         )
-        sequence = tf.TensorArray(decay.dtype, steps, element_shape=(None, None))
-        _, (after, passed, to_decay, to_threshold), sequence = _loop(
-            lambda t, *_: t >= 0, body, (length - 2, carry, sequence.write(length - 1, to_a))
+        to_drive = tf.zeros_like(to_outputs)
+        to_drive = _put(to_drive, length - 1, tf.cast(to_a, to_drive.dtype))
+        _, (after, passed, to_decay, to_threshold), to_drive = _loop(
+            lambda t, *_: t >= 0, body, (length - 2, carry, to_drive)
         )
-        to_a = tf.reshape(sequence.stack(), (steps, batch, units))
         to_s_first, to_y_first = send_back(s_first, y_first, after)
         to_kernel = None
         if dynamics.recurrent:
             y = h.value(states - threshold)
             if started is not None:
-                y = tf.where(tf.transpose(started)[:, :, None], y, y_first)
-            fed = tf.concat([y_first[None], y[:-1]], axis=0)
-            fed = fed if dropout is None else fed * dropout
+                y = tf.where(started[:, :, None], y, y_first[:, None])
+            fed = tf.concat([y_first[:, None], y[:, :-1]], axis=1)
+            fed = fed if dropout is None else fed * dropout[:, None]
             to_kernel = tf.matmul(
                 tf.reshape(tf.cast(fed, kernel.dtype), (-1, units)),
-                tf.reshape(tf.cast(to_a, kernel.dtype), (-1, units)),
+                tf.reshape(tf.cast(to_drive, kernel.dtype), (-1, units)),
                 transpose_a=True,
             )
         if dynamics.trainable_decay:
             to_decay = tf.reduce_sum(to_decay + after * s_first * gate(y_first), axis=0)
         return (
-            tf.cast(tf.transpose(to_a, (1, 0, 2)), to_outputs.dtype),
+            to_drive,
             to_decay if dynamics.trainable_decay else None,
             tf.reduce_sum(to_threshold, axis=0) if dynamics.trainable_threshold else None,
             to_kernel,
@@ -379,7 +401,12 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable]:
             to_s_first + passed,
         )
 
-    return forward, backward
+    return infer, forward, backward
+
+
+def _put(sequence: tf.Tensor, t: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
+    """Return a sequence (batch, time, units) with the step t replaced; compiled, in its place."""
+    return keras.ops.slice_update(sequence, tf.stack([0, t, 0]), value[:, None])
 
 
 def _loop(condition: Callable, body: Callable, start: Any) -> Any:

@@ -111,6 +111,8 @@ def test_values_and_gradients(cls, recurrent, g, masked, inhibition, given, impl
             sources["x"],
             initial_state=[sources["y"], sources["s"]] if given else None,
             mask=None if mask is None else tf.constant(mask),
+            # With training=False the fast path keeps nothing for the backward pass until asked.
+            training=CASES.index(case) % 2 == 0,
         )
         loss = sum(tf.reduce_sum(r * u) for r, u in zip(results, upstream, strict=True))
     expected = (oracle.outputs(trace), trace[-1]["y"], trace[-1]["s"])
@@ -123,6 +125,43 @@ def test_values_and_gradients(cls, recurrent, g, masked, inhibition, given, impl
     assert set(gradients) <= set(reference)
     for name, gradient in gradients.items():
         np.testing.assert_allclose(gradient, reference[name], rtol=1e-7, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("cls, g", [(SNU, "relu"), (SSNU, "softplus")])
+def test_gradients_do_not_need_the_training_mode(cls, g, masked):
+    rng = np.random.default_rng(7)
+    layer, _ = build(cls, rng, g, recurrent=True)
+    x = tf.constant(rng.normal(size=(BATCH, STEPS, FEATURES)))
+    mask = tf.constant(random_mask(rng)) if masked else None
+    found = []
+    for training in (False, True):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs = layer(x, mask=mask, training=training)
+            loss = sum(tf.reduce_sum(value * value) for value in outputs)
+        found.append((outputs, tape.gradient(loss, [x, *layer.trainable_variables])))
+    tf.nest.map_structure(np.testing.assert_array_equal, *found)
+
+
+def test_layers_of_several_widths_share_a_process():
+    """The compiled functions are traced for other shapes without losing any."""
+    rng = np.random.default_rng(8)
+    for units, features, batch, steps in [(4, 3, 2, 5), (7, 4, 2, 5), (7, 7, 3, 9), (2, 3, 4, 1)]:
+        layers = [
+            SNU(units, recurrent=True, return_sequences=True, implementation=i, dtype="float64")
+            for i in ("fused", "cell")
+        ]
+        x = tf.constant(rng.normal(size=(batch, steps, features)))
+        gradients = []
+        for layer in layers:
+            layer.build(x.shape)
+            layer.set_weights(layers[0].get_weights())
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(tf.square(layer(x, training=True)))
+            gradients.append(tape.gradient(loss, layer.trainable_variables))
+        for one, other in zip(*gradients, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", sorted(oracle.PSEUDO_DERIVATIVES))
