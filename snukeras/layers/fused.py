@@ -2,9 +2,9 @@
 
 The input product of all steps is one matrix product. The recurrence is compiled by XLA as one loop
 over time whose body is a fused kernel; the backward pass is a second such loop. The only sequence
-kept between the two is the membrane potential s, from which y is computed again; an activation g
-whose derivative cannot be read off its value keeps its argument as well. Where no backward pass is
-to be expected nothing is kept: y alone is written.
+kept between the two beside the outputs is the membrane potential s; spikes are computed from it
+again. An activation g whose derivative cannot be read off its value keeps its argument as well.
+Where no backward pass is to be expected nothing is kept: y alone is written.
 
 All sequences are laid out as Keras has them, (batch, time, units): a step reads and writes rows of
 each sample, which costs less than to transpose whole sequences.
@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
+
+from snukeras.activations import Step
 
 
 def run(
@@ -207,15 +209,17 @@ def scan(
         rest = inputs[1:], recurrent_dropout, mask, length
         if keep:
             outputs, last, saved = forward(inputs[0], *rest)
-            # The closure is without the drive, whose memory is free after the forward pass.
-            saved_or_drive = saved
+            # Without the drive, so that its memory is free once the forward pass is through.
+            held = saved
         else:
             outputs, last = infer(inputs[0], *rest)
-            saved_or_drive = inputs[0]
+            held = inputs[0]
+        # Outputs of full precision serve the backward pass where they cost more than to read.
+        values = outputs if _is_dear(dynamics.output) and outputs.dtype == s.dtype else None
 
         def gradient(to_outputs, to_last):
-            saved = saved_or_drive if keep else forward(saved_or_drive, *rest)[2]
-            return backward(saved, to_outputs, to_last, *rest)
+            saved = held if keep else forward(held, *rest)[2]
+            return backward(saved, values, to_outputs, to_last, *rest)
 
         return (outputs, last), gradient
 
@@ -250,6 +254,9 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable, Callable]:
     compiled = tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
     g, h = dynamics.state_activation, dynamics.output
     g_derivative = _derivative_from_value(g)
+    # A step costs less than to carry or read it; a sigmoid is computed once.
+    dear = _is_dear(h)
+    carries_output = dynamics.carries_output or dear
 
     def gate(y):
         """1 - y, or with lateral inhibition 1 - max y of the sample."""
@@ -271,7 +278,7 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable, Callable]:
 
         def body(t, s, y, sequences):
             # From zero state the term below is zero, whatever h(0 - threshold) is.
-            before = y if dynamics.carries_output else h.value(s - threshold)
+            before = y if carries_output else h.value(s - threshold)
             a = tf.cast(drive[:, t], decay.dtype)
             if dynamics.recurrent:
                 fed = before if dropout is None else before * dropout
@@ -284,10 +291,10 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable, Callable]:
             shown = h.value(new - threshold)
             if mask is not None:
                 shown = tf.where(mask[:, t, None], shown, before)
-            y = shown if dynamics.carries_output else y
+            y = shown if carries_output else y
             return t + 1, new, y, record(t, a, new, shown, sequences)
 
-        if not dynamics.carries_output:
+        if not carries_output:
             y = tf.zeros((), decay.dtype)
         _, last, _, sequences = _loop(
             lambda t, *_: t < length, body, (tf.constant(0), s, y, sequences)
@@ -308,20 +315,28 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable, Callable]:
         _, threshold, *_ = parameters
 
         def record(t, argument, s, y, sequences):
-            written = (s,) if g_derivative else (s, argument)
-            return tuple(_put(to, t, new) for to, new in zip(sequences, written, strict=True))
+            states, arguments, outputs = sequences
+            arguments = arguments if g_derivative else _put(arguments, t, argument)
+            outputs = _put(outputs, t, tf.cast(y, outputs.dtype)) if dear else outputs
+            return _put(states, t, s), arguments, outputs
 
-        empty = tf.zeros(tf.shape(drive), threshold.dtype)
-        start = (empty,) if g_derivative else (empty, empty)
-        last, saved = walk(drive, parameters, dropout, mask, length, start, record)
-        # Masked steps hold s, and with it y.
-        outputs = tf.cast(h.value(saved[0] - threshold), drive.dtype)
-        return outputs, last, saved
+        empty, nothing = tf.zeros(tf.shape(drive), threshold.dtype), tf.zeros(())
+        start = (
+            empty,
+            nothing if g_derivative else empty,
+            tf.zeros_like(drive) if dear else nothing,
+        )
+        last, sequences = walk(drive, parameters, dropout, mask, length, start, record)
+        states, arguments, outputs = sequences
+        if not dear:
+            # Masked steps hold s, and with it y.
+            outputs = tf.cast(h.value(states - threshold), drive.dtype)
+        return outputs, last, (states, None if g_derivative else arguments)
 
     @compiled
-    def backward(saved, to_outputs, to_last, parameters, dropout, mask, length):
+    def backward(saved, values, to_outputs, to_last, parameters, dropout, mask, length):
         decay, threshold, kernel, y_first, s_first = parameters
-        states = saved[0]
+        states, arguments = saved
         units = tf.shape(states)[2]
         zeros, nothing = tf.zeros_like(s_first), tf.zeros((), decay.dtype)
         started = None if mask is None else _started(mask)
@@ -339,11 +354,11 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable, Callable]:
             """Gradients at step t; `passed` is what a masked step t + 1 hands on to the state."""
             s = states[:, t]
             z = s - threshold
-            y = h.value(z)
+            y = h.value(z) if values is None else values[:, t]
             to_s, to_y = send_back(s, y, after)
             to_z = (tf.cast(to_outputs[:, t], s.dtype) + to_y) * h.derivative(z, y)
             to_s += to_z + passed
-            to_a = g_derivative(s) * to_s if g_derivative else _pull_back(g, saved[1][:, t], to_s)
+            to_a = g_derivative(s) * to_s if g_derivative else _pull_back(g, arguments[:, t], to_s)
             by_decay = after * s * gate(y) if dynamics.trainable_decay else nothing
             passed, carried = nothing, to_a
             if mask is not None:
@@ -380,7 +395,7 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable, Callable]:
         to_s_first, to_y_first = send_back(s_first, y_first, after)
         to_kernel = None
         if dynamics.recurrent:
-            y = h.value(states - threshold)
+            y = h.value(states - threshold) if values is None else values
             if started is not None:
                 y = tf.where(started[:, :, None], y, y_first[:, None])
             fed = tf.concat([y_first[:, None], y[:, :-1]], axis=1)
@@ -402,6 +417,11 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable, Callable]:
         )
 
     return infer, forward, backward
+
+
+def _is_dear(output: Any) -> bool:
+    """Whether an output function costs more than to read its value from memory."""
+    return not isinstance(output, Step)
 
 
 def _put(sequence: tf.Tensor, t: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
