@@ -38,7 +38,7 @@ def build(
 
         return infer
 
-    settings = {"lr": rate, "fused": True}
+    settings: dict[str, Any] = {"lr": rate, "fused": True}
     if optimizer == "sgd":
         update: Any = torch.optim.SGD(model.parameters(), **settings)
     else:
@@ -65,7 +65,7 @@ class _Stack(torch.nn.Module):
         super().__init__()
         pairs = itertools.pairwise(network.sizes[:-1])
         self.layers = torch.nn.ModuleList([layer(n, m) for n, m in pairs])
-        self.readout = torch.nn.Linear(*network.sizes[-2:])
+        self.readout = torch.nn.Linear(network.sizes[-2], network.sizes[-1])
         self.labels = network.labels
 
     def forward(self, x):
