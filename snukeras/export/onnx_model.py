@@ -9,6 +9,7 @@ import onnx
 from onnx import helper
 
 from snukeras.export import (  # the modules onnx_* register the layers they know
+    onnx_conv_units,  # noqa: F401
     onnx_gated,  # noqa: F401
     onnx_layers,  # noqa: F401
     onnx_recurrent,  # noqa: F401

@@ -17,7 +17,19 @@ from snukeras.export.onnx_handlers import (
 )
 from snukeras.export.onnx_units import Unit
 from snukeras.export.topology import Ref, Topology
-from snukeras.layers import SNU, SSNU, SNUCell, SSNUCell
+from snukeras.layers import (
+    SNU,
+    SSNU,
+    ConvSNU1D,
+    ConvSNU2D,
+    ConvSSNU1D,
+    ConvSSNU2D,
+    SNUCell,
+    SSNUCell,
+)
+
+# Their handler, which makes the products before the loop, is in onnx_conv_units.
+CONVOLUTIONAL = (ConvSNU1D, ConvSNU2D, ConvSSNU1D, ConvSSNU2D)
 
 
 @handles(SNU, SSNU)
@@ -32,7 +44,7 @@ def _rnn(context, call, layer, values):
     return _lower(context, call, layer, layer.cell, values)
 
 
-def _split(call, values):
+def initial_of(call, values):
     """The values of an RNN call: sequence, and the names of its initial s and y or None."""
     if len(values) == 1:
         return values[0], None
@@ -42,10 +54,21 @@ def _split(call, values):
 
 
 def _lower(context, call, layer, cell, values):
-    value, initial = _split(call, values)
+    value, initial = initial_of(call, values)
     unit = Unit.of(cell, call.name)
     mask = mask_of(context, value)
-    x = as_float(context, call, 0, value)
+    return lower_unit(context, call, layer, unit, as_float(context, call, 0, value), mask, initial)
+
+
+def lower_unit(context, call, layer, unit, x, mask, initial):
+    """A layer of units on x: its output, and y and s where it returns states.
+
+    Args:
+        unit: its numbers, which may be those of feature maps as one axis.
+        x: (batch, time, features), in streaming form without time.
+        mask: name of its mask, or None.
+        initial: names of the initial s and y, or None.
+    """
     if context.streaming:
         return _lower_step(context, call, layer, unit, x, initial)
     graph = context.graph
@@ -165,7 +188,7 @@ def unit_layers(plan: Topology) -> list[UnitLayer]:
                     reverse = side is call.op.backward_layer and side.return_sequences
                     name = f"{call.name}/{side.name}"
                     found.append(UnitLayer(name, side, call.inputs[0], [], reverse))
-        elif _is_unit(call.op):
+        elif _is_unit(call.op) or type(call.op) in CONVOLUTIONAL:
             mask = call.kwargs.get("mask")
             initial = [ref for ref in call.inputs[1:] if ref is not mask]
             found.append(UnitLayer(call.name, call.op, call.inputs[0], initial))

@@ -23,13 +23,16 @@ FLOAT, BOOL = TensorProto.FLOAT, TensorProto.BOOL
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """The numbers of an SNU or SSNU cell, as the graph needs them."""
+    """The numbers of an SNU or SSNU cell, as the graph needs them.
+
+    Without a kernel the layer's input is its product already.
+    """
 
     name: str
     spiking: bool
     inhibition: bool
     units: int
-    kernel: np.ndarray
+    kernel: np.ndarray | None
     recurrent_kernel: np.ndarray | None
     bias: np.ndarray | None
     decay: np.ndarray
@@ -89,6 +92,8 @@ def _array(variable):
 
 def product(graph: GraphBuilder, unit: Unit, x: str) -> str:
     """x W (+ c) for all leading axes."""
+    if unit.kernel is None:
+        return x
     name = unit.name
     z = graph.node("MatMul", [x, graph.constant(unit.kernel, f"{name}/kernel")], f"{name}/product")
     if unit.bias is not None:
