@@ -1,4 +1,4 @@
-"""Metrics: the negative log-likelihood of binary frames, exact over batches."""
+"""Metrics that are exact over batches: likelihood of binary frames, perplexity of words."""
 
 from typing import Any
 
@@ -7,53 +7,29 @@ from keras import ops
 
 from snukeras.losses import frame_nll
 
+# The smallest normal float32: with it no logarithm is infinite.
+_SMALLEST = 2.0**-126
 
-# The loss has the same class name; Keras knows one object by a name.
-@keras.saving.register_keras_serializable(package="snukeras", name="metrics.FrameNLL")
-class FrameNLL(keras.metrics.Metric):
-    """Negative log-likelihood in nats per step, over all steps of all songs.
 
-    Sums sigmoid cross-entropy over the keys and over all predicted steps and divides by the
-    number of these steps, whatever the batches and replicas they come in. It is not the mean of
-    the means of songs or batches, and not a mean over keys.
+class _MeanOverSteps(keras.metrics.Metric):
+    """The mean of what each step costs, over all steps of all batches, by their weights."""
 
-    Steps of weight 0 do not count: give the mask `(N, T)` of
-    `snukeras.datasets.piano_roll.pad` as `sample_weight`. Keras hands `sample_weight` only to
-    the metrics under `weighted_metrics`, so compile with
-    `model.compile(..., weighted_metrics=[snukeras.metrics.FrameNLL()])`; under `metrics` padding
-    would count. A Keras mask (of a Masking or Embedding layer) is used in both. Replicas of
-    tf.distribute need Keras 3.10: before, it added up all metrics of replicas wrongly.
-
-    Args:
-        from_logits: Whether the model gives logits.
-        name: Name of the metric.
-        dtype: Dtype of the sums.
-    """
-
-    def __init__(
-        self, from_logits: bool = False, name: str = "frame_nll", dtype: Any = None
-    ) -> None:
+    def __init__(self, from_logits: bool, name: str, dtype: Any) -> None:
         super().__init__(name=name, dtype=dtype)
         self.from_logits = from_logits
         self.total = self.add_variable(shape=(), initializer="zeros", name="total")
         self.steps = self.add_variable(shape=(), initializer="zeros", name="steps")
 
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Add a batch.
-
-        Args:
-            y_true: Targets `(N, T, keys)`.
-            y_pred: Probabilities or logits, same shape.
-            sample_weight: Weights of the steps, `(N, T)` or `(N, T, 1)`, or of the songs, `(N,)`.
-        """
+    def _add(self, values: Any, y_pred: Any, sample_weight: Any) -> None:
+        """Add the values `(N, T)` of a batch, by its weights and by the mask of `y_pred`."""
         # Keras has no public reader for the mask that its layers leave on a tensor.
         mask = getattr(y_pred, "_keras_mask", None)
-        values = ops.cast(frame_nll(y_true, y_pred, self.from_logits), self.dtype)
+        values = ops.cast(values, self.dtype)
         weights = ops.ones_like(values)
         for given in (mask, sample_weight):
             if given is not None:
                 weights = weights * self._aligned(given, values)
-        # A frame of weight 0 may hold anything, NaN too.
+        # A step of weight 0 may hold anything, NaN too.
         values = ops.where(weights == 0, ops.zeros_like(values), values)
         self.total.assign_add(ops.sum(values * weights))
         self.steps.assign_add(ops.sum(weights))
@@ -76,3 +52,89 @@ class FrameNLL(keras.metrics.Metric):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "from_logits": self.from_logits}
+
+
+# The loss has the same class name; Keras knows one object by a name.
+@keras.saving.register_keras_serializable(package="snukeras", name="metrics.FrameNLL")
+class FrameNLL(_MeanOverSteps):
+    """Negative log-likelihood in nats per step, over all steps of all songs.
+
+    Sums sigmoid cross-entropy over the keys and over all predicted steps and divides by the
+    number of these steps, whatever the batches and replicas they come in. It is not the mean of
+    the means of songs or batches, and not a mean over keys.
+
+    Steps of weight 0 do not count: give the mask `(N, T)` of
+    `snukeras.datasets.piano_roll.pad` as `sample_weight`. Keras hands `sample_weight` only to
+    the metrics under `weighted_metrics`, so compile with
+    `model.compile(..., weighted_metrics=[snukeras.metrics.FrameNLL()])`; under `metrics` padding
+    would count. A Keras mask (of a Masking or Embedding layer) is used in both. Replicas of
+    tf.distribute need Keras 3.10: before, it added up all metrics of replicas wrongly.
+
+    Args:
+        from_logits: Whether the model gives logits.
+        name: Name of the metric.
+        dtype: Dtype of the sums.
+    """
+
+    def __init__(
+        self, from_logits: bool = False, name: str = "frame_nll", dtype: Any = None
+    ) -> None:
+        super().__init__(from_logits, name, dtype)
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Add a batch.
+
+        Args:
+            y_true: Targets `(N, T, keys)`.
+            y_pred: Probabilities or logits, same shape.
+            sample_weight: Weights of the steps, `(N, T)` or `(N, T, 1)`, or of the songs, `(N,)`.
+        """
+        self._add(frame_nll(y_true, y_pred, self.from_logits), y_pred, sample_weight)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config()
+
+
+@keras.saving.register_keras_serializable(package="snukeras")
+class Perplexity(_MeanOverSteps):
+    """Perplexity of words: exp of the mean negative log-likelihood of all words of all batches.
+
+    The negative log-likelihoods are added up and divided by the number of words, whatever the
+    batches and replicas they come in, and only then comes the exp; the mean of the perplexities
+    of batches would be larger. Words count by `sample_weight`; compile with
+    `weighted_metrics=[snukeras.metrics.Perplexity(from_logits=True)]` (see `FrameNLL`).
+
+    Args:
+        from_logits: Whether the model gives logits.
+        name: Name of the metric.
+        dtype: Dtype of the sums.
+    """
+
+    def __init__(
+        self, from_logits: bool = False, name: str = "perplexity", dtype: Any = None
+    ) -> None:
+        super().__init__(from_logits, name, dtype)
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Add a batch.
+
+        Args:
+            y_true: Numbers of the words that came, `(N, T)` or `(N,)`.
+            y_pred: Probabilities or logits of all words, `(N, T, words)` or `(N, words)`.
+            sample_weight: Weights of the words, of the shape of `y_true`, or of the texts, `(N,)`.
+        """
+        logits = ops.cast(y_pred, "float32")
+        if not self.from_logits:
+            logits = ops.log(ops.maximum(logits, _SMALLEST))
+        words = ops.cast(y_true, "int32")
+        if len(words.shape) == len(logits.shape) and words.shape[-1] == 1:
+            words = ops.squeeze(words, axis=-1)
+        came = ops.take_along_axis(logits, words[..., None], axis=-1)[..., 0]
+        values = -came if not self.from_logits else ops.logsumexp(logits, axis=-1) - came
+        self._add(values, y_pred, sample_weight)
+
+    def result(self) -> Any:
+        return ops.exp(super().result())
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config()

@@ -1,4 +1,4 @@
-"""The frame negative log-likelihood as a metric, on made-up and on real songs."""
+"""Metrics against their definitions, on made-up data and on real songs."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from snukeras.datasets import jsb_chorales, piano_roll
-from snukeras.metrics import FrameNLL
+from snukeras.metrics import FrameNLL, Perplexity
 
 
 def reference(songs, probabilities):
@@ -141,6 +141,18 @@ for size in (2, 4, 6):
         p, y, sample_weight=mask, batch_size=size, verbose=0, return_dict=True
     )
     results[str(size)] = [values["frame_nll"], values["loss"]]
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        words = keras.Sequential([keras.Input((10, 4)), keras.layers.Identity()])
+        words.compile(
+            loss="sparse_categorical_crossentropy",
+            weighted_metrics=[snukeras.metrics.Perplexity()],
+        )
+    values = words.evaluate(
+        p, y.argmax(-1), sample_weight=mask, batch_size=size, verbose=0, return_dict=True
+    )
+    came = -np.log(np.take_along_axis(p, y.argmax(-1)[..., None], -1)[..., 0])
+    relative = float(values["perplexity"] / np.exp((came * mask).sum() / mask.sum()))
+    results[f"perplexity {size}"] = [relative * results["expected"]] * 2
 print(json.dumps(results))
 """
 
@@ -185,3 +197,50 @@ def test_order_0_model_on_the_chorales(data_folder):
     assert round(float(np.mean(of_songs)), 2) == 11.04
     own = np.concatenate([song[1:] for song in test]).mean(axis=0)
     assert round(score(own), 2) == 11.07
+
+
+def test_perplexity_against_the_definition():
+    rng = np.random.default_rng(5)
+    logits = rng.normal(size=(7, 9, 13)) * 3
+    words = rng.integers(13, size=(7, 9))
+    weights = rng.uniform(0, 2, (7, 9)) * (rng.random((7, 9)) < 0.7)
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    nll = -np.log(np.take_along_axis(p, words[..., None], -1)[..., 0])
+    for given, from_logits in ((logits, True), (p, False)):
+        for weight in (None, weights):
+            w = np.ones_like(nll) if weight is None else weight
+            metric = Perplexity(from_logits=from_logits)
+            for part in np.array_split(np.arange(7), 3):
+                rows = None if weight is None else weight[part]
+                metric.update_state(words[part], given[part].astype(np.float32), rows)
+            np.testing.assert_allclose(
+                metric.result(), np.exp((nll * w).sum() / w.sum()), rtol=1e-5
+            )
+    metric = Perplexity()
+    metric.update_state(words[:, 0], p[:, 0].astype(np.float32))
+    np.testing.assert_allclose(metric.result(), np.exp(nll[:, 0].mean()), rtol=1e-5)
+
+
+def test_perplexity_in_evaluate_and_saving():
+    rng = np.random.default_rng(6)
+    x, words = rng.normal(size=(5, 4, 3)), rng.integers(6, size=(5, 4))
+    model = keras.Sequential([keras.Input((None, 3)), keras.layers.Dense(6)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(loss=loss, weighted_metrics=[Perplexity(from_logits=True)])
+    seen = np.arange(4) < np.array([4, 1, 2, 3, 4])[:, None]
+    logits = model.predict(x, verbose=0).astype(np.float64)
+    nll = np.log(np.exp(logits).sum(-1)) - np.take_along_axis(logits, words[..., None], -1)[..., 0]
+    for size in (2, 5):
+        values = model.evaluate(
+            x, words, sample_weight=seen * 1.0, batch_size=size, verbose=0, return_dict=True
+        )
+        np.testing.assert_allclose(values["perplexity"], np.exp(nll[seen].mean()), rtol=1e-5)
+    metric = Perplexity(from_logits=True, name="words")
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(metric))
+    assert type(again) is Perplexity and again.get_config() == metric.get_config()
+
+
+def test_word_of_probability_0_is_dear_and_finite():
+    metric = Perplexity()
+    metric.update_state(np.array([0]), np.array([[0.0, 1.0]], np.float32))
+    assert 1e37 < float(metric.result()) < np.inf

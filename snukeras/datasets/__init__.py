@@ -11,6 +11,13 @@ A file whose size or sha256 differs is refused wherever it comes from. The packa
 these files.
 """
 
-from snukeras.datasets import jsb_chorales, mnist, nottingham, penn_treebank, piano_roll
+from snukeras.datasets import (
+    jsb_chorales,
+    mnist,
+    nottingham,
+    penn_treebank,
+    piano_roll,
+    wikitext2,
+)
 
-__all__ = ["jsb_chorales", "mnist", "nottingham", "penn_treebank", "piano_roll"]
+__all__ = ["jsb_chorales", "mnist", "nottingham", "penn_treebank", "piano_roll", "wikitext2"]

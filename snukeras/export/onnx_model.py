@@ -13,6 +13,7 @@ from snukeras.export import (  # the modules onnx_* register the layers they kno
     onnx_gated,  # noqa: F401
     onnx_layers,  # noqa: F401
     onnx_recurrent,  # noqa: F401
+    onnx_tied,  # noqa: F401
     topology,
 )
 from snukeras.export.errors import BadInputError, ExportError, UnsupportedLayersError

@@ -9,6 +9,7 @@ import numpy as np
 
 from snukeras.export import topology
 from snukeras.export.errors import BadInputError
+from snukeras.layers import TiedEmbedding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +84,8 @@ def _vocabulary(plan, ref):
     sizes = [
         call.op.input_dim
         for call in plan.calls
-        if isinstance(call.op, keras.layers.Embedding) and call.inputs[0].key == ref.key
+        if isinstance(call.op, keras.layers.Embedding | TiedEmbedding)
+        and call.inputs[0].key == ref.key
     ]
     return min(sizes, default=2)
 

@@ -6,6 +6,7 @@ from snukeras.layers.conv_ssnu import ConvSSNU1D, ConvSSNU2D, ConvSSNUCell
 from snukeras.layers.distortion import ElasticDistortion
 from snukeras.layers.snu import SNU, SNUCell
 from snukeras.layers.ssnu import SSNU, SSNUCell
+from snukeras.layers.tied_embedding import TiedEmbedding
 
 __all__ = [
     "SNU",
@@ -20,4 +21,5 @@ __all__ = [
     "RateCoding",
     "SNUCell",
     "SSNUCell",
+    "TiedEmbedding",
 ]

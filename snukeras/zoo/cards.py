@@ -16,14 +16,19 @@ def outline(model: "keras.Model") -> str:
     """Describe a network in a line: size of the input, then class and units of each layer.
 
     Examples: "88 - SNU 150 - Dense 88", "28x28x1 - SNU 10". Layers without weights of their own
-    are left out.
+    are left out. The input of a text is "words", and where a table is tied the line ends so.
     """
-    parts = ["x".join(str(size) for size in model.input_shape[1:] if size is not None)]
+    from snukeras.layers import TiedEmbedding
+
+    sizes = [str(size) for size in model.input_shape[1:] if size is not None]
+    parts = ["x".join(sizes) or "words"]
     for layer in model.layers:
         if layer.weights:
-            width = layer.output.shape[-1]
             recurrent = "recurrent " if getattr(layer, "recurrent", False) else ""
-            parts.append(f"{recurrent}{type(layer).__name__} {width}")
+            units = getattr(layer, "output_dim", None) or layer.output.shape[-1]
+            parts.append(f"{recurrent}{type(layer).__name__} {units}")
+    if any(isinstance(layer, TiedEmbedding) for layer in model.layers):
+        parts.append(f"tied {model.output_shape[-1]}")
     return " - ".join(parts)
 
 
@@ -153,6 +158,10 @@ def _recipe(recipe: dict[str, Any]) -> list[str]:
     for key in ("epochs", "batch_size", "patience", "padding"):
         if recipe[key] is not None:
             rows.append(f"- {key.replace('_', ' ')}: {recipe[key]}")
+    if recipe.get("data"):
+        rows.append(f"- data: {_entry(recipe['data'])}")
+    if recipe.get("half_precision"):
+        rows.append("- weights stored as float16; the figures are those of the stored weights")
     if recipe["notes"]:
         rows.append(f"- {recipe['notes']}")
     return rows

@@ -43,6 +43,7 @@ _DEFAULTS: dict[str, Any] = {
     "padding": None,
     "patience": None,
     "jit_compile": False,
+    "half_precision": False,
     "notes": None,
 }
 _SCHEDULE = {"class": "cosine", "warmup_epochs": 0, "final": 0.0}
@@ -131,12 +132,15 @@ def _entries(
 
 
 def network(recipe: dict[str, Any], seed: int) -> "keras.Model":
-    """Build the recipe's network, a Sequential model with fresh weights.
+    """Build the recipe's network with fresh weights: a Sequential model, or one with ties.
 
     A layer is `{"class": NAME, argument: value, ...}` with a class of `snukeras.layers` or
     `keras.layers`. `decay` and `threshold` may be drawn per unit: `{"uniform": [low, high]}` at
     random by the seed, `{"linspace": [low, high]}` evenly spaced. A `constraint` of the recipe
     serves all kernels but those of layers that name a constraint of their own.
+    `{"layer": NAME, argument: value, ...}` calls an earlier layer again, with these arguments of
+    its call: `{"layer": "embedding", "reverse": true}` projects onto the words of a
+    `TiedEmbedding`. The network is a functional model then.
 
     Args:
         recipe: A checked recipe.
@@ -144,7 +148,7 @@ def network(recipe: dict[str, Any], seed: int) -> "keras.Model":
             (`keras.utils.set_random_seed`) for the weights.
 
     Raises:
-        ValueError: An unknown layer class, or arguments that it refuses.
+        ValueError: An unknown layer class or name, or arguments that it refuses.
     """
     import keras
 
@@ -153,11 +157,22 @@ def network(recipe: dict[str, Any], seed: int) -> "keras.Model":
     description = recipe["network"]
     random = np.random.default_rng(seed)
     names: dict[str, int] = {}
-    layers = [
-        keras.Input(tuple(description["input_shape"]), name=description.get("input", "input"))
-    ]
+    dtype = description.get("input_dtype", "float32")
+    name = description.get("input", "input")
+    source = keras.Input(tuple(description["input_shape"]), dtype=dtype, name=name)
+    layers: dict[str, keras.Layer] = {}
+    calls: list[tuple[keras.Layer, dict[str, Any]]] = []
     for entry in description["layers"]:
         arguments = dict(entry)
+        if "layer" in arguments:
+            name = arguments.pop("layer")
+            if name not in layers:
+                raise ValueError(
+                    f"The recipe {recipe['name']} calls a layer that does not come before. "
+                    f"Received: {name!r}. There are: {', '.join(layers)}"
+                )
+            calls.append((layers[name], arguments))
+            continue
         kind = arguments.pop("class")
         for home in (snukeras.layers, keras.layers):
             layer_class = getattr(home, kind, None)
@@ -177,13 +192,22 @@ def network(recipe: dict[str, Any], seed: int) -> "keras.Model":
                 arguments[key] = _drawn(arguments[key], arguments["units"], random)
         try:
             if recipe["constraint"] is not None:
-                _constrain(arguments, layer_class, recipe["constraint"], [seed, len(layers)])
-            layers.append(layer_class(**arguments))
+                # The input counts as the first layer.
+                number = 1 + len(layers)
+                _constrain(arguments, layer_class, recipe["constraint"], [seed, number])
+            layer = layer_class(**arguments)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"The recipe {recipe['name']} cannot make its layer {arguments['name']}: {error}"
             ) from error
-    return keras.Sequential(layers, name=recipe["name"])
+        layers[arguments["name"]] = layer
+        calls.append((layer, {}))
+    if len(calls) == len(layers):
+        return keras.Sequential([source, *layers.values()], name=recipe["name"])
+    x = source
+    for layer, arguments in calls:
+        x = layer(x, **arguments)
+    return keras.Model(source, x, name=recipe["name"])
 
 
 def _constrain(

@@ -10,6 +10,7 @@ state of the random generators.)
 
 import importlib.util
 import json
+import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -211,14 +212,16 @@ def train_seed(
     keras.utils.set_random_seed(seed)
     steps = task.steps_per_epoch(recipe)
     model = recipes.network(recipe, seed)
-    model.compile(
+    trainer = task.trainer(model, recipe)
+    trainer.compile(
         optimizer=recipes.optimizer(recipe, steps) if optimizer is None else optimizer,
         loss=task.loss(recipe["loss"]),
-        weighted_metrics=task.metrics(),
+        # A trainer of its own has outputs of its own, which the metrics do not fit.
+        weighted_metrics=task.metrics() if trainer is model else None,
         jit_compile=recipe["jit_compile"],
     )
-    model.optimizer.build(model.trainable_variables)
-    state = _State(folder / STATE, identity, model)
+    trainer.optimizer.build(trainer.trainable_variables)
+    state = _State(folder / STATE, identity, model, trainer)
     if not state.stopped and state.epoch < recipe["epochs"]:
         callbacks: list[keras.callbacks.Callback] = [
             _epoch_callback(recipe, task, seed, state, progress or _print)
@@ -228,7 +231,7 @@ def train_seed(
         noise = recipes.noise(recipe, seed)
         if noise is not None:
             callbacks.append(noise)
-        model.fit(
+        trainer.fit(
             task.training_data(recipe, seed, state.epoch),
             epochs=recipe["epochs"],
             initial_epoch=state.epoch,
@@ -238,10 +241,11 @@ def train_seed(
             verbose=0,
         )
     more = {} if finish is None else finish(model)
-    model.set_weights(state.best_weights)
+    model.set_weights(_stored(state.best_weights, recipe))
     result = {
         "seed": seed,
-        "valid": state.best_valid,
+        # As in training, but where the weights are stored in half precision.
+        "valid": task.evaluate(model, "valid") if recipe["half_precision"] else state.best_valid,
         **({"test": task.evaluate(model, "test")} if test else {}),
         **more,
         "epoch": state.best_epoch,
@@ -255,11 +259,38 @@ def train_seed(
     return result
 
 
+def _stored(weights: list[np.ndarray], recipe: dict[str, Any]) -> list[np.ndarray]:
+    """Return weights as they will be when they are read from the preset's file."""
+    if not recipe["half_precision"]:
+        return weights
+    return [weight.astype(np.float16).astype(weight.dtype) for weight in weights]
+
+
+def _halve(path: Path | str) -> None:
+    """Write a file of weights anew, float16 in place of float32; Keras reads it all the same."""
+    import h5py
+
+    with h5py.File(path, "r") as whole, h5py.File(f"{path}.half", "w") as half:
+
+        def copy(name: str, item: Any) -> None:
+            if isinstance(item, h5py.Dataset):
+                values = item[()]
+                kind = np.float16 if values.dtype == np.float32 else values.dtype
+                made = half.create_dataset(name, data=values.astype(kind))
+            else:
+                made = half.require_group(name)
+            made.attrs.update(item.attrs)
+
+        half.attrs.update(whole.attrs)
+        whole.visititems(copy)
+    os.replace(f"{path}.half", path)
+
+
 def _identity(recipe: dict[str, Any]) -> str:
     """Return the sha256 of what in a recipe decides how one seed trains."""
     words = {"title", "description", "licence", "published", "notes", "seeds"}
     # Runs that were begun before there were these entries go on.
-    words |= {key for key in ("constraint", "noise") if recipe[key] is None}
+    words |= {key for key in ("constraint", "noise", "half_precision") if not recipe[key]}
     return _files.sha256_of_json({k: v for k, v in recipe.items() if k not in words})
 
 
@@ -284,10 +315,13 @@ class _State:
 
     _FIELDS = ("epoch", "stopped", "best_valid", "best_epoch", "seconds", "history", "summed")
 
-    def __init__(self, path: Path, recipe_sha256: str, model: "keras.Model") -> None:
+    def __init__(
+        self, path: Path, recipe_sha256: str, model: "keras.Model", trainer: "keras.Model"
+    ) -> None:
         self.path = path
         self.recipe_sha256 = recipe_sha256
         self.model = model
+        self.trainer = trainer
         self.epoch = 0
         self.stopped = False
         self.best_valid: float | None = None
@@ -301,10 +335,10 @@ class _State:
             self._load()
 
     def _variables(self) -> "list[keras.Variable]":
-        # model.variables has the seeds of dropout too, which weight files leave out.
+        # A model's variables have the seeds of dropout too, which weight files leave out.
         return [
-            *self.model.variables,
-            *self.model.optimizer.variables,
+            *self.trainer.variables,
+            *self.trainer.optimizer.variables,
             *(
                 v
                 for kernel, constraint in _constrained(self.model)
@@ -365,12 +399,12 @@ def _epoch_callback(
             state.epoch = epoch + 1
             _add_to_sum(state, recipe)
             with _averaged(state, recipe):
-                valid = task.evaluate(self.model, "valid")
+                valid = task.evaluate(state.model, "valid")
                 refuse("validation figure", valid, epoch)
                 if state.best_valid is None or _better(valid, state.best_valid, task):
                     state.best_valid = valid
                     state.best_epoch = state.epoch
-                    state.best_weights = self.model.get_weights()
+                    state.best_weights = state.model.get_weights()
             state.history["loss"].append(round(loss, 6))
             state.history["valid"].append(round(valid, 6))
             patience = recipe["patience"]
@@ -405,7 +439,7 @@ def _better(value: float, best: float, task: Task) -> bool:
 def _add_to_sum(state: _State, recipe: dict[str, Any]) -> None:
     averaging = recipe["averaging"]
     if averaging and averaging["class"] == "swa" and state.epoch >= averaging["first_epoch"]:
-        weights = [variable.numpy() for variable in state.model.trainable_variables]
+        weights = [variable.numpy() for variable in state.trainer.trainable_variables]
         sums = state.sum_of_weights or [np.zeros_like(weight, np.float64) for weight in weights]
         state.sum_of_weights = [a + b for a, b in zip(sums, weights, strict=True)]
         state.summed += 1
@@ -421,11 +455,11 @@ def _averaged(state: _State, recipe: dict[str, Any]) -> Iterator[None]:
     if not averaging or (averaging["class"] == "swa" and not state.summed):
         yield
         return
-    variables = state.model.trainable_variables
+    variables = state.trainer.trainable_variables
     raw = [variable.numpy() for variable in variables]
     try:
         if averaging["class"] == "ema":
-            state.model.optimizer.finalize_variable_values(variables)
+            state.trainer.optimizer.finalize_variable_values(variables)
         else:
             for variable, total in zip(variables, state.sum_of_weights, strict=True):
                 variable.assign((total / state.summed).astype(np.float32))
@@ -497,11 +531,13 @@ def _publish(
     seed = results["best_seed"]
     model = recipes.network(recipe, seed)
     with np.load(folder / f"seed-{seed}" / STATE, allow_pickle=False) as arrays:
-        model.set_weights(_numbered(arrays, "best"))
+        model.set_weights(_stored(_numbered(arrays, "best"), recipe))
     target = content / name
     _files.write_json(target / presets.CONFIG, _portable(json.loads(model.to_json())))
     with _files.replacing(target / presets.WEIGHTS) as temporary:
         model.save_weights(temporary)
+        if recipe["half_precision"]:
+            _halve(temporary)
     given, output = _golden(model, task)
     with _files.replacing(target / presets.GOLDEN) as temporary:
         np.savez_compressed(temporary, input=given, output=output)

@@ -3,7 +3,10 @@
 from snukeras.zoo.tasks.images import MNIST, Digits
 from snukeras.zoo.tasks.piano_rolls import JSB_CHORALES, NOTTINGHAM, PianoRolls
 from snukeras.zoo.tasks.task import SPLITS, Task
+from snukeras.zoo.tasks.text import PENN_TREEBANK, WIKITEXT2, Words
 
-__all__ = ["SPLITS", "TASKS", "Digits", "PianoRolls", "Task"]
+__all__ = ["SPLITS", "TASKS", "Digits", "PianoRolls", "Task", "Words"]
 
-TASKS: dict[str, Task] = {task.name: task for task in (JSB_CHORALES, MNIST, NOTTINGHAM)}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (JSB_CHORALES, MNIST, NOTTINGHAM, PENN_TREEBANK, WIKITEXT2)
+}

@@ -57,6 +57,10 @@ class Task(ABC):
         the same batches as one that was not interrupted.
         """
 
+    def trainer(self, model: "keras.Model", recipe: dict[str, Any]) -> "keras.Model":
+        """Return the model that `fit` trains: the network itself, or one around its weights."""
+        return model
+
     @abstractmethod
     def evaluate(self, model: "keras.Model", split: str) -> float:
         """Return the figure of a model that is compiled with `metrics()`.
