@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import snukeras
-from snukeras.zoo import _files, cards, presets, recipes
+from snukeras.zoo import _files, cards, costs, presets, recipes
 from snukeras.zoo.tasks import TASKS, Task
 
 if TYPE_CHECKING:
@@ -35,9 +35,6 @@ FORMAT = 1
 STATE = "state.npz"
 RESULT = "result.json"
 RESULTS = "results.json"
-
-# A spike that rounding flips on another machine moves the figure of a split by some 1e-5.
-EVALUATION_TOLERANCE = 5e-3
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -140,6 +137,34 @@ def evaluate(
     model = presets.load(name, content=content)
     model.compile(loss=task.loss({}), weighted_metrics=task.metrics())
     return {split: (task.evaluate(model, split), preset[split]) for split in splits}
+
+
+def measure(
+    name: str, content: Path | str | None = None, tasks: Mapping[str, Task] = TASKS
+) -> dict[str, Any]:
+    """Count spikes and operations of a preset, and keep them in its results file.
+
+    `snukeras.zoo.cards.write` then writes them into the cards.
+
+    Args:
+        name: One of `snukeras.zoo.list()`.
+        content: Folder of presets. Default: the one that ships with the package.
+        tasks: The tasks that presets may name.
+
+    Returns:
+        What `snukeras.zoo.costs.counted` says.
+
+    Raises:
+        ValueError: No such preset, or one without its results file.
+    """
+    preset = presets.info(name, content)
+    if preset["results"] is None:
+        raise ValueError(f"{presets.RESULTS}/{name}.json is missing. Train and publish {name}.")
+    model = presets.load(name, content=content)
+    counted = _costs(model, task_of(preset, tasks))
+    path = presets.content_folder(content) / presets.RESULTS / f"{name}.json"
+    _files.write_json(path, {**preset["results"], "costs": counted})
+    return counted
 
 
 def task_of(recipe: dict[str, Any], tasks: Mapping[str, Task] = TASKS) -> Task:
@@ -541,6 +566,7 @@ def _publish(
     given, output = _golden(model, task)
     with _files.replacing(target / presets.GOLDEN) as temporary:
         np.savez_compressed(temporary, input=given, output=output)
+    results = {**results, "costs": _costs(model, task)}
     _files.write_json(content / presets.RESULTS / f"{name}.json", results)
     best = next(result for result in results["seeds"] if result["seed"] == seed)
     # Last, so that a preset that is listed is whole.
@@ -566,7 +592,11 @@ def _publish(
             },
         },
     )
-    _files.write_text(target / cards.CARD, cards.card(name, content))
+    cards.write(task.name, content)
+
+
+def _costs(model: "keras.Model", task: Task) -> dict[str, Any]:
+    return {"data": task.measured_on, **costs.counted(model, task.measured_inputs())}
 
 
 def _portable(config: Any) -> Any:

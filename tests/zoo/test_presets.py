@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 
 import snukeras
-from snukeras.zoo import cards, presets, recipes
+from snukeras.export import load_map, load_target, to_onnx
+from snukeras.export.map_writer import write_map
+from snukeras.export.weights import collect, digest
+from snukeras.zoo import cards, presets, recipes, training
 from snukeras.zoo.tasks import TASKS
 
 # Models that have to be in the package. A new one is added here.
 SHIPPED = ["jsb_snu", "jsb_ssnu"]
+SPIKING = ("SNU", "ConvSNU1D", "ConvSNU2D")
 
 
 def test_shipped_models_are_listed():
@@ -39,8 +43,78 @@ def test_shipped_model_is_documented_by_its_results(name):
         best["test"],
     )
     assert info["parameters"] == results["parameters"]
-    card = presets.content_folder() / name / cards.CARD
-    assert card.read_text("utf-8") == cards.card(name)
+
+
+@pytest.mark.parametrize("name", snukeras.zoo.list())
+def test_shipped_model_has_a_complete_card(name):
+    card = (presets.content_folder() / name / cards.CARD).read_text("utf-8")
+    assert card == cards.card(name), "run: snukeras-zoo measure"
+    for row in (
+        "| task |",
+        "| network |",
+        "| parameters |",
+        "| test, ",
+        "| these weights |",
+        "| operations a step, dense |",
+        "| operations a step, zeros skipped |",
+        "| PCM devices |",
+        "| training |",
+        "| licence of the weights |",
+        "| licence of the data |",
+        "## Beside the other models of this task",
+        "## Use",
+        "| seed | epoch |",
+        "- optimizer: ",
+        "Data: sha256 ",
+    ):
+        assert row in card, row
+    info = snukeras.zoo.info(name)
+    assert ("| published |" in card) == bool(info["published"])
+    network = json.dumps(info["recipe"]["network"])
+    assert ("| spikes |" in card) == any(f'"{kind}"' in network for kind in SPIKING)
+
+
+@pytest.mark.parametrize("name", snukeras.zoo.list())
+def test_shipped_model_exports(name, tmp_path):
+    """ONNX Runtime gives the golden output, and the map holds two devices for each weight."""
+    import onnxruntime
+
+    model = snukeras.zoo.load(name)
+    given, expected = presets.golden(name)
+    proto = to_onnx(model)
+    session = onnxruntime.InferenceSession(proto.SerializeToString())
+    feeds = {session.get_inputs()[0].name: given}
+    np.testing.assert_allclose(session.run(None, feeds)[0], expected, atol=1e-4)
+    counted = snukeras.zoo.info(name)["results"]["costs"]
+    weights = collect(model, embedding="/embeddings" in json.dumps(counted["matrices"]))
+    matrices = [weight for weight in weights if weight.matrix]
+    assert 2 * sum(weight.values.size for weight in matrices) == counted["pcm_devices"]
+    write_map(
+        tmp_path / "a.snumap",
+        weights,
+        load_target("pcm"),
+        source={"name": name, "sha256": None, "weights_sha256": digest(weights)},
+        onnx={"file": "model.onnx", "sha256": "0" * 64},
+    )
+    back = load_map(tmp_path / "a.snumap", check=False).weights()
+    for weight in matrices:
+        worst = np.abs(back[weight.name] - weight.values).max()
+        assert worst <= 1e-5 * np.abs(weight.values).max()
+
+
+@pytest.mark.parametrize("name", [name for name in snukeras.zoo.list() if name.startswith("jsb_")])
+def test_shipped_figures_are_measured_again(name, data_folder):
+    for measured, shipped in training.evaluate(name).values():
+        assert abs(measured - shipped) <= TASKS["jsb_chorales"].tolerance
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [name for name in snukeras.zoo.list() if name.startswith("nottingham_")]
+)
+def test_shipped_figures_of_larger_data_are_measured_again(name, data_folder):
+    for measured, shipped in training.evaluate(name).values():
+        assert abs(measured - shipped) <= TASKS["nottingham"].tolerance
 
 
 @pytest.mark.parametrize("name", snukeras.zoo.list())

@@ -1,5 +1,6 @@
 """Training by recipe: results, selection, averaging, and going on after a kill."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -45,6 +46,8 @@ class Watched(PianoRolls):
 def test_results(small_zoo):
     content, runs = small_zoo
     results = json.loads((content / "results" / "tiny.json").read_text())
+    counted = results.pop("costs")
+    assert counted["samples"] == 5 and counted["macs_per_step"] == 2 * 88 * 6
     assert results == json.loads((runs / "tiny" / "results.json").read_text())
     assert [seed["seed"] for seed in results["seeds"]] == [0, 1]
     for seed in results["seeds"]:
@@ -201,6 +204,10 @@ def test_progress_and_tensorboard(tmp_path, monkeypatch):
     results = train(tmp_path, tmp_path / "runs", progress=events.append)
     assert [event["epoch"] for event in events] == [1, 2]
     assert events[-1]["best_valid"] == results["seeds"][0]["valid"]
+    if importlib.util.find_spec("tensorboard"):
+        train(tmp_path, tmp_path / "runs", tensorboard=True, restart=True)
+        logs = tmp_path / "runs" / "tiny" / "seed-7" / "tensorboard"
+        assert list(logs.rglob("events.out.tfevents.*"))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match="pip install tensorboard"):
         train(tmp_path, tmp_path / "runs", tensorboard=True)

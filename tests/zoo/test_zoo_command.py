@@ -1,5 +1,6 @@
 """The command snukeras-zoo."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -97,12 +98,27 @@ def test_verify_of_nothing_is_a_failure(run, tmp_path):
     assert code == 1 and "there is no preset" in err
 
 
+def test_measure_counts_what_was_not_counted(run, small_zoo, tmp_path):
+    content = shutil.copytree(small_zoo[0], tmp_path / "zoo")
+    card = (content / "tiny" / "README.md").read_text()
+    path = content / "results" / "tiny.json"
+    results = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in results.items() if k != "costs"}))
+    (content / "tiny" / "README.md").write_text("old")
+    code, out, _ = run("measure", content=content)
+    assert code == 0 and "tiny: 1,056 MACs a step, 5 samples" in out and "Cards: tiny" in out
+    assert json.loads(path.read_text()) == results
+    assert (content / "tiny" / "README.md").read_text() == card
+    assert "MACs" not in run("measure", content=content)[1]
+    assert "MACs" in run("measure", "tiny", content=content)[1]
+
+
 def test_card_and_table(run):
     assert run("card", "tiny")[1].startswith("# A tiny network")
     assert "| `tiny` |" in run("table")[1]
 
 
-@pytest.mark.parametrize("verb", ["info", "train", "evaluate", "verify", "card"])
+@pytest.mark.parametrize("verb", ["info", "train", "evaluate", "verify", "measure", "card"])
 def test_unknown_name(run, verb):
     code, out, err = run(verb, "tini")
     assert code == 2 and out == ""

@@ -41,6 +41,7 @@ class PianoRolls(Task):
     metric = "frame_nll"
     unit = "nats per step"
     lower_is_better = True
+    measured_on = "songs of the test split"
 
     @cached_property
     def songs(self) -> dict[str, list[piano_roll.Roll]]:
@@ -126,6 +127,13 @@ class PianoRolls(Task):
             x, y, sample_weight=weights, batch_size=batch_size, verbose=0, return_dict=True
         )
         return float(values[self.metric])
+
+    def measured_inputs(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        """Yield the songs of the test split in batches of like lengths, and their steps."""
+        songs = sorted(self.songs["test"], key=len)
+        for first in range(0, len(songs), 16):
+            x, _, mask = piano_roll.pad(songs[first : first + 16])
+            yield x, mask
 
     def golden_inputs(self) -> list[np.ndarray]:
         """Return candidates for the golden input, each `(1, T, 88)`: the sample chorales."""

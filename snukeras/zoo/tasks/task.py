@@ -1,6 +1,7 @@
 """What a task of the zoo is: the contract between training and data."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,9 @@ class Task(ABC):
         metric: Name of the figure.
         unit: What the figure is measured in.
         lower_is_better: Whether a smaller figure is a better one.
+        tolerance: What the figure may differ by on another machine: a spike whose potential is
+            within rounding of the threshold may fall either way there.
+        measured_on: What `measured_inputs` are, in words.
     """
 
     name: str
@@ -34,6 +38,8 @@ class Task(ABC):
     metric: str
     unit: str
     lower_is_better: bool
+    tolerance: float = 5e-3
+    measured_on: str = "golden input"
 
     @abstractmethod
     def loss(self, arguments: dict[str, Any]) -> "keras.losses.Loss":
@@ -73,3 +79,11 @@ class Task(ABC):
     @abstractmethod
     def golden_inputs(self) -> list[np.ndarray]:
         """Return candidates for the golden input, each with a batch axis of one."""
+
+    def measured_inputs(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        """Yield inputs to count spikes and operations on, for `snukeras.zoo.costs.counted`.
+
+        Each with a bool mask of the steps that count, or None where all do. Default: the first
+        golden input.
+        """
+        yield self.golden_inputs()[0], None
