@@ -275,11 +275,12 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable, Callable]:
     def walk(drive, parameters, dropout, mask, length, sequences, record):
         """Run all steps; `record(t, argument, s, y, sequences)` writes what is wanted of each."""
         decay, threshold, kernel, y, s = parameters
+        inputs = _stored(drive)
 
         def body(t, s, y, sequences):
             # From zero state the term below is zero, whatever h(0 - threshold) is.
             before = y if carries_output else h.value(s - threshold)
-            a = tf.cast(drive[:, t], decay.dtype)
+            a = tf.cast(_values(inputs[:, t], drive.dtype), decay.dtype)
             if dynamics.recurrent:
                 fed = before if dropout is None else before * dropout
                 a += tf.cast(tf.matmul(tf.cast(fed, kernel.dtype), kernel), a.dtype)
@@ -304,11 +305,12 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable, Callable]:
     @compiled
     def infer(drive, parameters, dropout, mask, length):
         def record(t, argument, s, y, outputs):
-            return _put(outputs, t, tf.cast(y, outputs.dtype))
+            return _put(outputs, t, tf.cast(y, drive.dtype))
 
-        start = tf.zeros_like(drive)
-        last, outputs = walk(drive, parameters, dropout, mask, length, start, record)
-        return outputs, last
+        last, outputs = walk(
+            drive, parameters, dropout, mask, length, _empty(drive, drive.dtype), record
+        )
+        return _values(outputs, drive.dtype), last
 
     @compiled
     def forward(drive, parameters, dropout, mask, length):
@@ -317,20 +319,23 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable, Callable]:
         def record(t, argument, s, y, sequences):
             states, arguments, outputs = sequences
             arguments = arguments if g_derivative else _put(arguments, t, argument)
-            outputs = _put(outputs, t, tf.cast(y, outputs.dtype)) if dear else outputs
+            outputs = _put(outputs, t, tf.cast(y, drive.dtype)) if dear else outputs
             return _put(states, t, s), arguments, outputs
 
-        empty, nothing = tf.zeros(tf.shape(drive), threshold.dtype), tf.zeros(())
+        empty, nothing = _empty(drive, threshold.dtype), tf.zeros(())
         start = (
             empty,
             nothing if g_derivative else empty,
-            tf.zeros_like(drive) if dear else nothing,
+            _empty(drive, drive.dtype) if dear else nothing,
         )
         last, sequences = walk(drive, parameters, dropout, mask, length, start, record)
         states, arguments, outputs = sequences
-        if not dear:
-            # Masked steps hold s, and with it y.
-            outputs = tf.cast(h.value(states - threshold), drive.dtype)
+        # Masked steps hold s, and with it y.
+        outputs = (
+            _values(outputs, drive.dtype)
+            if dear
+            else tf.cast(h.value(states - threshold), drive.dtype)
+        )
         return outputs, last, (states, None if g_derivative else arguments)
 
     @compiled
@@ -340,6 +345,7 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable, Callable]:
         units = tf.shape(states)[2]
         zeros, nothing = tf.zeros_like(s_first), tf.zeros((), decay.dtype)
         started = None if mask is None else _started(mask)
+        upstream = _stored(to_outputs)
 
         def send_back(s, y, after):
             """What the argument of the next step, whose gradient is `after`, sends to s and y."""
@@ -356,7 +362,8 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable, Callable]:
             z = s - threshold
             y = h.value(z) if values is None else values[:, t]
             to_s, to_y = send_back(s, y, after)
-            to_z = (tf.cast(to_outputs[:, t], s.dtype) + to_y) * h.derivative(z, y)
+            to_shown = tf.cast(_values(upstream[:, t], to_outputs.dtype), s.dtype)
+            to_z = (to_shown + to_y) * h.derivative(z, y)
             to_s += to_z + passed
             to_a = g_derivative(s) * to_s if g_derivative else _pull_back(g, arguments[:, t], to_s)
             by_decay = after * s * gate(y) if dynamics.trainable_decay else nothing
@@ -377,7 +384,7 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable, Callable]:
 
         def body(t, carry, sequence):
             to_a, carry = step(t, *carry)
-            return t - 1, carry, _put(sequence, t, tf.cast(to_a, sequence.dtype))
+            return t - 1, carry, _put(sequence, t, tf.cast(to_a, to_outputs.dtype))
 
         # The last step stands before the loop: it alone receives the last state's gradient.
         to_a, carry = step(
@@ -387,11 +394,12 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable, Callable]:
             zeros if dynamics.trainable_decay else nothing,
             zeros if dynamics.trainable_threshold else nothing,
         )
-        to_drive = tf.zeros_like(to_outputs)
-        to_drive = _put(to_drive, length - 1, tf.cast(to_a, to_drive.dtype))
+        to_drive = _empty(states, to_outputs.dtype)
+        to_drive = _put(to_drive, length - 1, tf.cast(to_a, to_outputs.dtype))
         _, (after, passed, to_decay, to_threshold), to_drive = _loop(
             lambda t, *_: t >= 0, body, (length - 2, carry, to_drive)
         )
+        to_drive = _values(to_drive, to_outputs.dtype)
         to_s_first, to_y_first = send_back(s_first, y_first, after)
         to_kernel = None
         if dynamics.recurrent:
@@ -424,9 +432,29 @@ def _is_dear(output: Any) -> bool:
     return not isinstance(output, Step)
 
 
+def _empty(like: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """Return a sequence (batch, time, units) to `_put` values of a dtype into."""
+    return _stored(tf.zeros(tf.shape(like), dtype))
+
+
+def _stored(sequence: tf.Tensor) -> tf.Tensor:
+    """Return a sequence as the loops hold it: half precision as integers.
+
+    Where XLA has no operation for half precision, as for a step of a sequence on a CPU, it converts
+    the whole sequence to float32 and back, in the loop at every step.
+    """
+    return tf.bitcast(sequence, tf.uint16) if sequence.dtype.size == 2 else sequence
+
+
 def _put(sequence: tf.Tensor, t: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
-    """Return a sequence (batch, time, units) with the step t replaced; compiled, in its place."""
+    """Return the sequence with the step t replaced; compiled, this happens in its place."""
+    value = tf.bitcast(value, sequence.dtype)
     return keras.ops.slice_update(sequence, tf.stack([0, t, 0]), value[:, None])
+
+
+def _values(sequence: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """Return the values of such a sequence, or of a step of it."""
+    return tf.bitcast(sequence, dtype)
 
 
 def _loop(condition: Callable, body: Callable, start: Any) -> Any:
