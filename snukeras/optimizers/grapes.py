@@ -169,12 +169,12 @@ class Units(NamedTuple):
 
     Attributes:
         owner: the layer or cell whose variables are theirs.
-        count: their number.
+        number: how many they are.
         axis: their axis in the outputs, counted from the end.
     """
 
     owner: keras.Layer
-    count: int
+    number: int
     axis: int
 
 
@@ -196,9 +196,9 @@ def units_of(layer: keras.Layer) -> list[Units]:
         if layer.merge_mode == "concat" and not layer.return_state:
             return [*units_of(layer.forward_layer), *units_of(layer.backward_layer)]
     elif isinstance(layer, keras.layers.RNN):
-        count = getattr(layer.cell, "units", getattr(layer.cell, "filters", None))
-        if isinstance(count, int):
-            return [Units(layer.cell, count, _channels(layer.cell))]
+        number = getattr(layer.cell, "units", getattr(layer.cell, "filters", None))
+        if isinstance(number, int):
+            return [Units(layer.cell, number, _channels(layer.cell))]
     raise ValueError(
         "GRAPES takes Dense, Embedding, Conv1D, Conv2D, Conv3D, recurrent layers of one cell, "
         "TimeDistributed ones, and Bidirectional ones that concatenate and return no states. "
@@ -238,7 +238,7 @@ def _importance(units: Units) -> Any:
     incoming = [getattr(units.owner, name, None) for name in names]
     # The last axis of a kernel holds the units; in recurrent layers those of each gate in turn.
     return sum(
-        ops.sum(ops.reshape(ops.abs(_precise(w)), (-1, units.count)), axis=0)
+        ops.sum(ops.reshape(ops.abs(_precise(w)), (-1, units.number)), axis=0)
         for w in incoming
         if w is not None
     )
