@@ -43,7 +43,8 @@ def search(
             "network.layers.0.units"; numbers count the entries of a list.
         epochs: Epochs of each training; a schedule shrinks with them. Default: the recipe's.
         seed: Seed of each training.
-        around_best: Vary the best setting that was tried so far instead of the recipe.
+        around_best: Vary the best setting so far, of those trained for as many epochs, instead of
+            the recipe.
         runs: Folder for states.
         content: Folder of recipes and results. Default: the one that ships with the package.
         progress: As for `snukeras.zoo.training.train`.
@@ -62,8 +63,11 @@ def search(
         dict(zip(vary, values, strict=True)) for values in itertools.product(*vary.values())
     ]
     results = _read(path, name, task)
-    if around_best and results["trials"]:
-        best = _sorted(results)[0]["recipe"]
+    # Trainings of another length do not compare.
+    length = base["epochs"] if epochs is None else epochs
+    alike = [trial for trial in results["trials"] if trial["recipe"]["epochs"] == length]
+    if around_best and alike:
+        best = _sorted({**results, "trials": alike})[0]["recipe"]
         base = {**base, **{key: best[key] for key in best if key not in ("seeds", "epochs")}}
     planned = [_changed(base, settings, epochs) for settings in combinations]
     for settings, recipe in zip(combinations, planned, strict=True):

@@ -110,9 +110,10 @@ def counted(
                 else:
                     matrix.meets(x, x.size, len(x) * places)
             if isinstance(layer, keras.layers.RNN):
-                before_it = spikes.get(layer.name, 0)
-                binary = before_it is not None and np.isin(y, (0.0, 1.0)).all()
-                spikes[layer.name] = before_it + int(y.sum()) if binary else None
+                so_far = spikes.get(layer.name, 0)
+                if so_far is not None:
+                    binary = np.isin(y, (0.0, 1.0)).all()
+                    spikes[layer.name] = so_far + int(y.sum()) if binary else None
         for matrix in projections:
             uses = output.size // output.shape[-1]
             matrix.meets(values[-1], uses * (matrix.weights // output.shape[-1]), uses)
