@@ -11,6 +11,8 @@ for both, then wherever they differ first, the potential was within rounding of 
 import keras
 import numpy as np
 
+from snukeras.layers import ConvSNUCell
+
 ROUNDOFF = 2.0**-24  # of float32
 # Every activation that can be exported has a slope below this.
 _SLOPE = 2.0
@@ -23,9 +25,9 @@ def potentials_of(cell, x, y, mask=None, start=(), backwards=False):
     """Membrane potentials in float64 from a layer's own input and outputs, and their uncertainty.
 
     Args:
-        cell: SNUCell or SSNUCell.
-        x: (batch, time, features) in the order of time.
-        y: (batch, time, units) outputs in the order of processing.
+        cell: SNUCell, SSNUCell, or a convolutional one.
+        x: (batch, time, ...) in the order of time.
+        y: (batch, time, units) outputs in the order of processing; places of maps are units, too.
         mask: bool (batch, time) or None.
         start: y and s before the first step, or ().
         backwards: whether steps are processed from the last to the first.
@@ -35,28 +37,25 @@ def potentials_of(cell, x, y, mask=None, start=(), backwards=False):
         of processing. At masked steps s is that of the step before.
     """
     x = np.asarray(x, "float64")
+    products = (_Convolutions if isinstance(cell, ConvSNUCell) else _Products)(cell)
     if backwards:
         x = x[:, ::-1]
         mask = None if mask is None else mask[:, ::-1]
-    weight = np.asarray(cell.kernel, "float64")
-    bias = np.zeros(cell.units) if cell.bias is None else np.asarray(cell.bias, "float64")
-    loop = cell.recurrent_kernel
-    loop = None if loop is None else np.asarray(loop, "float64")
-    decay = np.asarray(cell.decay_values(), "float64")
-    terms = weight.shape[0] + (0 if loop is None else cell.units) + 8
-    gamma = terms * ROUNDOFF
-    drive = x @ weight + bias
-    size = np.abs(x) @ np.abs(weight) + np.abs(bias)
-    shape = (len(x), cell.units)
-    before, s = (np.asarray(v, "float64") for v in (start or (np.zeros(shape), np.zeros(shape))))
+    drive, size = products.drive(x)
+    units = drive.shape[-1]
+    decay = np.resize(np.asarray(cell.decay_values(), "float64"), units)  # repeated by place
+    gamma = products.terms * ROUNDOFF
+    shape = (len(x), units)
+    before, s = (np.asarray(v, "float64").reshape(shape) for v in (start or (np.zeros(shape),) * 2))
     error = np.zeros(shape)
     potentials, bounds = np.empty(drive.shape), np.empty(drive.shape)
     for t in range(x.shape[1]):
-        gate = before.max(axis=-1, keepdims=True) if cell.lateral_inhibition else before
+        gate = products.winner(before) if cell.lateral_inhibition else before
         carry = decay * (1.0 - gate)
         a, magnitude = drive[:, t] + carry * s, size[:, t] + np.abs(carry * s)
-        if loop is not None:
-            a, magnitude = a + before @ loop, magnitude + np.abs(before) @ np.abs(loop)
+        if cell.recurrent_kernel is not None:
+            more, much = products.recur(before)
+            a, magnitude = a + more, magnitude + much
         new = keras.ops.convert_to_numpy(
             cell.state_activation(keras.ops.convert_to_tensor(a, dtype="float64"))
         )
@@ -76,9 +75,61 @@ def potentials_of(cell, x, y, mask=None, start=(), backwards=False):
 
 def contradictions(cell, s, bound, y, mask=None, backwards=False) -> int:
     """Number of spike decisions that contradict the potential by more than rounding."""
-    threshold = np.asarray(cell.threshold_values(), "float64")
+    threshold = np.resize(np.asarray(cell.threshold_values(), "float64"), s.shape[-1])
     wrong = (np.asarray(y) > 0.5) != (s > threshold)
     wrong &= np.abs(s - threshold) > bound + ROUNDOFF * np.abs(threshold)
     if mask is not None:
         wrong &= (mask[:, ::-1] if backwards else mask)[:, :, None]
     return int(wrong.sum())
+
+
+class _Products:
+    """The matrix products of a cell in float64, each with the sum of its terms' magnitudes."""
+
+    def __init__(self, cell):
+        self.weight, self.loop, self.bias = (
+            None if v is None else np.asarray(v, "float64")
+            for v in (cell.kernel, cell.recurrent_kernel, cell.bias)
+        )
+        self.cell = cell
+        # Additions that rounding can touch: of both products, and some more of the equation.
+        self.terms = sum(v.size // v.shape[-1] for v in (self.weight, self.loop) if v is not None)
+        self.terms += 8
+
+    def drive(self, x):
+        z, size = self.product(x, self.weight), self.product(np.abs(x), np.abs(self.weight))
+        if self.bias is not None:
+            bias = np.resize(self.bias, z.shape[-1])
+            z, size = z + bias, size + np.abs(bias)
+        return z, size
+
+    def recur(self, y):
+        return self.product(y, self.loop), self.product(np.abs(y), np.abs(self.loop))
+
+    def product(self, x, weight):
+        return x @ weight
+
+    def winner(self, y):
+        return y.max(axis=-1, keepdims=True)
+
+
+class _Convolutions(_Products):
+    """Those of a convolutional cell; maps are flattened, filters last."""
+
+    def product(self, x, weight):
+        cell, own = self.cell, x.ndim == 2  # the cell's own outputs come flattened
+        lead = x.shape[:1] if own else x.shape[:2]
+        maps = (*cell.map_shape, cell.filters) if own else x.shape[2:]
+        z = keras.ops.conv(
+            keras.ops.convert_to_tensor(x.reshape(-1, *maps), dtype="float64"),
+            keras.ops.convert_to_tensor(weight, dtype="float64"),
+            strides=1 if own else cell.strides,
+            padding="same" if own else cell.padding,
+            data_format="channels_last",
+            dilation_rate=1 if own else cell.dilation_rate,
+        )
+        return keras.ops.convert_to_numpy(z).reshape(*lead, -1)
+
+    def winner(self, y):
+        places = y.reshape(len(y), -1, self.cell.filters)
+        return np.broadcast_to(places.max(-1, keepdims=True), places.shape).reshape(y.shape)

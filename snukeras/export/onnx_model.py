@@ -9,10 +9,10 @@ import onnx
 from onnx import helper
 
 from snukeras.export import (  # the modules onnx_* register the layers they know
-    onnx_conv_units,  # noqa: F401
     onnx_gated,  # noqa: F401
+    onnx_images,  # noqa: F401
     onnx_layers,  # noqa: F401
-    onnx_recurrent,  # noqa: F401
+    onnx_recurrent,
     onnx_tied,  # noqa: F401
     topology,
 )
@@ -108,11 +108,13 @@ def build(
     for units, entry, leave in context.states:
         inputs.append(helper.make_tensor_value_info(entry, 1, ["batch", units]))
         outputs.append(helper.make_tensor_value_info(leave, 1, ["batch", units]))
+    ranks = {entry.name: len(entry.source.shape) for entry in onnx_recurrent.unit_layers(plan)}
     for layer, trace in context.traces.items():
         for key, inner in trace.items():
             trace[key] = graph.unique(f"{layer}/trace/{key}")
             graph.node("Identity", [inner], f"{trace[key]}/copy", outputs=[trace[key]])
-            kind, rank = ("bool", 2) if key == "mask" else ("float32", 3)
+            kind = "bool" if key == "mask" else "float32"
+            rank = {"mask": 2, "input": ranks.get(layer, 3)}.get(key, 3)
             outputs.append(
                 helper.make_tensor_value_info(trace[key], element_type(kind), [None] * rank)
             )

@@ -7,9 +7,8 @@ import numpy as np
 
 from snukeras.export import topology
 from snukeras.export.decisions import contradictions, potentials_of
-from snukeras.export.onnx_conv_units import at_places, of_places
 from snukeras.export.onnx_model import build
-from snukeras.export.onnx_recurrent import CONVOLUTIONAL, unit_layers
+from snukeras.export.onnx_recurrent import unit_layers
 from snukeras.export.samples import Samples
 
 # Soft outputs of the two runtimes agree to this, absolutely and relative to their size.
@@ -102,26 +101,17 @@ def _compare_unit(entry, values, inside, trace, clean):
     mask = inside[trace["mask"]] if "mask" in trace else None
     start = [keras.ops.convert_to_numpy(values[ref.key]) for ref in entry.initial]
     expected = _sequence(entry.layer, x, mask, start)
-    seen, got, potentials = (inside[trace[key]] for key in ("input", "sequence", "potentials"))
+    got = inside[trace["sequence"]]
     if entry.reverse:
-        got, potentials = got[:, ::-1], potentials[:, ::-1]
+        got = got[:, ::-1]
+    potentials = inside[trace["potentials"]]
+    if entry.reverse:
+        potentials = potentials[:, ::-1]
     cell, backwards = entry.layer.cell, entry.layer.go_backwards
-    samples = len(x)
-    if type(entry.layer) in CONVOLUTIONAL:
-        # Every place of the maps as a sample of its own.
-        _, seen = at_places(entry.layer, seen)
-        cell, x = at_places(entry.layer, x)
-        places = len(x) // samples
-        expected, got, potentials = (
-            of_places(v.reshape(*v.shape[:2], places, cell.units))
-            for v in (expected, got, potentials)
-        )
-        start = [v.reshape(-1, cell.units) for v in start]
-        clean = np.repeat(clean, places)
-        mask = None if mask is None else np.repeat(mask, places, axis=0)
+    expected = expected.reshape(got.shape)  # the places of maps are units
     on = np.ones(x.shape[:2], bool) if mask is None else mask
     on = (on[:, ::-1] if backwards else on)[:, :, None]
-    s, bound = potentials_of(cell, seen, got, mask, start, backwards)
+    s, bound = potentials_of(cell, inside[trace["input"]], got, mask, start, backwards)
     off = np.where(on, np.abs(potentials - s), 0.0)
     found = {
         "spiking": cell.spiking,
@@ -131,12 +121,12 @@ def _compare_unit(entry, values, inside, trace, clean):
         "max_difference": _largest(expected, got),
         "max_potential_difference": float(off.max(initial=0.0)),
         "ok": bool(np.all(off <= bound)),
-        "flipped": np.zeros(samples, dtype=bool),
+        "flipped": np.zeros(len(x), dtype=bool),
     }
     if cell.spiking:
         flipped = expected != got
         found["flips"] = int(flipped.sum())
-        found["flipped"] = flipped.reshape(samples, -1).any(axis=1)
+        found["flipped"] = flipped.any(axis=(1, 2))
         found["contradictions"] = contradictions(cell, s, bound, got, mask, backwards)
         s, bound = potentials_of(cell, x, expected, mask, start, backwards)
         found["contradictions"] += contradictions(cell, s, bound, expected, mask, backwards)

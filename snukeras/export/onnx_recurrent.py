@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from snukeras.export import onnx_units
+from snukeras.export.onnx_conv_units import ConvUnit
 from snukeras.export.onnx_handlers import (
     CannotLowerError,
     Value,
@@ -28,23 +29,26 @@ from snukeras.layers import (
     SSNUCell,
 )
 
-# Their handler, which makes the products before the loop, is in onnx_conv_units.
-CONVOLUTIONAL = (ConvSNU1D, ConvSNU2D, ConvSSNU1D, ConvSSNU2D)
+_CONVOLUTIONAL = (ConvSNU1D, ConvSNU2D, ConvSSNU1D, ConvSSNU2D)
 
 
 @handles(SNU, SSNU)
 def _unit(context, call, layer, values):
-    return _lower(context, call, layer, layer.cell, values)
+    return _lower(context, call, layer, Unit.of(layer.cell, call.name), values)
 
 
 @handles(keras.layers.RNN)
 def _rnn(context, call, layer, values):
-    if not _is_unit(layer):
-        return None
-    return _lower(context, call, layer, layer.cell, values)
+    return _unit(context, call, layer, values) if _is_unit(layer) else None
 
 
-def initial_of(call, values):
+@handles(*_CONVOLUTIONAL)
+def _conv_unit(context, call, layer, values):
+    sizes = call.inputs[0].shape[2:-1]
+    return _lower(context, call, layer, ConvUnit.of(layer.cell, call.name, sizes=sizes), values)
+
+
+def _split(call, values):
     """The values of an RNN call: sequence, and the names of its initial s and y or None."""
     if len(values) == 1:
         return values[0], None
@@ -53,25 +57,15 @@ def initial_of(call, values):
     raise CannotLowerError(f"it takes {len(values)} tensors; a sequence and [y, s] are known")
 
 
-def _lower(context, call, layer, cell, values):
-    value, initial = initial_of(call, values)
-    unit = Unit.of(cell, call.name)
+def _lower(context, call, layer, unit, values):
+    value, initial = _split(call, values)
     mask = mask_of(context, value)
-    return lower_unit(context, call, layer, unit, as_float(context, call, 0, value), mask, initial)
-
-
-def lower_unit(context, call, layer, unit, x, mask, initial):
-    """A layer of units on x: its output, and y and s where it returns states.
-
-    Args:
-        unit: its numbers, which may be those of feature maps as one axis.
-        x: (batch, time, features), in streaming form without time.
-        mask: name of its mask, or None.
-        initial: names of the initial s and y, or None.
-    """
+    x = as_float(context, call, 0, value)
     if context.streaming:
         return _lower_step(context, call, layer, unit, x, initial)
     graph = context.graph
+    if initial is not None:
+        initial = tuple(unit.flat(graph, state) for state in initial)
     if layer.stateful:
         if initial is None:
             initial = (context.enter(call.name, "s"), context.enter(call.name, "y"))
@@ -95,8 +89,11 @@ def lower_unit(context, call, layer, unit, x, mask, initial):
             context.leave(call.name, label, unit.units, entry, result)
     _trace(context, call.name, x, run, mask)
     out = run.sequence if layer.return_sequences else run.last
-    first = Value(out, mask if layer.return_sequences else None)
-    return [first, Value(run.y), Value(run.s)] if layer.return_state else [first]
+    lead = 2 if layer.return_sequences else 1
+    first = Value(unit.shaped(graph, out, lead), mask if layer.return_sequences else None)
+    if not layer.return_state:
+        return [first]
+    return [first, *(Value(unit.shaped(graph, state, 1)) for state in (run.y, run.s))]
 
 
 def _lower_step(context, call, layer, unit, x, initial):
@@ -106,7 +103,7 @@ def _lower_step(context, call, layer, unit, x, initial):
     s_next, y_next = onnx_units.step(graph, unit, x, s, y)
     context.leave(call.name, "s", unit.units, s, s_next)
     context.leave(call.name, "y", unit.units, y, y_next)
-    return [Value(y_next)]
+    return [Value(unit.shaped(graph, y_next, 1))]
 
 
 def _trace(context, name, x, run, mask):
@@ -188,7 +185,7 @@ def unit_layers(plan: Topology) -> list[UnitLayer]:
                     reverse = side is call.op.backward_layer and side.return_sequences
                     name = f"{call.name}/{side.name}"
                     found.append(UnitLayer(name, side, call.inputs[0], [], reverse))
-        elif _is_unit(call.op) or type(call.op) in CONVOLUTIONAL:
+        elif _is_unit(call.op) or isinstance(call.op, _CONVOLUTIONAL):
             mask = call.kwargs.get("mask")
             initial = [ref for ref in call.inputs[1:] if ref is not mask]
             found.append(UnitLayer(call.name, call.op, call.inputs[0], initial))

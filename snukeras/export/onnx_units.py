@@ -9,7 +9,7 @@ k is added first, so that ONNX Runtime makes one node of the recurrent product, 
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from onnx import TensorProto, helper
@@ -23,16 +23,14 @@ FLOAT, BOOL = TensorProto.FLOAT, TensorProto.BOOL
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """The numbers of an SNU or SSNU cell, as the graph needs them.
+    """The numbers of an SNU or SSNU cell, as the graph needs them, and its matrix products."""
 
-    Without a kernel the layer's input is its product already.
-    """
-
+    product_sign: ClassVar[str] = ""
     name: str
     spiking: bool
     inhibition: bool
     units: int
-    kernel: np.ndarray | None
+    kernel: np.ndarray
     recurrent_kernel: np.ndarray | None
     bias: np.ndarray | None
     decay: np.ndarray
@@ -41,8 +39,8 @@ class Unit:
     equation: str
 
     @classmethod
-    def of(cls, cell: Any, name: str) -> "Unit":
-        """Reads a cell.
+    def of(cls, cell: Any, name: str, **more: Any) -> "Unit":
+        """Reads a cell; `more` are fields that replace or add to those of the cell.
 
         Raises:
             CannotLowerError: its state activation has no ONNX form here.
@@ -53,26 +51,53 @@ class Unit:
             raise CannotLowerError(
                 f"state_activation {label!r} has no ONNX form; use one of {', '.join(supported())}"
             )
-        terms = ["x[t] W"]
+        terms = [f"x[t] {cls.product_sign}W"]
         terms += ["c"] if cell.bias is not None else []
-        terms += ["y[t-1] H"] if cell.recurrent_kernel is not None else []
+        terms += [f"y[t-1] {cls.product_sign}H"] if cell.recurrent_kernel is not None else []
         gate = "max(y[t-1])" if cell.lateral_inhibition else "y[t-1]"
         terms += [f"decay * s[t-1] * (1 - {gate})"]
         h = "step" if cell.spiking else "sigmoid"
-        return cls(
-            name=name,
-            spiking=cell.spiking,
-            inhibition=cell.lateral_inhibition,
-            units=cell.units,
-            kernel=np.asarray(cell.kernel),
-            recurrent_kernel=_array(cell.recurrent_kernel),
-            bias=_array(cell.bias),
-            decay=np.asarray(cell.decay_values()),
-            threshold=np.asarray(cell.threshold_values()),
-            activation=activation,
-            equation=f"s[t] = {label}({' + '.join(terms)}); y[t] = {h}(s[t] - threshold)"
+        fields = {
+            "name": name,
+            "spiking": cell.spiking,
+            "inhibition": cell.lateral_inhibition,
+            "units": cell.units,
+            "kernel": np.asarray(cell.kernel),
+            "recurrent_kernel": _array(cell.recurrent_kernel),
+            "bias": _array(cell.bias),
+            "decay": np.asarray(cell.decay_values()),
+            "threshold": np.asarray(cell.threshold_values()),
+            "activation": activation,
+            "equation": f"s[t] = {label}({' + '.join(terms)}); y[t] = {h}(s[t] - threshold)"
             + ("; step(z) = 1 if z > 0 else 0" if cell.spiking else ""),
-        )
+        }
+        return cls(**{**fields, **more})
+
+    def product(self, graph: GraphBuilder, x: str) -> str:
+        """x W (+ c) for all leading axes."""
+        kernel = graph.constant(self.kernel, f"{self.name}/kernel")
+        z = graph.node("MatMul", [x, kernel], f"{self.name}/product")
+        if self.bias is not None:
+            bias = graph.constant(self.bias, f"{self.name}/bias")
+            z = graph.node("Add", [z, bias], f"{self.name}/biased")
+        return z
+
+    def recur(self, graph: GraphBuilder, y: str, a: str) -> str:
+        """a + y H of one step."""
+        kernel = graph.constant(self.recurrent_kernel, f"{self.name}/recurrent_kernel")
+        return graph.node("Gemm", [y, kernel, a], f"{self.name}/recur")
+
+    def winner(self, graph: GraphBuilder, y: str) -> str:
+        """The largest output among those that compete (lateral inhibition)."""
+        return graph.node("ReduceMax", [y], f"{self.name}/winner", axes=[-1], keepdims=1)
+
+    def flat(self, graph: GraphBuilder, state: str) -> str:
+        """A state as Keras has it, as (batch, units)."""
+        return state
+
+    def shaped(self, graph: GraphBuilder, y: str, lead: int) -> str:
+        """States or outputs (..., units) as Keras has them; `lead` axes stand before the units."""
+        return y
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,17 +115,6 @@ def _array(variable):
     return None if variable is None else np.asarray(variable)
 
 
-def product(graph: GraphBuilder, unit: Unit, x: str) -> str:
-    """x W (+ c) for all leading axes."""
-    if unit.kernel is None:
-        return x
-    name = unit.name
-    z = graph.node("MatMul", [x, graph.constant(unit.kernel, f"{name}/kernel")], f"{name}/product")
-    if unit.bias is not None:
-        z = graph.node("Add", [z, graph.constant(unit.bias, f"{name}/bias")], f"{name}/biased")
-    return z
-
-
 def _decide(graph, unit, z, k, y, wants_y=True):
     """Nodes of one step up to the output: (s, what y follows from, y or None).
 
@@ -109,8 +123,7 @@ def _decide(graph, unit, z, k, y, wants_y=True):
     name = unit.name
     a = graph.node("Add", [z, k], f"{name}/a")
     if unit.recurrent_kernel is not None:
-        kernel = graph.constant(unit.recurrent_kernel, f"{name}/recurrent_kernel")
-        a = graph.node("Gemm", [y, kernel, a], f"{name}/recur")
+        a = unit.recur(graph, y, a)
     s = unit.activation(graph, a, f"{name}/g")
     threshold = graph.constant(unit.threshold, f"{name}/threshold")
     if unit.spiking:
@@ -136,16 +149,14 @@ def _keep(graph, unit, s, y, spikes):
         # The same as the product with 1 - y, in one node instead of two.
         zero = graph.constant(0.0, "zero")
         return graph.node("Where", [spikes, zero, leak], f"{name}/k")
-    gate = y
-    if unit.inhibition:
-        gate = graph.node("ReduceMax", [y], f"{name}/winner", axes=[-1], keepdims=1)
+    gate = unit.winner(graph, y) if unit.inhibition else y
     open_ = graph.node("Sub", [graph.constant(1.0, "one"), gate], f"{name}/open")
     return graph.node("Mul", [leak, open_], f"{name}/k")
 
 
 def step(graph: GraphBuilder, unit: Unit, x: str, s: str, y: str) -> tuple[str, str]:
-    """One step for streaming: x (batch, features), states (batch, units); returns s, y."""
-    z = product(graph, unit, x)
+    """One step for streaming: x (batch, ...), states (batch, units); returns s, y."""
+    z = unit.product(graph, x)
     k = _keep(graph, unit, s, y, None)
     s, _, output = _decide(graph, unit, z, k, y)
     graph.nodes[-1].doc_string = unit.equation
@@ -170,7 +181,7 @@ def scan(
     """A whole sequence as one Scan.
 
     Args:
-        x: (batch, time, features).
+        x: (batch, time, ...).
         backwards: from the last step to the first (go_backwards).
         reverse_output: put the outputs in reverse order.
         sequence: whether the outputs of all steps are wanted.
@@ -182,7 +193,7 @@ def scan(
         potentials: also give s of all steps (for verification).
     """
     name = unit.name
-    z = product(graph, unit, x)
+    z = unit.product(graph, x)
     zeros = None
     if initial is None or mask is not None:
         batch = graph.node("Shape", [x], f"{name}/batch", start=0, end=1)

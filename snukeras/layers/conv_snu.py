@@ -78,8 +78,6 @@ class ConvSNUCell(SNUCell):
                 "Arguments `strides` and `dilation_rate` cannot both be above 1. Received: "
                 f"strides={strides!r}, dilation_rate={dilation_rate!r}"
             )
-        # Known when built: the sizes of the input maps and of the output maps.
-        self.input_map: tuple[int, ...] | None = None
         self.map_shape: tuple[int, ...] | None = None
 
     @property
@@ -96,8 +94,7 @@ class ConvSNUCell(SNUCell):
                 else f"{type(self).__name__} takes inputs of shape (batch, length, channels) with "
                 f"known sizes but for the batch. Received: input_shape={tuple(input_shape)}"
             )
-        self.input_map = tuple(input_shape[1:-1])
-        self.map_shape = self.map_of(self.input_map)
+        self.map_shape = self.map_of(input_shape[1:-1])
         # The weights of the parent, in the shapes of convolutions.
         self.kernel = self.add_weight(
             shape=(*self.kernel_size, input_shape[-1], self.filters),

@@ -1,137 +1,143 @@
-"""Images, codings and convolutional units: ONNX, its proof, and the map."""
-
-import json
+"""Convolutional units in ONNX against Keras: all arguments, states, streaming, map."""
 
 import keras
 import numpy as np
 import pytest
-from networks import difference
+from networks import LAYERS, difference
 
-from snukeras.export import export
+from snukeras.export import export, load_map
+from snukeras.export.decisions import potentials_of
 from snukeras.export.errors import UnsupportedLayersError
 from snukeras.export.onnx_model import to_onnx
-from snukeras.export.onnx_proof import compare_onnx, compare_streaming
+from snukeras.export.onnx_proof import compare_onnx, compare_streaming, session
 from snukeras.export.samples import Samples
-from snukeras.layers import (
-    SNU,
-    ConvSNU1D,
-    ConvSNU2D,
-    ConvSSNU1D,
-    ConvSSNU2D,
-    ElasticDistortion,
-    RateCoding,
-)
+from snukeras.layers import ConvSNU1D, ConvSNU2D, ConvSSNU1D, ConvSSNU2D, RateCoding
 
 
-def unit(cls, filters=3, kernel_size=3, **options):
+def unit(cls, filters=3, window=3, **options):
+    normal = keras.initializers.RandomNormal
     defaults = {
         "decay": np.linspace(0.2, 0.9, filters),
-        "threshold": np.linspace(-0.1, 0.3, filters),
+        "threshold": np.linspace(0.1, 0.6, filters),
+        "kernel_initializer": normal(0, 0.5, seed=1),
+        "recurrent_initializer": normal(0, 0.2, seed=2),
+        "bias_initializer": normal(0, 0.3, seed=3),
         "implementation": "cell",
         "return_sequences": True,
     }
-    return cls(filters, kernel_size, **{**defaults, **options})
+    return cls(filters, window, **{**defaults, **options})
 
 
-CASES = [
-    {},
-    {"padding": "same", "use_bias": True},
-    {"strides": 2, "return_state": True},
-    {"strides": 2, "padding": "same", "return_sequences": False},
-    {"dilation_rate": 2, "padding": "same", "go_backwards": True},
-]
+def films(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
 
 
-@pytest.mark.parametrize("options", CASES)
-@pytest.mark.parametrize("cls", [ConvSNU1D, ConvSSNU2D, ConvSNU2D, ConvSSNU1D])
-def test_as_in_keras_and_proven(cls, options):
-    keras.utils.set_random_seed(1)
-    sizes = (9,) if "1D" in cls.__name__ else (7, 6)
-    inputs = keras.Input((None, *sizes, 2))
-    model = keras.Model(inputs, unit(cls, name="unit", **options)(inputs))
-    x = np.random.default_rng(0).normal(size=(2, 5, *sizes, 2)).astype("float32")
-    worst, proto = difference(model, x)
-    assert worst < 1e-5
-    found = compare_onnx(model, proto.SerializeToString(), Samples("test", [[x]]))
-    assert found["ok"] and found["units"][0]["contradictions"] == 0
-    assert found["units"][0]["max_potential_difference"] < 1e-5
-
-
-def test_states_given_and_carried():
-    inputs, y, s = keras.Input((None, 6, 2)), keras.Input((4, 3)), keras.Input((4, 3))
-    given = keras.Model([inputs, y, s], unit(ConvSNU1D)(inputs, initial_state=[y, s]))
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(2, 5, 6, 2)).astype("float32")
-    feeds = [x, *rng.random((2, 2, 4, 3)).astype("float32")]
-    worst, proto = difference(given, *feeds)
-    assert worst < 1e-5
-    found = compare_onnx(given, proto.SerializeToString(), Samples("test", [feeds]))
-    assert found["ok"]
-
-
-def images(inference="fixed", lateral=False, recurrent=False):
-    keras.utils.set_random_seed(3)
-    return keras.Sequential(
-        [
-            keras.Input((9, 9, 1), name="image"),
-            ElasticDistortion(),
-            RateCoding(6, max_spikes=5, training_steps=3, inference=inference, seed=1),
-            unit(ConvSNU2D, threshold=0.3, strides=2, name="maps", lateral_inhibition=lateral,
-                 recurrent=recurrent),
-            keras.layers.MaxPooling3D((1, 2, 2)),
-            keras.layers.Reshape((-1, 12)),
-            SNU(5, threshold=0.2, return_sequences=True, name="digits"),
-            keras.layers.GlobalAveragePooling1D(name="rate"),
-        ]
-    )  # fmt: skip
-
-
-def test_an_image_network_takes_images_and_codes_them_alike(tmp_path):
-    model = images()
-    x = np.random.default_rng(0).random((8, 9, 9, 1)).astype("float32")
-    worst, _ = difference(model, x)
-    assert worst == 0 and np.ptp(model(x)) > 0
-    report = export(model, tmp_path / "out", samples=Samples("images", [[x]]))
-    assert report["verification"]["ok"]
-    units = {u["name"]: u for u in report["verification"]["onnx"]["units"]}
-    assert units["maps"]["outputs"] == 8 * 6 * 4 * 4 * 3
-    matrices = {m["name"]: m for m in report["verification"]["map"]["matrices"]}
-    assert matrices["maps/kernel"]["shape"] == [3, 3, 1, 3]
-    assert matrices["maps/kernel"]["devices"] == 2 * 27
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["verification"]["ok"]
-
-
-def test_a_wrong_kernel_is_found():
-    model = images()
-    proto = to_onnx(model)
-    other = images()
-    kernel = other.get_layer("maps").cell.kernel
-    kernel.assign(kernel.numpy() * 1.5)
-    x = np.random.default_rng(0).random((4, 9, 9, 1)).astype("float32")
-    assert not compare_onnx(other, proto.SerializeToString(), Samples("images", [[x]]))["ok"]
-
-
-def test_streaming_behind_the_coding():
-    inputs = keras.Input((None, 8, 8, 1))
-    model = keras.Model(inputs, unit(ConvSNU2D, strides=2)(inputs))
-    whole, step = to_onnx(model), to_onnx(model, streaming=True)
-    x = np.random.default_rng(0).random((2, 5, 8, 8, 1)).astype("float32")
-    found = compare_streaming(
-        whole.SerializeToString(), step.SerializeToString(), Samples("maps", [[x]])
-    )
-    assert found["ok"], found
-    with pytest.raises(UnsupportedLayersError, match="the layers behind it"):
-        to_onnx(images(), streaming=True)
-
-
+@pytest.mark.parametrize("cls", [ConvSNU2D, ConvSSNU2D])
 @pytest.mark.parametrize(
-    "arguments, words",
+    "options",
     [
-        (dict(inference="random"), "inference='fixed'"),
-        (dict(lateral=True), "lateral inhibition"),
-        (dict(recurrent=True), "recurrent convolution"),
+        {},
+        {"padding": "same", "strides": 2},
+        {"padding": "same", "strides": (2, 1), "use_bias": True},
+        {"dilation_rate": 2, "padding": "same"},
+        {"recurrent": True},
+        {"recurrent": True, "lateral_inhibition": True, "window": (4, 2), "padding": "same"},
+        {"return_sequences": False, "return_state": True},
+        {"go_backwards": True, "lateral_inhibition": True},
     ],
+    ids=str,
 )
-def test_what_has_no_form_is_named(arguments, words):
-    with pytest.raises(UnsupportedLayersError, match=words):
-        to_onnx(images(**arguments))
+def test_as_in_keras_and_proven(cls, options):
+    inputs = keras.Input((None, 7, 6, 2))
+    model = keras.Model(inputs, unit(cls, **options)(inputs))
+    x = films(2, 5, 7, 6, 2)
+    worst, proto = difference(model, x)
+    assert worst < 2e-6
+    found = compare_onnx(model, proto.SerializeToString(), Samples("films", [[x]]))
+    assert found["ok"], found
+    (known,) = found["units"]
+    assert known["outputs"] == 2 * 5 * np.prod(model.layers[-1].cell.map_shape) * 3
+    assert known["flips"] == 0 and known["max_potential_difference"] < 1e-5
+
+
+@pytest.mark.parametrize("cls", [ConvSNU1D, ConvSSNU1D])
+def test_one_dimension_with_masks_and_initial_state(cls):
+    inputs, y, s = keras.Input((None, 9, 2)), keras.Input((7, 3)), keras.Input((7, 3))
+    mask = keras.Input((None,), dtype="bool")
+    model = keras.Model(
+        [inputs, y, s, mask],
+        unit(cls, recurrent=True, return_state=True)(inputs, initial_state=[y, s], mask=mask),
+    )
+    kept = np.random.default_rng(0).random((2, 6)) < 0.7
+    x, start = films(2, 6, 9, 2), np.abs(films(2, 2, 7, 3, seed=3))
+    worst, proto = difference(model, x, start[0], start[1], kept)
+    assert worst < 2e-6
+    samples = Samples("films", [[x, *start, kept]])
+    assert compare_onnx(model, proto.SerializeToString(), samples)["ok"]
+
+
+def test_potentials_are_those_of_the_cell_stepped_in_float64():
+    layer = unit(ConvSNU2D, recurrent=True, lateral_inhibition=True, use_bias=True)
+    x = films(2, 4, 6, 5, 2)
+    y = np.array(layer(x))
+    cell = layer.cell
+    s, bound = potentials_of(cell, x, y.reshape(2, 4, -1))
+    held = [np.zeros((2, *cell.map_shape, 3), "float32")] * 2
+    for t in range(4):
+        _, held = cell(x[:, t], held)
+        np.testing.assert_allclose(s[:, t], np.reshape(held[1], (2, -1)), atol=1e-5)
+    assert 0 < bound.max() < 1e-3
+
+
+def test_a_network_for_images_exports_with_its_map(tmp_path):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((12, 12, 1)),
+            RateCoding(6, seed=1),
+            ConvSNU2D(4, 3, return_sequences=True, name="eye"),
+            LAYERS.MaxPooling3D((1, 2, 2)),
+            LAYERS.Reshape((-1, 100)),
+            LAYERS.Dense(10, activation="softmax", name="out"),
+            LAYERS.GlobalAveragePooling1D(),
+        ]
+    )
+    report = export(model, tmp_path / "out")
+    assert report["verification"]["ok"]
+    (known,) = report["verification"]["onnx"]["units"]
+    assert known["name"] == "eye" and known["flips"] == 0
+    crossbar = load_map(tmp_path / "out" / "crossbar.snumap")
+    assert crossbar.matrices == ["eye/kernel", "out/kernel"]
+    assert crossbar.weights()["eye/kernel"].shape == (3, 3, 1, 4)
+    with pytest.raises(UnsupportedLayersError, match="rate_coding"):
+        to_onnx(model, streaming=True)
+
+
+def test_streaming_and_stateful():
+    inputs = keras.Input(batch_shape=(2, None, 6, 5, 1))
+    x = unit(ConvSNU2D, recurrent=True, stateful=True, name="eye")(inputs)
+    model = keras.Model(inputs, unit(ConvSSNU2D, window=2, stateful=True, name="next")(x))
+    step, whole = (to_onnx(model, streaming=streaming) for streaming in (True, False))
+    names = ["eye/s_in", "eye/y_in", "next/s_in", "next/y_in"]
+    for proto in (step, whole):
+        assert [value.name for value in proto.graph.input][1:] == names
+    runtime = session(whole.SerializeToString())
+    assert [entry.shape[1] for entry in runtime.get_inputs()[1:]] == [36, 36, 18, 18]
+    samples = Samples("films", [[films(2, 5, 6, 5, 1)]])
+    found = compare_streaming(whole.SerializeToString(), step.SerializeToString(), samples)
+    assert found["ok"] and found["max_difference"] < 1e-6
+
+
+def test_a_wrong_lowering_is_found(monkeypatch):
+    from snukeras.export import onnx_conv_units
+
+    inputs = keras.Input((None, 7, 6, 2))
+    model = keras.Model(inputs, unit(ConvSNU2D, padding="same", strides=2)(inputs))
+    monkeypatch.setattr(
+        onnx_conv_units, "_same", lambda *a: [1, 1, 1, 0]
+    )  # padded at the wrong end
+    proto = to_onnx(model)
+    found = compare_onnx(
+        model, proto.SerializeToString(), Samples("films", [[films(2, 5, 7, 6, 2)]])
+    )
+    assert not found["ok"]
