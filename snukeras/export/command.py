@@ -130,7 +130,16 @@ def _parser():
     more.add_argument(
         "--dt", type=float, metavar="SECONDS", help="time that one step takes, for --nir"
     )
-    more.add_argument("--samples", metavar="FILE", help=".npz with input for the comparison")
+    more.add_argument(
+        "--samples",
+        metavar="FILE",
+        help=".npz with input for the comparison; with an array targets, for the metric as well",
+    )
+    more.add_argument(
+        "--metric",
+        choices=("frame_nll", "cross_entropy", "accuracy"),
+        help="of the targets (default: accuracy for integers, else frame_nll)",
+    )
     more.add_argument("--seed", type=int, default=0, help="seed of random input (default 0)")
     more.add_argument("--list-layers", action="store_true", help="list the layers known")
     more.add_argument("--list-targets", action="store_true", help="list the targets known")
@@ -199,6 +208,8 @@ def _export(options) -> int:
         )
     if options.dt is not None and not options.nir:
         raise BadInputError("--dt is for --nir alone.", "Add --nir, or leave --dt out.")
+    if options.metric and not options.samples:
+        raise BadInputError("--metric is for --samples with targets.", "Add --samples FILE.npz.")
     from snukeras.export.targets import load_target
 
     hardware = None if options.target == "onnx" else load_target(options.target)
@@ -227,7 +238,7 @@ def _export(options) -> int:
         from snukeras.export import samples as inputs
         from snukeras.export.exporter import export
         from snukeras.export.faults import read_faults
-        from snukeras.export.likelihood import plays_chorales
+        from snukeras.export.metric import plays_chorales
         from snukeras.export.report import show
         from snukeras.export.verify import failures
 
@@ -235,7 +246,7 @@ def _export(options) -> int:
         model, source, metrics = _load(options.model, progress)
         samples = None
         if options.samples:
-            samples = inputs.samples_from_file(options.samples, model)
+            samples = inputs.samples_from_file(options.samples, model, options.metric)
         elif plays_chorales(model):
             samples = _chorales(inputs.Samples, model.input_shape[1])
         report = export(

@@ -1,4 +1,4 @@
-"""What becomes of an export on hardware: errors over time, likelihood, energy, risks in words."""
+"""What becomes of an export on hardware: errors over time, metric, energy, risks in words."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ import keras
 import numpy as np
 
 from snukeras.export.crossbar import CrossbarMap
-from snukeras.export.likelihood import frame_nll, predict
 from snukeras.export.map_proof import rebuilt_model
+from snukeras.export.metric import measure, predict
 from snukeras.export.samples import Samples
 from snukeras.export.simulation import MappedChip, device_of
 from snukeras.export.targets import Target, load_target
@@ -18,7 +18,7 @@ TIMES = {25.0: "25 s", 3600.0: "1 h", 86400.0: "1 day", 31536000.0: "1 year"}
 COMPENSATIONS: dict[str, Any] = {"none": None, "global": "global"}
 # Few, so that the report costs the export little.
 CHIPS = 3
-# Beyond this many weights the likelihood over time is left to snukeras.pcm.evaluate_chips.
+# Beyond this many weights the metric over time is left to snukeras.pcm.evaluate_chips.
 MAX_WEIGHTS = 2_000_000
 # As many matrices, and one tile of each, have their product simulated.
 MAX_MATRICES = 16
@@ -39,21 +39,21 @@ def forecast(
     """Simulates the export on a few chips and says what to expect.
 
     Returns:
-        {"device", "chips", "times_s", "products", "likelihood", "energy", "risks"}: the relative
-        rms error of each matrix's product and, where the samples have targets, the negative
-        log-likelihood in nats per step, each by compensation and in the order of the times; energy
+        {"device", "chips", "times_s", "products", "metric", "energy", "risks"}: the relative rms
+        error of each matrix's product and, where the samples have targets, their metric, each by
+        compensation and in the order of the times; energy
         and latency per step; risks as sentences.
     """
     progress("simulating the products of the matrices")
     device = device_of(crossbar.target)
     products = _products(crossbar, device, seed, chips)
-    likelihood = None
+    metric = None
     left_out: str | None = "there are no samples with a metric"
-    if verification["nll_nats_per_step"] is not None:
+    if verification["metric"] is not None:
         left_out = f"the network has more than {MAX_WEIGHTS:,} weights on tiles"
         if crossbar.totals["weights"] <= MAX_WEIGHTS:
             progress("simulating chips over a year")
-            likelihood = _likelihood(model, crossbar, device, samples, seed, chips)
+            metric = _metric(model, crossbar, device, samples, seed, chips)
             left_out = None
     found: dict[str, Any] = {
         "device": type(device).__name__,
@@ -61,8 +61,8 @@ def forecast(
         "seed": seed,
         "times_s": list(TIMES),
         "products": products,
-        "likelihood": likelihood,
-        "likelihood_left_out": left_out,
+        "metric": metric,
+        "metric_left_out": left_out,
         "energy": energy(crossbar),
     }
     found["risks"] = risks(crossbar, verification, found)
@@ -131,8 +131,8 @@ def _converter(bits):
     return None if bits is None or bits < 2 else Converter(bits)
 
 
-def _likelihood(model, crossbar, device, samples, seed, chips):
-    """Mean, smallest and largest nats per step over the chips, by compensation and time."""
+def _metric(model, crossbar, device, samples, seed, chips):
+    """Mean, smallest and largest metric over the chips, by compensation and time."""
     twin = rebuilt_model(model, crossbar.weights())
     found = {}
     for label, compensation in COMPENSATIONS.items():
@@ -143,7 +143,7 @@ def _likelihood(model, crossbar, device, samples, seed, chips):
             )
             for place, t in enumerate(TIMES):
                 held.write(twin, t)
-                values[chip, place] = frame_nll(predict(twin, samples), samples.targets)
+                values[chip, place] = measure(predict(twin, samples), samples)
         found[label] = {
             name: [_round(value) for value in reduced]
             for name, reduced in (
@@ -220,7 +220,9 @@ def risks(crossbar: CrossbarMap, verification: dict[str, Any], found: dict[str, 
                 f"remains is {worst:.2g}.",
             )
         )
-    said += _drift(found, (verification["nll_nats_per_step"] or {}).get("keras"))
+    said += _drift(found)
+    if found["metric"] is not None:
+        said += _decay(found["metric"], verification["metric"])
     target = crossbar.target
     if target.levels is None:
         said.append(
@@ -274,8 +276,8 @@ def risks(crossbar: CrossbarMap, verification: dict[str, Any], found: dict[str, 
     return [text for _, text in sorted(said, key=lambda item: -item[0])]
 
 
-def _drift(found, exact):
-    """Risks from the simulated errors and likelihoods; `exact` is the likelihood in Keras."""
+def _drift(found):
+    """The risk from the simulated errors of products."""
     if found["products"]:
         worst = max(found["products"], key=lambda entry: entry["relative_error"]["global"][-1])
         errors = worst["relative_error"]
@@ -285,22 +287,29 @@ def _drift(found, exact):
             f"and by {errors['global'][-1]:.1%} after a year with drift compensation "
             f"({errors['none'][-1]:.1%} without).",
         )
-    if found["likelihood"] is None or not exact:
-        return
-    bare, helped = found["likelihood"]["none"], found["likelihood"]["global"]
-    end, worst_of_all = helped["mean"][-1], max(helped["mean"][-1], bare["mean"][-1])
+
+
+def _decay(metric, reference):
+    """Risks from the simulated metric; `reference` is that of the verification."""
+    bare, helped = metric["none"], metric["global"]
+    exact, sign = reference["values"]["keras"], 1.0 if reference["lower_is_better"] else -1.0
+    end = helped["mean"][-1]
+    worst = max(sign * end, sign * bare["mean"][-1]) * sign
+    # How much worse it gets, as a share of the figure.
+    loss = sign * (worst - exact) / max(abs(exact), abs(worst), 1e-9)
     text = (
-        f"The negative log-likelihood on the samples is {exact:.2f} nats per step in Keras, "
+        f"The {reference['title']} on the samples is {exact:.2f} {reference['unit']} in Keras, "
         f"{helped['mean'][0]:.2f} on chips at 25 s, {end:.2f} after a year with drift "
         f"compensation and {bare['mean'][-1]:.2f} without."
     )
-    if worst_of_all <= 1.01 * exact:
+    if loss <= 0.01:
         text += " Ask more chips and more data before relying on that little loss."
-    yield 0.2 if worst_of_all <= 1.01 * exact else 1.5 + worst_of_all / exact, text
+    yield 0.2 if loss <= 0.01 else 2.5 + loss, text
+    best, worst_of = ("min", "max") if sign > 0 else ("max", "min")
     harmed = [
         name
-        for name, low, high in zip(TIMES.values(), helped["min"], bare["max"], strict=True)
-        if low > high
+        for name, with_it, without in zip(TIMES.values(), helped[best], bare[worst_of], strict=True)
+        if sign * with_it > sign * without
     ]
     if harmed:
         yield (

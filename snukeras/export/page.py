@@ -80,7 +80,7 @@ def page(report: dict[str, Any], crossbar: CrossbarMap | None) -> str:
         parts += _tiles(crossbar, marks)
         parts += _quantisation(report)
         parts += _products(report)
-        parts += _likelihood(report)
+        parts += _metric(report)
         parts += _energy(report)
         parts += _conductances(crossbar)
     parts += _verification(report)
@@ -240,24 +240,24 @@ def _products(report):
         yield f'<p class="note">Not simulated: {left} (smaller matrices, or zeros).</p>'
 
 
-def _likelihood(report):
-    found = report["forecast"]
+def _metric(report):
+    found, known = report["forecast"], report["verification"]["metric"]
     yield "<h2>Metric over time</h2>"
-    if found["likelihood"] is None:
-        yield f"<p>Not simulated: {escape(found['likelihood_left_out'])}.</p>"
+    if found["metric"] is None:
+        yield f"<p>Not simulated: {escape(found['metric_left_out'])}.</p>"
         return
-    samples = escape(report["verification"]["samples"])
-    reference = report["verification"]["nll_nats_per_step"]["keras"]
+    samples, better = escape(report["verification"]["samples"]), _better(known)
+    reference = known["values"]["keras"]
     yield (
-        f"<p>Negative log-likelihood on {samples}, nats per step; lower is better. Vertical lines "
+        f"<p>{known['title'].capitalize()} on {samples}, {known['unit']}; {better}. Vertical lines "
         f"reach from the best to the worst of {found['chips']} chips; the dotted line is Keras, "
         f"{reference:.3f}.</p>"
     )
     lines = [
         (key, values["mean"], values["min"], values["max"])
-        for key, values in found["likelihood"].items()
+        for key, values in found["metric"].items()
     ]
-    title = "negative log-likelihood over time; the table below has the numbers"
+    title = f"{known['title']} over time; the table below has the numbers"
     picture = curves(lines, list(TIMES.values()), ("Keras", reference), title)
     yield f'<div class="chart">{picture}</div>'
     yield (
@@ -266,9 +266,13 @@ def _likelihood(report):
     )
     rows = [
         [_COMPENSATION[key], *(f"{value:.3f}" for value in values["mean"])]
-        for key, values in found["likelihood"].items()
+        for key, values in found["metric"].items()
     ]
     yield _table(["drift", *TIMES.values()], rows)
+
+
+def _better(metric):
+    return "lower is better" if metric["lower_is_better"] else "higher is better"
 
 
 def _energy(report):
@@ -346,8 +350,9 @@ def _verification(report):
         difference = found["streaming"]["max_difference"]
         rows.append(["streaming form", f"largest difference {difference:.2g}"])
     names = {"keras": "Keras", "onnx": "ONNX Runtime", "map": "the map's weights"}
-    for key, value in (found["nll_nats_per_step"] or {}).items():
-        rows.append([f"{names[key]}: nats per step", f"{value:.4f}"])
+    metric = found["metric"] or {"values": {}}
+    for key, value in metric["values"].items():
+        rows.append([f"{names[key]}: {metric['title']}", f"{value:.4f} {metric['unit']}"])
     yield _table(["what", "result"], rows)
 
 

@@ -15,7 +15,7 @@ def show(report: dict[str, Any], folder: Path) -> None:
         _show_map(console, mapped, verification["map"])
     show_verification(verification, console)
     if report["forecast"] is not None:
-        _show_forecast(console, report["forecast"])
+        _show_forecast(console, report["forecast"], verification["metric"])
     if report["nir"] is not None:
         nodes = len(report["nir"]["nodes"])
         console.print(f"NIR graph of {nodes} nodes, steps of {report['nir']['dt']:g} s")
@@ -51,11 +51,12 @@ def show_verification(verification: dict[str, Any], console: Any = None) -> None
         rebuilt = "equal the model's within" if equal else "DIFFER from the model's beyond"
         bound = "half a level" if any(m["half_level"] for m in mapped["matrices"]) else "rounding"
         console.print(f"  Weights rebuilt from the map {rebuilt} {bound}")
-    nll = verification["nll_nats_per_step"]
-    if nll is not None:
+    metric = verification["metric"]
+    if metric is not None:
         names = {"keras": "Keras", "onnx": "ONNX", "map": "map"}
-        texts = [f"{names[name]} {value:.4f}" for name, value in nll.items()]
-        console.print(f"  NLL, nats per step: {', '.join(texts)}")
+        texts = [f"{names[name]} {value:.4f}" for name, value in metric["values"].items()]
+        title = metric["title"].capitalize()
+        console.print(f"  {title}, {metric['unit']}: {', '.join(texts)}")
     if verification["ok"]:
         console.print("[green]Verified.[/green]")
     else:
@@ -110,7 +111,7 @@ def _show_map(console, mapped, compared):
         )
 
 
-def _show_forecast(console, found):
+def _show_forecast(console, found, metric):
     from rich.table import Table
 
     from snukeras.export.forecast import TIMES
@@ -128,8 +129,9 @@ def _show_forecast(console, found):
         for worst in products[:1]
         for key, errors in worst["relative_error"].items()
     ]
-    for key, values in (found["likelihood"] or {}).items():
-        rows.append(("NLL, nats per step", key, [f"{value:.3f}" for value in values["mean"]]))
+    for key, values in (found["metric"] or {}).items():
+        cells = [f"{value:.3f}" for value in values["mean"]]
+        rows.append((f"{metric['title']}, {metric['unit']}", key, cells))
     for label, key, cells in rows:
         table.add_row(label, words[key], *cells)
     console.print(table)

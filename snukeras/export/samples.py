@@ -19,12 +19,14 @@ class Samples:
     Attributes:
         kind: what they are, for the report.
         batches: per batch one array per model input.
-        targets: per batch the target frames (for the negative log-likelihood), or None.
+        targets: per batch what the first output is to be compared with, or None.
+        metric: a name of `snukeras.export.metric.METRICS`, for the targets.
     """
 
     kind: str
     batches: list[list[np.ndarray]]
     targets: list[np.ndarray] | None = None
+    metric: str = "frame_nll"
 
     @classmethod
     def songs(cls, rolls: list[np.ndarray], kind: str, steps: int | None = None) -> "Samples":
@@ -60,7 +62,10 @@ class Samples:
 
     def save(self, path) -> None:
         """Writes the samples as .npz, without pickles."""
-        arrays: dict[str, Any] = {"kind": np.asarray(self.kind)}
+        arrays: dict[str, Any] = {
+            "kind": np.asarray(self.kind),
+            "metric": np.asarray(self.metric),
+        }
         for number, feeds in enumerate(self.batches):
             arrays |= {f"{number}.input.{index}": feed for index, feed in enumerate(feeds)}
             if self.targets is not None:
@@ -70,14 +75,16 @@ class Samples:
     @classmethod
     def load(cls, path) -> "Samples":
         with np.load(path, allow_pickle=False) as file:
-            count = 1 + max(int(key.split(".")[0]) for key in file.files if key != "kind")
+            texts = {"kind": "", "metric": "frame_nll"}
+            texts = {key: str(file[key]) if key in file.files else texts[key] for key in texts}
+            count = 1 + max(int(key.split(".")[0]) for key in file.files if key not in texts)
             batches, targets = [], []
             for number in range(count):
                 inputs = [key for key in file.files if key.startswith(f"{number}.input.")]
                 batches.append([file[f"{number}.input.{index}"] for index in range(len(inputs))])
                 if f"{number}.target" in file.files:
                     targets.append(file[f"{number}.target"])
-            return cls(str(file["kind"]), batches, targets or None)
+            return cls(texts["kind"], batches, targets or None, texts["metric"])
 
 
 def _vocabulary(plan, ref):
@@ -90,18 +97,39 @@ def _vocabulary(plan, ref):
     return min(sizes, default=2)
 
 
-def samples_from_file(path, model: keras.Model) -> Samples:
-    """Samples from the user's .npz: one array per model input, by name or in the order stored."""
+def samples_from_file(path, model: keras.Model, metric: str | None = None) -> Samples:
+    """Samples from the user's .npz.
+
+    Args:
+        path: the file: one array per model input, by name or in the order stored, and, where the
+            metric is to be measured, an array "targets" for the first output.
+        model: the model.
+        metric: name of the metric; by default "accuracy" where targets are integers, else
+            "frame_nll".
+
+    Raises:
+        BadInputError: the file cannot be read, or its arrays are not those of the model.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
     except (OSError, ValueError) as error:
         raise BadInputError(f"{path} cannot be read as .npz: {error}.") from error
     names = [name for name, _ in topology.read(model).inputs]
+    targets = None if "targets" in names else arrays.pop("targets", None)
     if set(names) <= set(arrays):
-        return Samples(Path(path).name, [[arrays[name] for name in names]])
-    if len(arrays) == len(names):
-        return Samples(Path(path).name, [list(arrays.values())])
-    raise BadInputError(
-        f"{path} has arrays {', '.join(arrays)}; the model has inputs {', '.join(names)}."
-    )
+        feeds = [arrays[name] for name in names]
+    elif len(arrays) == len(names):
+        feeds = list(arrays.values())
+    else:
+        raise BadInputError(
+            f"{path} has arrays {', '.join(arrays)}; the model has inputs {', '.join(names)}."
+        )
+    if targets is None:
+        if metric is not None:
+            raise BadInputError(
+                f"{path} has no array 'targets', which the metric {metric} is measured against."
+            )
+        return Samples(Path(path).name, [feeds])
+    guess = "accuracy" if targets.dtype.kind in "iu" else "frame_nll"
+    return Samples(Path(path).name, [feeds], [targets], metric or guess)

@@ -18,9 +18,9 @@ from snukeras.export.folder import (
     check_sums,
     sha256_of,
 )
-from snukeras.export.likelihood import negative_log_likelihoods
 from snukeras.export.loading import load_model
 from snukeras.export.map_proof import compare_map
+from snukeras.export.metric import metric_of
 from snukeras.export.onnx_proof import compare_onnx, compare_streaming
 from snukeras.export.samples import Samples
 from snukeras.export.weights import collect, digest
@@ -131,8 +131,8 @@ def verify(model, folder, samples, embedding, progress):
         belongs = belongs and own == digest(collect(model, embedding))
         mapped["belongs"] = belongs
         mapped["ok"] = mapped["ok"] and belongs
-    progress("computing the likelihood of the samples")
-    nll = negative_log_likelihoods(model, path, crossbar, samples)
+    progress("computing the metric of the samples")
+    metric = metric_of(model, path, crossbar, samples)
     parts = [part for part in (onnx, streaming, mapped) if part is not None]
     return {
         "ok": all(part["ok"] for part in parts),
@@ -141,5 +141,5 @@ def verify(model, folder, samples, embedding, progress):
         "onnx": onnx,
         "streaming": streaming,
         "map": mapped,
-        "nll_nats_per_step": nll,
+        "metric": metric,
     }

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import keras
 import numpy as np
@@ -61,9 +60,12 @@ def test_help_is_fast_and_documents_exit_codes():
     )
     best = 9.0
     for _ in range(3):
-        start = time.perf_counter()
+        before = os.times()
         result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        best = min(best, time.perf_counter() - start)
+        after = os.times()
+        # Seconds of the processor, which do not depend on what else it has to do.
+        used = sum(after[2:4]) - sum(before[2:4])
+        best = min(best, used)
         assert result.returncode == 0, result.stderr
     assert best < 0.5
     for text in ("--target", "--tile", "--overwrite", "3  the model has layers", "verify DIR"):
@@ -199,6 +201,27 @@ def test_faults_and_readback(inside, model_file, capsys):
     check_complaint(capsys, "faults.schema.json")
 
 
+def test_targets_give_the_metric_over_time(inside, capsys):
+    """Any classifier: accuracy in Keras, in ONNX, from the map, and on chips over a year."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((None, 5)), SNU(6, return_sequences=True)])
+    model.add(keras.layers.GlobalAveragePooling1D())
+    model.add(keras.layers.Dense(3, activation="softmax", name="out"))
+    model.save("m.keras")
+    x = np.random.default_rng(0).normal(size=(20, 9, 5)).astype("float32")
+    np.savez("s.npz", x=x, targets=np.asarray(model(x)).argmax(-1))
+    assert main(["m.keras", "--samples", "s.npz", "--output", "out"]) == 0
+    assert "Accuracy, %: Keras 100.0000, ONNX 100.0000, map 100.0000" in capsys.readouterr().out
+    report = json.loads((inside / "out" / "report.json").read_text())
+    assert report["verification"]["metric"]["name"] == "accuracy"
+    for found in report["forecast"]["metric"].values():
+        assert all(0 <= value <= 100 for value in found["mean"])
+    assert "higher is better" in (inside / "out" / "report.html").read_text()
+    assert main(["verify", "out"]) == 0
+    assert main(["m.keras", "--metric", "accuracy"]) == 2
+    check_complaint(capsys, "--metric is for --samples")
+
+
 def test_termination_leaves_nothing(inside, model_file):
     """SIGTERM in the middle of the work, in a process of its own."""
     code = (
@@ -229,7 +252,7 @@ def test_zoo_preset(inside, capsys):
     assert main(["zoo:jsb_snu", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["map"]["weights"] == 26_400 and report["map"]["devices"] == 52_800
-    assert set(report["verification"]["nll_nats_per_step"]) == {"keras", "onnx", "map"}
+    assert set(report["verification"]["metric"]["values"]) == {"keras", "onnx", "map"}
     proto = onnx.load("jsb_snu-pcm/model.onnx")
     texts = {entry.key: entry.value for entry in proto.metadata_props}
     known = snukeras.zoo.info("jsb_snu")

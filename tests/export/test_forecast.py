@@ -8,9 +8,9 @@ from snukeras.export import forecast as module
 from snukeras.export.crossbar import load_map
 from snukeras.export.exporter import export
 from snukeras.export.forecast import energy, forecast
-from snukeras.export.likelihood import frame_nll, predict
 from snukeras.export.map_proof import compare_map
 from snukeras.export.map_writer import write_map
+from snukeras.export.metric import frame_nll, predict
 from snukeras.export.report import show
 from snukeras.export.samples import Samples
 from snukeras.export.targets import load_target
@@ -42,9 +42,15 @@ def expected(model, crossbar, **others):
     return {
         "ok": True,
         "map": compare_map(model, crossbar),
-        "nll_nats_per_step": None,
+        "metric": None,
         **others,
     }
+
+
+def known(value):
+    """What the verification says of the metric."""
+    texts = {"title": "negative log-likelihood", "unit": "nats per step"}
+    return {"name": "frame_nll", **texts, "lower_is_better": True, "values": {"keras": value}}
 
 
 def predicted(tmp_path, model, target, **options):
@@ -81,7 +87,7 @@ def test_products_get_worse_with_time_and_compensation_helps(tmp_path, model, na
         bare, helped = (np.array(entry["relative_error"][k]) for k in ("none", "global"))
         assert np.all(np.diff(bare) > 0) and np.all(helped[1:] < bare[1:])
         assert helped[0] > 0.02 and bare[-1] > 1.3 * helped[-1]
-    assert found["likelihood"] is None and "no samples" in found["likelihood_left_out"]
+    assert found["metric"] is None and "no samples" in found["metric_left_out"]
 
 
 def test_coarse_levels_show_in_the_products(tmp_path, model):
@@ -94,25 +100,25 @@ def test_coarse_levels_show_in_the_products(tmp_path, model):
     assert coarse["relative_error"]["global"][0] < 2 * fine["relative_error"]["global"][0]
 
 
-def test_likelihood_over_time(tmp_path, model, monkeypatch):
+def test_metric_over_time(tmp_path, model, monkeypatch):
     crossbar = mapped(tmp_path / "m", model, load_target("pcm"))
     rolls = [(np.random.default_rng(i).random((9, 88)) < 0.05).astype("uint8") for i in (0, 1)]
     songs = Samples.songs(rolls, "songs")
     exact = frame_nll(predict(model, songs), songs.targets)
-    verification = expected(model, crossbar, nll_nats_per_step={"keras": exact})
+    verification = expected(model, crossbar, metric=known(exact))
     before = model.get_weights()
     found = forecast(model, crossbar, songs, verification, chips=2)
-    for values in found["likelihood"].values():
+    for values in found["metric"].values():
         assert len(values["mean"]) == 4
         for low, mean, high in zip(values["min"], values["mean"], values["max"], strict=True):
             assert low <= mean <= high and abs(mean - exact) < 0.2 * exact
-    assert found["likelihood"]["none"] != found["likelihood"]["global"]
+    assert found["metric"]["none"] != found["metric"]["global"]
     assert any(f"{exact:.2f} nats per step in Keras" in text for text in found["risks"])
     for a, b in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     monkeypatch.setattr(module, "MAX_WEIGHTS", 10)
     found = forecast(model, crossbar, songs, verification, chips=1)
-    assert found["likelihood"] is None and "more than 10" in found["likelihood_left_out"]
+    assert found["metric"] is None and "more than 10" in found["metric_left_out"]
 
 
 def test_a_matrix_larger_than_a_tile_keeps_its_scale(tmp_path, model):
@@ -147,11 +153,15 @@ def test_risks_say_what_the_numbers_say(tmp_path, model):
 def test_compensation_that_harms_is_said():
     made = {"none": {"mean": [2.0] * 4, "min": [1.9] * 4, "max": [2.1, 2.1, 2.1, 2.6]}}
     made["global"] = {"mean": [2.5] * 4, "min": [2.0, 2.2, 2.2, 2.2], "max": [2.6] * 4}
-    errors = {"none": [0.1] * 4, "global": [0.1] * 4}
-    found = {"products": [{"name": "w", "relative_error": errors}], "likelihood": made}
-    text = " ".join(text for _, text in module._drift(found, 2.0))
+    text = " ".join(text for _, text in module._decay(made, known(2.0)))
     assert "harm at 1 h, 1 day: every" in text
     assert "2.50 after a year with drift compensation and 2.00 without" in text
+    # The same figures of a metric where more is better.
+    better = {"name": "accuracy", "title": "accuracy", "unit": "%", "lower_is_better": False}
+    found = list(module._decay(made, {**better, "values": {"keras": 2.6}}))
+    assert not any("harm" in text for _, text in found)
+    ((gravity, text),) = found
+    assert gravity > 2.5 and "is 2.60 % in Keras" in text and "little loss" not in text
 
 
 def test_a_matrix_of_zeros_has_no_relative_error(tmp_path, capsys):

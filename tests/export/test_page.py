@@ -112,9 +112,9 @@ def test_it_shows_the_figures_of_the_report(exported):
         wanted += [entry["name"], f"{entry['max_error']:.2g}", f"{entry['rms_error']:.2g}"]
     for entry in found["products"]:
         wanted += [f"{e:.1%}" for errors in entry["relative_error"].values() for e in errors]
-    for values in found["likelihood"].values():
+    for values in found["metric"].values():
         wanted += [f"{value:.3f}" for value in values["mean"]]
-    wanted += [f"{value:.4f}" for value in report["verification"]["nll_nats_per_step"].values()]
+    wanted += [f"{value:.4f}" for value in report["verification"]["metric"]["values"].values()]
     wanted += [f"tile {n}: {u:.1%} used" for n, u in enumerate(mapped["tile_utilisation"])]
     assert len(mapped["tile_utilisation"]) == 7
     for part in wanted:
@@ -132,7 +132,7 @@ def test_the_same_input_gives_the_same_page(exported):
     assert (again / "report.html").read_bytes() == (folder / "report.html").read_bytes()
     shutil.rmtree(again)
     third = export(model, again, target=target, samples=samples, seed=4)
-    assert third["forecast"]["likelihood"] != report["forecast"]["likelihood"]
+    assert third["forecast"]["metric"] != report["forecast"]["metric"]
 
 
 def test_without_a_map(exported, tmp_path):

@@ -1,10 +1,12 @@
 """Samples survive a file, and their metric is that of the package."""
 
+import keras
 import numpy as np
 import pytest
 
-from snukeras.export.likelihood import frame_nll
-from snukeras.export.samples import Samples
+from snukeras.export.errors import BadInputError
+from snukeras.export.metric import accuracy, cross_entropy, frame_nll
+from snukeras.export.samples import Samples, samples_from_file
 from snukeras.metrics import FrameNLL
 
 
@@ -25,3 +27,34 @@ def test_samples_survive_a_file(tmp_path):
     assert again.kind == "songs" and len(again.batches) == 2
     np.testing.assert_array_equal(again.targets[0], songs.targets[0])
     assert again.batches[1][0].shape == (1, 1, 88)
+    assert again.metric == "frame_nll"
+    Samples("digits", [[np.ones((2, 3))]], [np.array([1, 0])], "accuracy").save(tmp_path / "d.npz")
+    assert Samples.load(tmp_path / "d.npz").metric == "accuracy"
+
+
+def test_metrics_of_classes_are_those_of_keras():
+    r = np.random.default_rng(0)
+    p = [r.dirichlet(np.ones(5), size).astype("float32") for size in ((4,), (2, 3))]
+    y = [r.integers(0, 5, (4,)), r.integers(0, 5, (2, 3))]
+    flat = np.concatenate([part.reshape(-1, 5) for part in p])
+    right = np.concatenate([part.ravel() for part in y])
+    expected = keras.metrics.sparse_categorical_crossentropy(right, flat)
+    assert cross_entropy(p, y) == pytest.approx(float(np.mean(expected)), rel=1e-5)
+    expected = keras.metrics.sparse_categorical_accuracy(right, flat)
+    assert accuracy(p, y) == pytest.approx(100 * float(np.mean(expected)))
+
+
+def test_targets_of_the_users_file(tmp_path):
+    model = keras.Sequential([keras.Input((3,), name="x"), keras.layers.Dense(2)])
+    path = tmp_path / "s.npz"
+    x = np.ones((4, 3), "float32")
+    np.savez(path, x=x, targets=np.array([0, 1, 1, 0]))
+    found = samples_from_file(path, model)
+    assert found.metric == "accuracy" and found.targets[0].shape == (4,)
+    assert samples_from_file(path, model, "cross_entropy").metric == "cross_entropy"
+    np.savez(path, x=x, targets=np.ones((4, 2)))
+    assert samples_from_file(path, model).metric == "frame_nll"
+    np.savez(path, x=x)
+    assert samples_from_file(path, model).targets is None
+    with pytest.raises(BadInputError, match="no array 'targets'"):
+        samples_from_file(path, model, "accuracy")
