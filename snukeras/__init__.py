@@ -22,6 +22,7 @@ __all__ = [
     "metrics",
     "optimizers",
     "pcm",
+    "regularizers",
     "zoo",
 ]
 

@@ -23,10 +23,12 @@ ALLOWED = {
     "constraints": {"pcm"},
     "callbacks": {"pcm", "constraints"},
     "optimizers": {"optimizers", "pcm", "constraints"},
-    "layers": {"layers", "activations", "constraints"},
+    # The synapses and neurons of all-memristive layers are devices of pcm, which knows no layer.
+    "layers": {"layers", "activations", "constraints", "pcm", "regularizers"},
     "datasets": {"datasets"},
     "benchmark": {"benchmark", "layers"},
     "losses": set(),
+    "regularizers": set(),
     "metrics": {"losses"},
     "zoo": {"zoo", "layers", "activations", "datasets", "losses", "metrics", "constraints",
             "callbacks", "optimizers", "pcm", "_resources"},

@@ -17,7 +17,16 @@ from snukeras.datasets import (
     nottingham,
     penn_treebank,
     piano_roll,
+    streams,
     wikitext2,
 )
 
-__all__ = ["jsb_chorales", "mnist", "nottingham", "penn_treebank", "piano_roll", "wikitext2"]
+__all__ = [
+    "jsb_chorales",
+    "mnist",
+    "nottingham",
+    "penn_treebank",
+    "piano_roll",
+    "streams",
+    "wikitext2",
+]

@@ -115,3 +115,18 @@ def _byte_sums(seed, shape):
     spread = math.sqrt(8 * (256**2 - 1) / 12)
     sums = ops.cast(ops.cast(both, "int32"), "float32")
     return ops.reshape((sums - 8 * 127.5) * (1.0 / spread), shape)
+
+
+def numbered(seed, use):
+    """A generator of its own for each use of random numbers within a step, for `normal`.
+
+    The odd factor spreads the uses over all 32-bit integers, so that those of one seed do not
+    meet those of the next.
+
+    Args:
+        seed: two integers, as `draw` returns them.
+        use: int or scalar tensor, which use it is.
+    """
+    use = ops.cast(ops.cast(use, "int32"), "uint32")
+    seed = ops.cast(seed, "uint32")
+    return Quick(ops.stack([seed[0] + use * _u32(0x9E3779B1), seed[1]]))
