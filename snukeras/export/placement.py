@@ -162,3 +162,38 @@ def _cut_away(spaces, taken):
 
     unique = sorted(set(rest))
     return [a for a in unique if not any(a != b and inside(a, b) for b in unique)]
+
+
+def traffic(blocks: Sequence[Block], matrices: Sequence[np.ndarray]) -> list[dict[str, int]]:
+    """Counts the values that cross between tiles when each matrix is used once.
+
+    A block takes a value over each row in which it has a weight that is not 0, since its inputs
+    come from another tile or from outside. A column that is cut over several blocks is summed at
+    the first of them that has a weight that is not 0 in it: each other one sends a partial sum.
+    A block of zeros alone needs neither tile nor traffic.
+
+    Args:
+        blocks: what `place` returned.
+        matrices: the weights, (rows, columns) each.
+
+    Returns:
+        For each matrix the numbers of "inputs", of "partial_sums" and of "tiles" that are needed.
+    """
+    found = []
+    for index, matrix in enumerate(matrices):
+        used = np.asarray(matrix) != 0
+        tiles, inputs = set(), 0
+        senders = np.zeros(used.shape[1], dtype="int64")
+        for block in blocks:
+            if block.matrix != index:
+                continue
+            part = used[
+                block.row : block.row + block.rows, block.column : block.column + block.columns
+            ]
+            inputs += int(part.any(axis=1).sum())
+            senders[block.column : block.column + block.columns] += part.any(axis=0)
+            if part.any():
+                tiles.add(block.tile)
+        partial = int(np.maximum(senders - 1, 0).sum())
+        found.append({"inputs": inputs, "partial_sums": partial, "tiles": len(tiles)})
+    return found
