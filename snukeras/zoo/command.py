@@ -161,10 +161,16 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    from snukeras.zoo import presets
+    from snukeras.zoo import presets, recipes
 
-    if not _known(arguments.name, presets.list(arguments.content), "pretrained model"):
+    shipped, planned = presets.list(arguments.content), presets.recipes(arguments.content)
+    if not _known(arguments.name, sorted({*shipped, *planned}), "model"):
         return _USAGE
+    if arguments.name not in shipped:
+        recipe = recipes.read(arguments.name, arguments.content)
+        print(f"{arguments.name} is a recipe without weights: `snukeras-zoo train` makes them.")
+        _console().print_json(data=recipe)
+        return _DONE
     preset = presets.info(arguments.name, arguments.content)
     recipe, results = preset.pop("recipe"), preset.pop("results")
     if results:

@@ -19,6 +19,11 @@ SHIPPED = ["jsb_snu", "jsb_ssnu", "mnist_snu", "mnist_ssnu"]
 SPIKING = ("SNU", "ConvSNU1D", "ConvSNU2D")
 
 
+def test_all_presets_together_stay_small():
+    files = presets.content_folder().rglob("*")
+    assert sum(file.stat().st_size for file in files if file.is_file()) < 60e6
+
+
 def test_shipped_models_are_listed():
     assert set(SHIPPED) <= set(snukeras.zoo.list())
 

@@ -62,6 +62,12 @@ def test_info(run):
         assert part in out
 
 
+def test_info_of_a_recipe_without_weights(run, tmp_path):
+    write_recipe(tmp_path, name="plan")
+    code, out, _ = run("info", "plan", content=tmp_path)
+    assert code == 0 and "plan is a recipe without weights" in out and '"batch_size": 4' in out
+
+
 def test_train_and_resume(tmp_path, run):
     write_recipe(tmp_path, epochs=2)
     runs = tmp_path / "runs"
