@@ -1,10 +1,10 @@
 """Results as a file, a table in the terminal, a Markdown table and a plot."""
 
-import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
+
+from snukeras import _files
 
 FORMAT = 1
 
@@ -22,14 +22,7 @@ def save(path: Path, results: dict[str, Any]) -> None:
     old = load(path) if path.exists() else {}
     if "speed" in old and "speed" in results:
         results = {**results, "speed": _joined(old["speed"], results["speed"])}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".partial.{path.name}")
-    content = {**old, "format": FORMAT, **results}
-    try:
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    _files.write_json(path, {**old, "format": FORMAT, **results})
 
 
 def _joined(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
@@ -68,11 +61,8 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: the file holds something else; the message names it.
     """
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not a JSON file: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    content = _files.read_json(path)
+    if content.get("format") != FORMAT:
         raise ValueError(
             f"{path} does not hold results of snukeras.benchmark in format {FORMAT}. "
             "Measure anew with `python -m snukeras.benchmark --output FILE`."
@@ -306,10 +296,5 @@ def plot(results: dict[str, Any], path: Path) -> None:
         axis.tick_params(axis="y", labelsize=8)
     for axis in axes[len(cases) :]:
         axis.set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".partial.{path.name}")
-    try:
+    with _files.replacing(path) as temporary:
         figure.savefig(temporary, dpi=120)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

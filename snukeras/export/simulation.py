@@ -8,7 +8,6 @@ from snukeras.export.errors import BadInputError
 from snukeras.export.targets import Target
 from snukeras.export.weights import assign, collect, digest
 from snukeras.pcm import Chip, DifferentialPair, GenericPCM, HermesPCM, StuckDevices
-from snukeras.pcm.chip import copy_model
 
 # Devices per polarity and their largest conductance (uS) in the core that HermesPCM describes.
 _HERMES = {(1, 10.35), (2, 20.7)}
@@ -44,6 +43,11 @@ class MappedChip(Chip):
     Raises:
         BadInputError: the map is that of another model.
     """
+
+    _without_model = (
+        "This chip was made from a map alone. Give the Keras model as well: "
+        "MappedChip(crossbar, model)."
+    )
 
     def __init__(self, crossbar: CrossbarMap, model=None, device=None, seed=None, **options):
         target = crossbar.target
@@ -86,17 +90,6 @@ class MappedChip(Chip):
         ):
             raise self._refusal(model, "its biases, thresholds or other digital parameters differ")
         assign(model, self.weights(t))
-
-    def model(self, t: float = 0.0) -> keras.Model:
-        """A copy of the model with the weights that the chip holds at time t."""
-        if self._source is None:
-            raise ValueError(
-                "This chip was made from a map alone. Give the Keras model as well: "
-                "MappedChip(crossbar, model)."
-            )
-        copy = copy_model(self._source)
-        self.write(copy, t)
-        return copy
 
     def _maps_embeddings(self):
         return any(e["role"] == "embeddings" for e in self._crossbar.description["matrices"])

@@ -52,6 +52,11 @@ class Chip:
         ValueError: the model has no kernels or is not built; a matrix is not finite.
     """
 
+    _without_model = (
+        "A chip made from matrices has no Keras model. Use `weights` or `matmul`, or `write` them "
+        "into a model of yours."
+    )
+
     def __init__(self, source, device=None, embeddings=False, faults=None, seed=None, **crossbar):
         self.device = GenericPCM() if device is None else device
         self.seed = seed
@@ -143,10 +148,7 @@ class Chip:
         they act between matrix products, see `matmul`.
         """
         if self._source is None:
-            raise ValueError(
-                "A chip made from matrices has no Keras model. Use `weights` or `matmul`, or "
-                "`write` them into a model of yours."
-            )
+            raise ValueError(self._without_model)
         copy = copy_model(self._source)
         self.write(copy, t)
         return copy
