@@ -12,8 +12,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from snukeras import _files
 from snukeras.pcm._arrays import check_number
 from snukeras.pcm.chip import Chip, copy_model
+from snukeras.pcm.devices import GenericPCM
 from snukeras.pcm.faults import StuckDevices
 
 FORMAT = "snukeras chip evaluation 1"
@@ -73,7 +75,7 @@ def evaluate_chips(
     settings = {
         "seed": int(seed),
         "times": times,
-        "model": _digest(model.to_json().encode(), *model.get_weights()),
+        "model": _digest(_architecture(model).encode(), *model.get_weights()),
         "data": _digest(*data.values()),
         "chip": {name: _described(value) for name, value in sorted(chip.items())},
     }
@@ -119,7 +121,8 @@ class _Evaluator:
 
     def __init__(self, model, data, settings, chip, batch_size):
         self.model, self.copy = model, copy_model(model)
-        self.data, self.settings, self.chip = data, settings, chip
+        # One device for all chips: its compiled functions are made once.
+        self.data, self.settings, self.chip = data, settings, {"device": GenericPCM(), **chip}
         self.batch_size = batch_size
 
     def __call__(self, number):
@@ -128,12 +131,18 @@ class _Evaluator:
         rows = []
         for t in self.settings["times"]:
             chip.write(self.copy, t)
-            metrics = self.copy.evaluate(
-                **self.data, batch_size=self.batch_size, verbose=0, return_dict=True
-            )
-            metrics = {name: float(value) for name, value in metrics.items()}
+            metrics = {name: float(value) for name, value in self._evaluate().items()}
             rows.append({"chip": number, "time": t, **metrics})
         return number, rows
+
+    def _evaluate(self):
+        if len(self.data["x"]) > self.batch_size:
+            return self.copy.evaluate(
+                **self.data, batch_size=self.batch_size, verbose=0, return_dict=True
+            )
+        # `evaluate` makes a pipeline of the data each time, longer work than a small network.
+        self.copy.reset_metrics()
+        return self.copy.test_on_batch(**self.data, return_dict=True)
 
 
 def _run(model, data, numbers, settings, chip, batch_size, workers, progress):
@@ -239,6 +248,26 @@ def _digest(*parts):
     return digest.hexdigest()
 
 
+def _architecture(model):
+    """The config of a model with its names numbered.
+
+    Keras's own names count up with every layer that a process has made.
+    """
+    numbers: dict[str, str] = {}
+
+    def numbered(part):
+        if isinstance(part, dict):
+            name = part.get("name")
+            if isinstance(name, str):
+                numbers.setdefault(name, f"#{len(numbers)}")
+            return {key: numbered(value) for key, value in part.items()}
+        if isinstance(part, list):
+            return [numbered(value) for value in part]
+        return numbers.get(part, part) if isinstance(part, str) else part
+
+    return json.dumps(numbered(json.loads(model.to_json())))
+
+
 def _described(value):
     """An argument of Chip as JSON, for comparison with that of an earlier run."""
     if isinstance(value, dict):
@@ -275,12 +304,5 @@ def _load(path, settings):
 
 
 def _save(path, settings, rows):
-    path = Path(path)
-    content = {
-        "format": FORMAT,
-        "settings": settings,
-        "rows": [row for number in sorted(rows) for row in rows[number]],
-    }
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(partial, path)
+    kept = [row for number in sorted(rows) for row in rows[number]]
+    _files.write_json(Path(path), {"format": FORMAT, "settings": settings, "rows": kept})

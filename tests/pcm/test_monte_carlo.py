@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from snukeras.pcm import Chip, DifferentialPair, GenericPCM, evaluate_chips, summarize
-from snukeras.pcm.benchmark import main as benchmark
 
 DAY = 86400.0
 
@@ -70,6 +69,35 @@ def test_resumes_where_it_stopped(task, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_one_batch_gives_the_figures_of_several(task):
+    model, x, y = task
+    weights = np.linspace(0.1, 2.0, len(x), dtype="float32")
+    several, one = (
+        evaluate_chips(model, x, y, weights, chips=2, times=(0.0, DAY), batch_size=size)
+        for size in (7, 32)
+    )
+    for a, b in zip(several, one, strict=True):
+        assert a == pytest.approx(b, rel=1e-5)
+
+
+def test_a_network_made_again_has_the_same_rows(task, tmp_path):
+    model, x, y = task
+    path = tmp_path / "rows.json"
+    rows = evaluate_chips(model, x, y, chips=2, times=(DAY,), results=path)
+    again = keras.Sequential(
+        [keras.Input((6,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(3)]
+    )
+    again.set_weights(model.get_weights())
+    again.compile("sgd", "mse", metrics=["mae"])
+    assert again.layers[0].name != model.layers[0].name
+    assert evaluate_chips(again, x, y, chips=2, times=(DAY,), results=path) == rows
+    other = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8), keras.layers.Dense(3)])
+    other.set_weights(model.get_weights())
+    other.compile("sgd", "mse", metrics=["mae"])
+    with pytest.raises(ValueError, match="Different: model"):
+        evaluate_chips(other, x, y, chips=2, times=(DAY,), results=path)
+
+
 def test_workers_give_the_same_rows(task):
     model, x, y = task
     arguments = {
@@ -115,8 +143,3 @@ def test_refuses_bad_arguments(task):
     with pytest.raises(ValueError, match="must be compiled"):
         evaluate_chips(keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)]), x, y)
     assert Chip(model).devices == 2 * (48 + 24)
-
-
-def test_benchmark(capsys):
-    assert benchmark(["--chips", "2"]) == 0
-    assert "devices/s" in capsys.readouterr().out
