@@ -225,28 +225,63 @@ def _spread(counts: np.ndarray) -> dict[str, float]:
 def table(content: Path | str | None = None) -> str:
     """Return the table of the trainings with the hardware in the loop, as Markdown.
 
-    `python -m snukeras.experiments.in_the_loop NAME --output FILE` makes them.
+    `python -m snukeras.experiments.in_the_loop NAME --output FILE` makes them, and with `--float`
+    the figures beside them.
     """
     folder = presets.content_folder(content)
+    files = sorted((folder / presets.RESULTS / RESULTS_FOLDER).glob("*.json"))
+    of_variants = {path.stem: _files.read_json(path) for path in files}
     lines = [
-        "| model | devices | test, in float | test, devices in the loop | change "
+        "| network | devices | test, in float | test, devices in the loop | change "
         "| final devices, read again | pulses a device | refreshes a pair |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for path in sorted((folder / presets.RESULTS / RESULTS_FOLDER).glob("*.json")):
-        results = _files.read_json(path)
-        in_float = presets.info(results["name"], folder)["results"]["test"]
-        change = results["test"]["mean"] / in_float["mean"] - 1.0
+    for variant, results in of_variants.items():
+        if results["hardware"] is None:
+            continue
+        in_float = of_variants[f"{variant}-float"]
+        change = results["test"]["mean"] / in_float["test"]["mean"] - 1.0
         devices = [seed["devices"] for seed in results["seeds"]]
         pulses = np.mean([entry["pulses_per_device"]["mean"] for entry in devices])
         again = np.mean([seed["test_end"]["mean"] for seed in results["seeds"]])
         refreshes = np.mean([entry["refreshes_per_pair"]["mean"] for entry in devices])
         lines.append(
-            f"| `{results['variant']}` | {devices[0]['devices']:,} | {cards.spread(in_float)} | "
+            f"| {_outline(results)} | {devices[0]['devices']:,} | "
+            f"{cards.spread(in_float['test'])}, {cards.count(in_float)} | "
             f"{cards.spread(results['test'])}, {cards.count(results)} | {change:+.1%} | "
             f"{again:.3f} | {pulses:.1f} | {refreshes:.2f} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _outline(results: Mapping[str, Any]) -> str:
+    return cards.outline(recipes.network(recipes.check(results["recipe"]), 0))
+
+
+def plot(results: Mapping[str, Any], path: Path) -> None:
+    """Draw histograms of the conductances at the end, of all seeds together."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    devices = [seed["devices"] for seed in results["seeds"]]
+    edges = np.asarray(devices[0]["histogram_edges_uS"])
+    kernels = [*devices[0]["conductances"]]
+    figure, all_axes = pyplot.subplots(
+        1, len(kernels), figsize=(3.6 * len(kernels), 3.0), layout="constrained", sharey=True
+    )
+    for axes, kernel in zip(np.atleast_1d(all_axes), kernels, strict=True):
+        for polarity, sign in (("plus", "+"), ("minus", "\N{MINUS SIGN}")):
+            counts = np.sum([entry["conductances"][kernel][polarity] for entry in devices], axis=0)
+            axes.stairs(counts / counts.sum(), edges, label=f"G{sign}")
+        axes.set(title=kernel, xlabel="conductance after the last pulse, uS")
+        axes.set_xlim(0.0, edges[np.flatnonzero(counts)[-1] + 2])
+    np.atleast_1d(all_axes)[0].set_ylabel("share of the devices")
+    np.atleast_1d(all_axes)[0].legend()
+    with _files.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=100)
+    pyplot.close(figure)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -254,7 +289,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m snukeras.experiments.in_the_loop",
         description="Train a model of the zoo from scratch with simulated PCM devices in the loop.",
     )
-    parser.add_argument("name", help="a model with a recipe, such as jsb_snu")
+    parser.add_argument("name", nargs="?", help="a model with a recipe, such as jsb_snu")
     parser.add_argument("--seeds", type=int, nargs="+", help="default: the recipe's")
     parser.add_argument("--epochs", type=int, help="default: the recipe's")
     parser.add_argument("--output", type=Path, help="JSON file for the results")
@@ -273,13 +308,22 @@ def _parser() -> argparse.ArgumentParser:
         metavar="JSON",
         help='arguments of PCMOptimizer, such as \'{"w_max": 1.5, "refresh_every": 20}\'',
     )
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE.png", help="draw the results in FILE.json beside it"
+    )
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the experiment from the command line; 0 if all went well."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.name is None and arguments.plot is None:
+        parser.error("name a model, or a picture to draw (--plot)")
     try:
+        if arguments.plot is not None:
+            plot(_files.read_json(arguments.plot.with_suffix(".json")), arguments.plot)
+            return 0
         results = experiment(
             arguments.name,
             seeds=arguments.seeds,

@@ -311,6 +311,18 @@ def _halve(path: Path | str) -> None:
     os.replace(f"{path}.half", path)
 
 
+def trained_model(recipe: dict[str, Any], seed: int, folder: Path) -> "keras.Model":
+    """Return the network of a trained seed with its best weights, as they ship; not compiled.
+
+    Args:
+        recipe, seed, folder: As given to `train_seed`.
+    """
+    model = recipes.network(recipe, seed)
+    with np.load(folder / STATE, allow_pickle=False) as arrays:
+        model.set_weights(_stored(_numbered(arrays, "best"), recipe))
+    return model
+
+
 def _identity(recipe: dict[str, Any]) -> str:
     """Return the sha256 of what in a recipe decides how one seed trains."""
     words = {"title", "description", "licence", "published", "notes", "seeds"}
@@ -554,9 +566,7 @@ def _publish(
     """Write preset, golden vectors, card and results of the seed that is best on validation."""
     name = recipe["name"]
     seed = results["best_seed"]
-    model = recipes.network(recipe, seed)
-    with np.load(folder / f"seed-{seed}" / STATE, allow_pickle=False) as arrays:
-        model.set_weights(_stored(_numbered(arrays, "best"), recipe))
+    model = trained_model(recipe, seed, folder / f"seed-{seed}")
     target = content / name
     _files.write_json(target / presets.CONFIG, _portable(json.loads(model.to_json())))
     with _files.replacing(target / presets.WEIGHTS) as temporary:

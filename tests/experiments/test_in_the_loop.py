@@ -77,3 +77,17 @@ def test_errors(content, tmp_path, capsys):
         experiment(content, tmp_path, unit="RNN")
     assert in_the_loop.main(["nothing", "--content", str(content)]) == 1
     assert "There is no recipe named 'nothing'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        in_the_loop.main([])
+
+
+def test_table_and_picture(content, tmp_path):
+    folder = content / "results" / "in_the_loop"
+    for variant, hardware in (("tiny", True), ("tiny-float", False)):
+        experiment(
+            content, tmp_path, epochs=1, hardware=hardware, output=folder / f"{variant}.json"
+        )
+    lines = in_the_loop.table(content).splitlines()
+    assert len(lines) == 3 and lines[2].startswith("| 88 - SNU 6 - Dense 88 | 2,112 | ")
+    assert in_the_loop.main(["--plot", str(folder / "tiny.png")]) == 0
+    assert 5_000 < (folder / "tiny.png").stat().st_size < 150_000
