@@ -1,0 +1,32 @@
+"""Every preset of the zoo exports: ONNX equals Keras on its golden input, the map holds it."""
+
+import keras
+import pytest
+
+import snukeras
+from snukeras.export.crossbar import load_map
+from snukeras.export.map_proof import compare_map
+from snukeras.export.map_writer import write_map
+from snukeras.export.onnx_model import to_onnx
+from snukeras.export.onnx_proof import compare_onnx
+from snukeras.export.samples import Samples
+from snukeras.export.targets import load_target
+from snukeras.export.weights import collect
+from snukeras.zoo import presets
+
+TEXTS = {
+    "source": {"name": "x", "sha256": None, "weights_sha256": "0" * 64},
+    "onnx": {"file": "model.onnx", "sha256": "1" * 64},
+}
+
+
+@pytest.mark.parametrize("name", snukeras.zoo.list())
+def test_it_exports(name, tmp_path):
+    model = presets.load(name)
+    given, _ = presets.golden(name)
+    given = given.astype(keras.backend.standardize_dtype(model.inputs[0].dtype))
+    proto = to_onnx(model)
+    found = compare_onnx(model, proto.SerializeToString(), Samples("golden", [[given]]))
+    assert found["ok"], found
+    write_map(tmp_path / "m", collect(model), load_target("pcm"), **TEXTS)
+    assert compare_map(model, load_map(tmp_path / "m"))["ok"]
