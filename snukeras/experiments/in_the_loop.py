@@ -222,14 +222,20 @@ def _spread(counts: np.ndarray) -> dict[str, float]:
     }
 
 
-def table(content: Path | str | None = None) -> str:
+def table(part: str | None = None, content: Path | str | None = None) -> str:
     """Return the table of the trainings with the hardware in the loop, as Markdown.
+
+    Args:
+        part: None, or "units" for the shorter trainings of networks of other units; their files
+            are in a folder of their own.
+        content: Folder of results. Default: the one that ships with the package.
 
     `python -m snukeras.experiments.in_the_loop NAME --output FILE` makes them, and with `--float`
     the figures beside them.
     """
     folder = presets.content_folder(content)
-    files = sorted((folder / presets.RESULTS / RESULTS_FOLDER).glob("*.json"))
+    own = RESULTS_FOLDER if part is None else f"{RESULTS_FOLDER}_{part}"
+    files = sorted((folder / presets.RESULTS / own).glob("*.json"))
     of_variants = {path.stem: _files.read_json(path) for path in files}
     lines = [
         "| network | devices | test, in float | test, devices in the loop | change "

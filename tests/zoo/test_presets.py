@@ -252,3 +252,12 @@ def test_preset_that_is_no_json(copy):
     (copy / "tiny" / "preset.json").write_text("{")
     with pytest.raises(ValueError, match=r"preset\.json is not a JSON file"):
         snukeras.zoo.load("tiny", content=copy)
+
+
+def test_weights_for_pcm_are_four_bits():
+    model = snukeras.zoo.load("jsb_snu_pcm")
+    kernels = [v for v in model.trainable_variables if v.name == "kernel"]
+    assert len(kernels) == 2
+    for kernel in kernels:
+        assert len(np.unique(kernel)) <= 15
+        np.testing.assert_allclose(kernel.constraint.nearest(kernel), kernel, atol=1e-6)
