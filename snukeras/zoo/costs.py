@@ -64,6 +64,8 @@ def counted(
     """
     import keras
 
+    from snukeras.layers import TiedEmbedding
+
     layers: list[keras.Layer] = []
     taps: list[Any] = []
     projections: list[_Matrix] = []
@@ -76,7 +78,7 @@ def counted(
         ]
         if hasattr(layer, "embeddings"):
             # A table is read; called again as the projection onto its words it is a matrix.
-            projections += own if _is_called_again(layer) else []
+            projections += own if isinstance(layer, TiedEmbedding) else []
         elif own:
             layers.append(layer)
             taps += [layer.input, layer.output]
@@ -150,11 +152,3 @@ def _masked(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
     if values.ndim > 2 and values.shape[1] == mask.shape[1]:
         return values[mask]
     return values
-
-
-def _is_called_again(layer: "keras.Layer") -> bool:
-    """Whether a layer has no single output, since its model calls it more than once."""
-    try:
-        return layer.output is None
-    except (AttributeError, ValueError):
-        return True

@@ -83,3 +83,16 @@ def test_coded_images_and_feature_maps():
     assert counted["steps_per_sample"] == 5
     assert counted["macs_per_step"] == 9 * (2 * 2 * 1 * 3) + 27 * 2
     assert counted["multiplications_per_step"] == 0 and counted["additions_per_step"] > 0
+
+
+def test_projection_of_a_tied_embedding_counts_and_the_lookup_does_not():
+    words = keras.Input((None,), dtype="int32")
+    embedding = snukeras.layers.TiedEmbedding(10, 4)
+    unit = snukeras.layers.SNU(4, threshold=-1.0, return_sequences=True)  # all spike, always
+    model = keras.Model(words, embedding(unit(embedding(words)), reverse=True))
+    counts = costs.counted(model, [(np.array([[1, 2, 3], [4, 5, 6]]), None)])
+    names = [matrix["name"] for matrix in counts["matrices"]]
+    assert names == [f"{unit.name}/kernel", f"{embedding.name}/embeddings"]
+    assert counts["macs_per_step"] == 4 * 4 + 4 * 10
+    assert counts["additions_per_step"] == 40 and counts["multiplications_per_step"] == 16
+    assert counts["pcm_devices"] == 2 * (16 + 40)

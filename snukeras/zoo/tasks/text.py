@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _DATA = {"steps": 35, "candidates": None, "exact_epochs": 0, "precision": "float32"}
 _EVALUATION_STEPS = 512
 _GOLDEN_STEPS = 8
+_MEASURED_STEPS = 1000
 
 
 @dataclass
@@ -56,6 +57,8 @@ class Words(Task):
     metric = "perplexity"
     unit = "perplexity"
     lower_is_better = True
+    tolerance = 0.05
+    measured_on = "the first 1,000 words of the test split"
 
     @cached_property
     def _loaded(self) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -175,6 +178,10 @@ class Words(Task):
         random = np.random.default_rng(0)
         size = len(self.vocabulary)
         return [random.integers(size, size=(1, _GOLDEN_STEPS), dtype=np.int32) for _ in range(8)]
+
+    def measured_inputs(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        """Yield the first 1,000 words of the test split, as one text."""
+        yield self.texts["test"][None, :_MEASURED_STEPS], None
 
 
 def candidates(
