@@ -163,12 +163,12 @@ TASKS: dict[str, dict[str, Any]] = {
         "make": Streams,
         "conditions": [
             {"groups": groups, "correlation": correlation}
-            for groups, correlation in ((2, 0.2), (2, 0.4), (2, 0.6), (2, 0.9), (3, 0.4), (3, 0.9))
+            for groups, correlation in ((2, 0.2), (2, 0.4), (2, 0.9), (3, 0.9))
         ],
         "searched": {"groups": 2, "correlation": 0.4},
         "steps": 12000,
         "level": (0.4, 0.5),
-        "depression": (0.05, 0.1),
+        "depression": (0.05,),
     },
 }
 
@@ -467,7 +467,7 @@ def main(argv: list[str] | None = None) -> int:
         if what == "pictures":
             from snukeras.experiments.level_tuned_pictures import draw
 
-            draw(folder)
+            draw(folder, arguments.tasks)
             continue
         for name in arguments.tasks:
             if what == "search":

@@ -1,5 +1,6 @@
 """Pictures of all-memristive networks, for zoo/results/level_tuned."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +15,30 @@ COLOURS = ("#1b6ca8", "#d1495b", "#3a7d44", "#8d5a97")
 GREY = "#9aa0a6"
 
 
-def draw(folder: Path) -> None:
-    """Train the networks of the pictures and write weights.png, potentials.png and streams.png."""
+def draw(folder: Path, tasks: Collection[str]) -> None:
+    """Train the networks of the pictures and write them.
+
+    Args:
+        folder: Where the results of the search are, and where the pictures go.
+        tasks: With "patterns" and "overlap": weights.png and potentials.png; with "streams":
+            streams.png.
+    """
     from matplotlib import pyplot as plt
 
     def keep(figure: Any, name: str) -> None:
         figure.savefig(folder / name, dpi=110, bbox_inches="tight", facecolor="white")
         plt.close(figure)
 
-    noise = {"patterns": 0.1, "overlap": 0.1}
-    networks = {
-        (name, coupling): _trained(folder, name, coupling, noise=share)
-        for name, share in noise.items()
-        for coupling in SHOWN
-    }
-    keep(_weights(plt, networks), "weights.png")
-    keep(_potentials(plt, networks), "potentials.png")
-    keep(_streams(plt, folder), "streams.png")
+    if {"patterns", "overlap"} <= {*tasks}:
+        networks = {
+            (name, coupling): _trained(folder, name, coupling, noise=0.1)
+            for name in ("patterns", "overlap")
+            for coupling in SHOWN
+        }
+        keep(_weights(plt, networks), "weights.png")
+        keep(_potentials(plt, networks), "potentials.png")
+    if "streams" in tasks:
+        keep(_streams(plt, folder), "streams.png")
 
 
 def _trained(folder: Path, name: str, coupling: str, **condition: Any) -> dict[str, Any]:
@@ -46,7 +54,7 @@ def _trained(folder: Path, name: str, coupling: str, **condition: Any) -> dict[s
     x = task.training(definition["steps"], SEED)
     # One long sample, so that the potentials of all steps come out.
     stream = x.reshape(1, -1, x.shape[-1])
-    spikes, potentials = tf.function(lambda: layer(stream, training=True))()
+    spikes, potentials = tf.function(lambda: layer(stream, training=True), jit_compile=True)()
     return {
         "task": task,
         "conductance": np.asarray(layer.synapses.conductance),
@@ -76,7 +84,7 @@ def _weights(plt: Any, networks: dict[tuple[str, str], dict[str, Any]]) -> Any:
                 weights = found["conductance"][:, neurons[column]].reshape(side, side)
                 image = axis.imshow(weights, cmap="viridis", vmin=0, vmax=15)
                 axis.set_title(f"neuron {neurons[column] + 1}", fontsize=8)
-        title = {"shown": f"{name}: shown"}.get(what, f"{name}: {level_tuned.TITLES[what]}")
+        title = f"{name}: {level_tuned.TITLES.get(what, what)}"
         row[0].text(
             -0.12, 0.5, title, transform=row[0].transAxes, rotation=90, va="center", ha="right",
             fontsize=8,

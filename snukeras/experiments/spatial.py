@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 RESULTS_FOLDER = "spatial"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
-HIDDEN = (256, 256)
-EPOCHS, BATCH, LEARNING_RATE = 12, 256, 2e-3
+HIDDEN = (128, 128)
+EPOCHS, BATCH, LEARNING_RATE = 8, 256, 2e-3
 VALIDATION = 5000
-SEEDS = range(5)
+SEEDS = range(3)
 SEARCH_SEED = 100
 FACTORS = (1.0, 10.0, 100.0)  # of the transport cost; that of proximity is 1
 VARIANTS = ("none", "decay", "spatial")
@@ -36,7 +36,7 @@ TITLES = {"none": "no costs", "decay": "weight decay", "spatial": "spatial costs
 START_DISTANCE = 1.7725  # mean distance of two neurons at the start, sqrt(pi)
 TASKS = np.repeat([0, 1], 10)  # of the outputs
 NAMES = ("MNIST", "Fashion-MNIST")
-TILE = 64  # word lines, and pairs of bit lines
+TILE = 32  # word lines, and pairs of bit lines
 LOST = 0.005  # of validation accuracy, that pruning may cost
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
 ORDERS = ("trained", "task", "position")

@@ -29,10 +29,10 @@ def test_accuracy_is_that_of_the_network(model):
 def test_neurons_in_order_of_their_places_need_less_traffic(model):
     orders = spatial.orders(model)
     for order in orders.values():
-        assert [sorted(o) for o in order] == [[*range(n)] for n in (256, 256, 20)]
+        assert [sorted(o) for o in order] == [[*range(n)] for n in (128, 128, 20)]
     weights = model.network.get_weights()
     full = spatial.crossing(weights, orders["trained"])
-    assert full == {"inputs": 256 * 4 + 256, "partial_sums": 256 * 3 + 20 * 3, "tiles": 20}
+    assert full == {"inputs": 128 * 4 + 128, "partial_sums": 128 * 3 + 20 * 3, "tiles": 20}
     # Only neurons near each other are connected.
     places = [*model.positions.values()]
     for index, (before, after) in enumerate(itertools.pairwise(places)):
