@@ -58,7 +58,7 @@ class Words(Task):
     unit = "perplexity"
     lower_is_better = True
     tolerance = 0.05
-    measured_on = "the first 1,000 words of the test split"
+    measured_on = "text, the first 1,000 words of the test split"
 
     @cached_property
     def _loaded(self) -> tuple[dict[str, np.ndarray], list[str]]:
