@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import TEXTS
 
 from snukeras.export.crossbar import load_map
 from snukeras.export.device_list import write_device_list
@@ -18,11 +19,6 @@ from snukeras.export.map_writer import write_map
 from snukeras.export.placement import place
 from snukeras.export.targets import Target, load_target
 from snukeras.export.weights import Weight
-
-TEXTS = {
-    "source": {"name": "x", "sha256": None, "weights_sha256": "0" * 64},
-    "onnx": {"file": "model.onnx", "sha256": "1" * 64},
-}
 
 
 def matrix(name, values):

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from networks import TEXTS
 
 from snukeras.export.crossbar import load_map
 from snukeras.export.map_proof import compare_map
@@ -10,11 +11,6 @@ from snukeras.export.map_writer import write_map
 from snukeras.export.targets import load_target
 from snukeras.export.weights import assign, collect
 from snukeras.layers import SNU
-
-TEXTS = {
-    "source": {"name": "x", "sha256": None, "weights_sha256": "0" * 64},
-    "onnx": {"file": "model.onnx", "sha256": "1" * 64},
-}
 
 
 def network(cls=SNU, **options):

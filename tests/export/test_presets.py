@@ -2,6 +2,7 @@
 
 import keras
 import pytest
+from networks import TEXTS
 
 import snukeras
 from snukeras.export.crossbar import load_map
@@ -13,11 +14,6 @@ from snukeras.export.samples import Samples
 from snukeras.export.targets import load_target
 from snukeras.export.weights import collect
 from snukeras.zoo import presets
-
-TEXTS = {
-    "source": {"name": "x", "sha256": None, "weights_sha256": "0" * 64},
-    "onnx": {"file": "model.onnx", "sha256": "1" * 64},
-}
 
 
 @pytest.mark.parametrize("name", snukeras.zoo.list())

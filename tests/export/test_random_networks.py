@@ -6,6 +6,7 @@ The default run is small; `pytest -m slow` tries 1,000 networks.
 import keras
 import numpy as np
 import pytest
+from networks import TEXTS
 
 from snukeras.export.crossbar import load_map
 from snukeras.export.map_proof import compare_map
@@ -17,10 +18,6 @@ from snukeras.export.targets import Target
 from snukeras.export.weights import collect
 from snukeras.layers import SNU, SSNU
 
-TEXTS = {
-    "source": {"name": "x", "sha256": None, "weights_sha256": "0" * 64},
-    "onnx": {"file": "model.onnx", "sha256": "1" * 64},
-}
 ACTIVATIONS = ["relu", "linear", "leaky_relu", "tanh", "sigmoid", "elu", "softplus", "silu", "gelu"]
 
 
