@@ -24,10 +24,14 @@ def draw(folder: Path, tasks: Collection[str]) -> None:
             streams.png.
     """
     from matplotlib import pyplot as plt
+    from PIL import Image
 
     def keep(figure: Any, name: str) -> None:
         figure.savefig(folder / name, dpi=110, bbox_inches="tight", facecolor="white")
         plt.close(figure)
+        # 64 colours are enough, and take half the bytes.
+        few = Image.open(folder / name).convert("RGB").quantize(64)
+        few.save(folder / name, optimize=True)
 
     if {"patterns", "overlap"} <= {*tasks}:
         networks = {
