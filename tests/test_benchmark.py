@@ -109,7 +109,7 @@ def test_the_table_takes_the_faster_of_jit_on_and_off(results):
 def test_plot(results, tmp_path):
     pytest.importorskip("matplotlib")
     path = tmp_path / "plot.png"
-    report.plot(report.load(results["path"]), path)
+    assert main(["--table", str(results["path"]), "--plot", str(path)]) == 0
     assert path.read_bytes()[:4] == b"\x89PNG"
 
 

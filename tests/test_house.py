@@ -34,7 +34,8 @@ ALLOWED = {
             "callbacks", "optimizers", "pcm", "_resources", "_files"},
     # Experiments use everything; nothing but the tests uses them.
     "experiments": {"experiments", "zoo", "layers", "activations", "datasets", "losses", "metrics",
-                    "constraints", "callbacks", "optimizers", "pcm", "export", "regularizers"},
+                    "constraints", "callbacks", "optimizers", "pcm", "export", "regularizers",
+                    "benchmark"},
     "export": {"export", "layers", "activations", "losses", "metrics", "pcm", "_resources"},
 }  # fmt: skip
 # The one place where export meets the zoo: the command line resolves the name of a preset.

@@ -28,11 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         if options.table:
-            print(report.markdown(report.load(options.table)), end="")
+            results = report.load(options.table)
+            print(report.markdown(results), end="")
+            if options.plot:
+                report.plot(results, options.plot)
             return 0
         output = _output(options.output)
         results = _measure(options)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
     except KeyboardInterrupt:
         print("interrupted; nothing was written", file=sys.stderr)
@@ -98,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         "--table",
         type=Path,
         metavar="FILE.json",
-        help="measure nothing; print the results of a file as Markdown tables",
+        help="measure nothing; print, and with --plot draw, the results of a file",
     )
     return parser
 

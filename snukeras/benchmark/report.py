@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from snukeras import _files
+from snukeras.benchmark.networks import NETWORKS
 
 FORMAT = 1
 
@@ -39,7 +40,7 @@ def _joined(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     measured = {_case(entry) for name in lists for entry in new[name]}
     networks = {n["name"]: n for part in (old, new) for n in part["settings"]["networks"]}
     kept = {name: [e for e in old[name] if _case(e) not in measured] for name in lists}
-    order = list(networks)
+    order = [network.name for network in NETWORKS]
 
     def place(entry: dict) -> tuple:
         return entry["threads"] != "one", order.index(entry["network"]), entry["work"] != "train"
@@ -70,16 +71,26 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
-def markdown(results: dict[str, Any]) -> str:
-    """Return the results as Markdown tables."""
+def markdown(results: dict[str, Any], part: str | None = None) -> str:
+    """Return the results as Markdown tables.
+
+    Args:
+        results: as of `load`.
+        part: "one" or "all" (the speeds with that many threads), "scaling" or "memory"; all of
+            them by default.
+    """
     parts = []
     if "speed" in results:
-        parts += [_speed_markdown(results["speed"], threads) for threads in ("one", "all")]
-    if "scaling" in results:
+        parts += [
+            _speed_markdown(results["speed"], threads)
+            for threads in ("one", "all")
+            if part in (None, threads)
+        ]
+    if "scaling" in results and part in (None, "scaling"):
         header, rows = _scaling_table(results["scaling"])
-        parts.append(_markdown_table(header, rows) + _left_out(results["scaling"]))
-    if "memory" in results:
-        parts.append(_markdown_table(*_memory_table(results["memory"])))
+        parts.append(markdown_table(header, rows) + _left_out(results["scaling"]))
+    if "memory" in results and part in (None, "memory"):
+        parts.append(markdown_table(*_memory_table(results["memory"])))
     return "\n".join(part for part in parts if part)
 
 
@@ -90,13 +101,10 @@ def _speed_markdown(speed: dict[str, Any], threads: str) -> str:
         return ""
     cases = list(dict.fromkeys((row["network"], row["work"]) for row in rows))
     fastest: dict[str, dict[tuple[str, str], dict]] = {}
-    for row in rows:
-        label = f"{row['library']} {row['unit']}"
-        label += "" if row["precision"] == "float32" else ", bfloat16"
-        here = fastest.setdefault(label, {})
-        case = row["network"], row["work"]
-        if case not in here or row["milliseconds"] < here[case]["milliseconds"]:
-            here[case] = row
+    for case in cases:
+        here = [row for row in rows if (row["network"], row["work"]) == case]
+        for label, row in _faster_of_jit(here).items():
+            fastest.setdefault(label, {})[case] = row
     for floor in speed["floors"]:
         if floor["threads"] == threads and floor["precision"] == "float32":
             label = "*floor, recurrent*" if floor["recurrent"] else "*floor*"
@@ -113,7 +121,18 @@ def _speed_markdown(speed: dict[str, Any], threads: str) -> str:
         f"{speed['processor']}; the faster of jit_compile on (ʲ) and off. "
         "Floor: the matrix products alone, by the fastest engine."
     )
-    return f"{_markdown_table(header, body)}\n{caption}\n{_sources(speed)}\n"
+    return f"{markdown_table(header, body)}\n{caption}\n{_sources(speed)}\n"
+
+
+def _faster_of_jit(rows: list[dict]) -> dict[str, dict]:
+    """Return the rows of one case by contestant, of jit_compile on and off the faster."""
+    found: dict[str, dict] = {}
+    for row in rows:
+        label = f"{row['library']} {row['unit']}"
+        label += "" if row["precision"] == "float32" else ", bfloat16"
+        if label not in found or row["milliseconds"] < found[label]["milliseconds"]:
+            found[label] = row
+    return found
 
 
 def _cell(row: dict | None) -> str:
@@ -182,7 +201,8 @@ def _memory_table(memory: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return header, body
 
 
-def _markdown_table(header: list[str], rows: list[list[str]]) -> str:
+def markdown_table(header: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table; all columns but the first are figures."""
     lines = [header, ["---", *("--:" for _ in header[1:])], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -257,6 +277,8 @@ def show(results: dict[str, Any]) -> None:
 def plot(results: dict[str, Any], path: Path) -> None:
     """Draw the speed of all contestants as bars, with the floor, to an image file.
 
+    Of jit_compile on (ʲ) and off the faster is drawn.
+
     Raises:
         ValueError: the results hold no speeds.
         ImportError: matplotlib is not installed.
@@ -267,34 +289,44 @@ def plot(results: dict[str, Any], path: Path) -> None:
         )
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import LogLocator, NullFormatter
+        from PIL import Image  # comes with matplotlib
     except ImportError as error:
         raise ImportError("The plot needs matplotlib: pip install 'snukeras[plot]'") from error
 
     speed = results["speed"]
-    cases = list(dict.fromkeys((r["network"], r["work"], r["threads"]) for r in speed["rows"]))
-    columns = min(2, len(cases))
-    lines = -(-len(cases) // columns)
-    longest = max(
-        sum((r["network"], r["work"], r["threads"]) == case for r in speed["rows"])
-        for case in cases
-    )
-    figure = Figure(figsize=(8 * columns, lines * (1.2 + 0.22 * longest)), layout="constrained")
+    by_case: dict[tuple, list[dict]] = {}
+    for row in speed["rows"]:
+        by_case.setdefault(_case(row), []).append(row)
+    bars = {case: _faster_of_jit(rows) for case, rows in by_case.items()}
+    columns = min(2, len(bars))
+    lines = -(-len(bars) // columns)
+    longest = max(map(len, bars.values()))
+    figure = Figure(figsize=(7 * columns, lines * (1.1 + 0.19 * longest)), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
-    for case, axis in zip(cases, axes, strict=False):
-        rows = [r for r in speed["rows"] if (r["network"], r["work"], r["threads"]) == case]
-        rows.sort(key=lambda row: -row["milliseconds"])
-        colors = ["tab:blue" if r["library"] == "snukeras" else "tab:gray" for r in rows]
-        axis.barh([r["contestant"] for r in rows], [r["milliseconds"] for r in rows], color=colors)
+    for (case, found), axis in zip(bars.items(), axes, strict=False):
+        found = dict(sorted(found.items(), key=lambda one: -one[1]["milliseconds"]))
+        colors = ["tab:blue" if r["library"] == "snukeras" else "tab:gray" for r in found.values()]
+        labels = [f"{label}ʲ" if row["jit_compile"] else label for label, row in found.items()]
+        axis.barh(labels, [row["milliseconds"] for row in found.values()], color=colors)
         for floor in speed["floors"]:
-            here = (floor["network"], floor["work"], floor["threads"]) == case
-            if here and floor["precision"] == "float32" and not floor["recurrent"]:
+            if _case(floor) == case and floor["precision"] == "float32" and not floor["recurrent"]:
                 axis.axvline(floor["milliseconds"], color="black", linestyle=":", label="floor")
                 axis.legend(loc="lower right")
         axis.set_xscale("log")
+        axis.set_xlim(left=0.4 * min(row["milliseconds"] for row in found.values()))
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_xlabel("ms per step of a batch")
         axis.set_title(f"{case[0]}, {case[1]}, {case[2]} thread{'s' * (case[2] == 'all')}")
         axis.tick_params(axis="y", labelsize=8)
-    for axis in axes[len(cases) :]:
+    for axis in axes[len(bars) :]:
         axis.set_visible(False)
     with _files.replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120)
+        figure.savefig(temporary, dpi=80)
+        if path.suffix == ".png":
+            # Bars and letters need few colours, and a third of the bytes.
+            with Image.open(temporary) as picture:
+                few = picture.convert("RGB").quantize(32)
+            few.save(temporary, optimize=True)
