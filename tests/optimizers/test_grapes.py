@@ -1,5 +1,8 @@
 """GRAPES: gradients against NumPy, on all layers, wrapping of models, saving."""
 
+import re
+from pathlib import Path
+
 import keras
 import numpy as np
 import oracle
@@ -464,3 +467,17 @@ def test_the_given_model_can_still_be_read_for_export():
     model = with_grapes(plain)
     assert topology.read(plain).calls == calls
     assert len(topology.read(without_grapes(model)).calls) == len(calls)
+
+
+def test_the_example_of_the_guide_runs(tmp_path, monkeypatch):
+    guide = Path(__file__).resolve().parents[2] / "docs" / "grapes.md"
+    code = re.search(r"```python\n(.*?)```", guide.read_text("utf-8"), re.DOTALL)[1]
+    assert code.count("\n") <= 30
+    monkeypatch.chdir(tmp_path)
+    made: dict = {}
+    exec(code, made)
+    assert wrapped_names(made["again"]) == set()
+    np.testing.assert_allclose(made["again"](made["x"]), made["plain"](made["x"]), rtol=1e-5)
+    for file in ("plain.keras", "grapes.keras"):
+        loaded = keras.models.load_model(tmp_path / file)
+        np.testing.assert_allclose(loaded(made["x"]), made["plain"](made["x"]), rtol=1e-5)
