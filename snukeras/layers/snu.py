@@ -291,7 +291,8 @@ class SNU(keras.layers.RNN):
         sequences: shape (batch, time, features).
         initial_state: [y, s], each (batch, units); zeros by default.
         mask: shape (batch, time), False at steps to skip.
-        training: whether dropout is applied.
+        training: whether dropout is applied, and whether the fast path keeps what gradients need;
+            without it they cost a second forward pass.
 
     Returns:
         Shape (batch, time, units) or (batch, units); with `return_state` a tuple with y and s.
