@@ -169,6 +169,7 @@ TASKS: dict[str, dict[str, Any]] = {
         "steps": 12000,
         "level": (0.4, 0.5),
         "depression": (0.05,),
+        "couplings": ("level-tuned", "winner-takes-all"),
     },
 }
 
@@ -363,7 +364,7 @@ def experiment(name: str, folder: Path, seeds: Sequence[int] = SEEDS) -> dict[st
     results: dict[str, Any] = _files.read_json(path) if path.exists() else {"runs": []}
     done = [(run["coupling"], run["condition"], run["settings"]) for run in results["runs"]]
     models: dict[Any, Any] = {}
-    for coupling in COUPLINGS:
+    for coupling in definition.get("couplings", COUPLINGS):
         for condition in definition["conditions"]:
             chosen = settings[SETTINGS_OF[coupling]]["chosen"]
             if (coupling, condition, chosen) in done:
@@ -413,7 +414,7 @@ def table(part: str = "patterns", content: Path | str | None = None) -> str:
         "|" + "---|" * (len(keys) + 7),
     ]
     for condition in conditions:
-        for coupling in COUPLINGS:
+        for coupling in TASKS[part].get("couplings", COUPLINGS):
             run = next(
                 r for r in results["runs"]
                 if r["coupling"] == coupling and r["condition"] == condition
