@@ -282,7 +282,7 @@ def plot(results: Mapping[str, Any], path: Path) -> None:
             counts = np.sum([entry["conductances"][kernel][polarity] for entry in devices], axis=0)
             axes.stairs(counts / counts.sum(), edges, label=f"G{sign}")
         axes.set(title=kernel, xlabel="conductance after the last pulse, uS")
-        axes.set_xlim(0.0, edges[np.flatnonzero(counts)[-1] + 2])
+        axes.set_xlim(0.0, edges[min(np.flatnonzero(counts)[-1] + 2, len(edges) - 1)])
     np.atleast_1d(all_axes)[0].set_ylabel("share of the devices")
     np.atleast_1d(all_axes)[0].legend()
     with _files.replacing(path) as temporary:
