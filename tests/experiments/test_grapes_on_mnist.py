@@ -22,6 +22,7 @@ def digits(monkeypatch):
     return x
 
 
+@pytest.mark.slow
 def test_trainings_go_on_and_can_be_repeated(digits, tmp_path, monkeypatch):
     arguments = {"networks": ["relu"], "epochs": 1, "output": tmp_path / "results" / "grapes"}
     grapes.experiment(["accuracy"], seeds=[0, 1], runs=tmp_path / "runs", **arguments)
