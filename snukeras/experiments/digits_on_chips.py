@@ -118,7 +118,7 @@ def table(content: Path | str | None = None) -> str:
                 str(results["chips"]),
                 label,
                 *cells,
-                f"{case['1 year']['loss']:.2f}",
+                f"{round(case['1 year']['loss'], 2) + 0.0:.2f}",  # no minus before a zero
             ]
             lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines) + "\n"
