@@ -53,13 +53,13 @@ def devices(chips: int = 100, turns: int = 5) -> dict[str, Any]:
         for chip in range(each):
             Chip({"hidden": matrices[0], "output": matrices[1]}, device, seed=chip).weights(DAY)
 
-    @tf.function(jit_compile=True)
+    @tf.function  # under XLA its sines and cosines, of which normal numbers are made, are slower
     def held(weights: Any) -> Any:
         scales = pair.scales(weights)
         targets = tf.stack(pair.to_conductances(weights, scales))
-        state = device.program(tf.repeat(targets[None], each, axis=0))
-        conductances = device.read(state, DAY)
-        return pair.to_weights(conductances[:, 0], conductances[:, 1], scales)
+        state = device.program(tf.repeat(targets[:, None], each, axis=1))
+        plus, minus = tf.unstack(device.read(state, DAY))
+        return pair.to_weights(plus, minus, scales)
 
     def at_once() -> None:
         for matrix in matrices:
