@@ -74,7 +74,7 @@ def test_shipped_model_has_a_complete_card(name):
     ):
         assert row in card, row
     info = snukeras.zoo.info(name)
-    assert ("| published |" in card) == bool(info["published"])
+    assert ("\n| published |" in card) == bool(info["published"])
     network = json.dumps(info["recipe"]["network"])
     assert ("| spikes |" in card) == any(f'"{kind}"' in network for kind in SPIKING)
 
