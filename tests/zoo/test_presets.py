@@ -15,7 +15,16 @@ from snukeras.zoo import cards, presets, recipes, training
 from snukeras.zoo.tasks import TASKS
 
 # Models that have to be in the package. A new one is added here.
-SHIPPED = ["jsb_snu", "jsb_snu_pcm", "jsb_ssnu", "mnist_snu", "mnist_snu_conv", "mnist_ssnu", "ptb_snu", "ptb_ssnu"]
+SHIPPED = [
+    "jsb_snu",
+    "jsb_snu_pcm",
+    "jsb_ssnu",
+    "mnist_snu",
+    "mnist_snu_conv",
+    "mnist_ssnu",
+    "ptb_snu",
+    "ptb_ssnu",
+]
 SPIKING = ("SNU", "ConvSNU1D", "ConvSNU2D")
 
 
