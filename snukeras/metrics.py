@@ -20,11 +20,21 @@ class _MeanOverSteps(keras.metrics.Metric):
         self.total = self.add_variable(shape=(), initializer="zeros", name="total")
         self.steps = self.add_variable(shape=(), initializer="zeros", name="steps")
 
-    def _add(self, values: Any, y_pred: Any, sample_weight: Any) -> None:
-        """Add the values `(N, T)` of a batch, by its weights and by the mask of `y_pred`."""
+    def _values(self, y_true: Any, y_pred: Any) -> Any:
+        """Return what each step costs, `(N, T)` or `(N,)`."""
+        raise NotImplementedError
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Add a batch, by its weights and by the Keras mask of `y_pred`.
+
+        Args:
+            y_true, y_pred: See the class.
+            sample_weight: Weights of the steps, `(N, T)` or `(N, T, 1)`, or of whole sequences,
+                `(N,)`.
+        """
         # Keras has no public reader for the mask that its layers leave on a tensor.
         mask = getattr(y_pred, "_keras_mask", None)
-        values = ops.cast(values, self.dtype)
+        values = ops.cast(self._values(y_true, y_pred), self.dtype)
         weights = ops.ones_like(values)
         for given in (mask, sample_weight):
             if given is not None:
@@ -70,6 +80,8 @@ class FrameNLL(_MeanOverSteps):
     would count. A Keras mask (of a Masking or Embedding layer) is used in both. Replicas of
     tf.distribute need Keras 3.10: before, it added up all metrics of replicas wrongly.
 
+    `y_true` are targets `(N, T, keys)`, `y_pred` probabilities or logits of the same shape.
+
     Args:
         from_logits: Whether the model gives logits.
         name: Name of the metric.
@@ -81,18 +93,8 @@ class FrameNLL(_MeanOverSteps):
     ) -> None:
         super().__init__(from_logits, name, dtype)
 
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Add a batch.
-
-        Args:
-            y_true: Targets `(N, T, keys)`.
-            y_pred: Probabilities or logits, same shape.
-            sample_weight: Weights of the steps, `(N, T)` or `(N, T, 1)`, or of the songs, `(N,)`.
-        """
-        self._add(frame_nll(y_true, y_pred, self.from_logits), y_pred, sample_weight)
-
-    def get_config(self) -> dict[str, Any]:
-        return super().get_config()
+    def _values(self, y_true: Any, y_pred: Any) -> Any:
+        return frame_nll(y_true, y_pred, self.from_logits)
 
 
 @keras.saving.register_keras_serializable(package="snukeras")
@@ -103,6 +105,9 @@ class Perplexity(_MeanOverSteps):
     batches and replicas they come in, and only then comes the exp; the mean of the perplexities
     of batches would be larger. Words count by `sample_weight`; compile with
     `weighted_metrics=[snukeras.metrics.Perplexity(from_logits=True)]` (see `FrameNLL`).
+
+    `y_true` are the numbers of the words that came, `(N, T)` or `(N,)`, `y_pred` probabilities or
+    logits of all words, `(N, T, words)` or `(N, words)`.
 
     Args:
         from_logits: Whether the model gives logits.
@@ -115,14 +120,7 @@ class Perplexity(_MeanOverSteps):
     ) -> None:
         super().__init__(from_logits, name, dtype)
 
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Add a batch.
-
-        Args:
-            y_true: Numbers of the words that came, `(N, T)` or `(N,)`.
-            y_pred: Probabilities or logits of all words, `(N, T, words)` or `(N, words)`.
-            sample_weight: Weights of the words, of the shape of `y_true`, or of the texts, `(N,)`.
-        """
+    def _values(self, y_true: Any, y_pred: Any) -> Any:
         logits = ops.cast(y_pred, "float32")
         if not self.from_logits:
             logits = ops.log(ops.maximum(logits, _SMALLEST))
@@ -130,11 +128,7 @@ class Perplexity(_MeanOverSteps):
         if len(words.shape) == len(logits.shape) and words.shape[-1] == 1:
             words = ops.squeeze(words, axis=-1)
         came = ops.take_along_axis(logits, words[..., None], axis=-1)[..., 0]
-        values = -came if not self.from_logits else ops.logsumexp(logits, axis=-1) - came
-        self._add(values, y_pred, sample_weight)
+        return -came if not self.from_logits else ops.logsumexp(logits, axis=-1) - came
 
     def result(self) -> Any:
         return ops.exp(super().result())
-
-    def get_config(self) -> dict[str, Any]:
-        return super().get_config()

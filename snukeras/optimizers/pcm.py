@@ -9,7 +9,7 @@ from keras import ops
 
 from snukeras.constraints import PCMConstraint
 from snukeras.pcm._arrays import check_number, outside_of_graphs, replicas
-from snukeras.pcm._random import Quick
+from snukeras.pcm._random import numbered
 from snukeras.pcm.pairs import DifferentialPair
 from snukeras.pcm.pulses import NandakumarPCM, PulsedPCM, PulseState
 
@@ -355,7 +355,7 @@ class PCMOptimizer(keras.optimizers.Optimizer):
     def _program(self, devices, where, target, clock, seed):
         """RESETs the pairs `where`, then pulses and reads them until they hold `target` (uS)."""
         both = ops.stack([where, where])
-        state = self.device.reset_where(devices.state(), both, clock, _numbers(seed, _RESET))
+        state = self.device.reset_where(devices.state(), both, clock, numbered(seed, _RESET))
         devices = devices.with_state(state)
 
         def body(k, active, *devices):
@@ -376,13 +376,13 @@ class PCMOptimizer(keras.optimizers.Optimizer):
         return _Devices(*devices)
 
     def _pulse(self, devices, where, clock, seed, use):
-        state = self.device.pulse(devices.state(), where, clock, _numbers(seed, use))
+        state = self.device.pulse(devices.state(), where, clock, numbered(seed, use))
         devices = devices.with_state(state)
         return devices._replace(pulse_count=devices.pulse_count + ops.cast(where, "int32"))
 
     def _read(self, devices, clock, seed, use):
         """One reading of G+ and G-, uS."""
-        read = self.device.read(devices.state(), clock, _numbers(seed, use))
+        read = self.device.read(devices.state(), clock, numbered(seed, use))
         return read[0], read[1]
 
     def _reading(self, devices, clock, seed, use):
@@ -530,15 +530,3 @@ def _zero():
 
 def _value(variable):
     return ops.cast(ops.convert_to_tensor(variable), "float32")
-
-
-def _numbers(seed, use):
-    """A generator of its own for each use of random numbers within a step.
-
-    The odd factor spreads the uses over all 32-bit integers, so that those of one seed do not
-    meet those of the next.
-    """
-    use = ops.cast(ops.cast(use, "int32"), "uint32")
-    seed = ops.cast(seed, "uint32")
-    spread = use * ops.convert_to_tensor(0x9E3779B1, dtype="uint32")
-    return Quick(ops.stack([seed[0] + spread, seed[1]]))
