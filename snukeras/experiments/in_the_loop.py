@@ -76,22 +76,19 @@ def experiment(
         FloatingPointError: The training diverged.
     """
     recipe = _variant(recipes.read(name, content), seeds, epochs, unit, learning_rate)
+    recipe["devices"] = {**(recipe["devices"] or {}), **(arguments or {})} if hardware else None
     task = training.task_of(recipe, tasks)
-    settings = _settings(recipe, task, arguments or {}) if hardware else None
     variant = f"{name}{'' if unit is None else f'-{unit.lower()}'}{'' if hardware else '-float'}"
     folder = Path(runs) / variant
     of_seeds = []
     for seed in recipe["seeds"]:
-        optimizer = _optimizer(recipe, task, arguments or {}, seed) if hardware else None
         of_seeds.append(
             training.train_seed(
                 recipe,
                 task,
                 seed,
                 folder / f"seed-{seed}",
-                variant={"optimizer": settings},
-                optimizer=optimizer,
-                finish=partial(_final_devices, optimizer=optimizer, task=task),
+                finish=partial(_final_devices, task=task) if hardware else None,
                 restart=restart,
                 progress=progress,
             )
@@ -100,7 +97,7 @@ def experiment(
         **training.results_of(recipe, task, of_seeds),
         "variant": variant,
         "unit_class": unit,
-        "hardware": settings,
+        "hardware": _settings(recipe, task) if hardware else None,
     }
     _files.write_json(Path(output) if output else folder / training.RESULTS, results)
     return results
@@ -141,27 +138,14 @@ def _variant(
     return recipes.check(changed)
 
 
-def _optimizer(
-    recipe: dict[str, Any], task: Task, arguments: Mapping[str, Any], seed: int | None
-) -> "PCMOptimizer":
-    from snukeras.optimizers import PCMOptimizer
-
-    inner = recipes.optimizer(recipe, task.steps_per_epoch(recipe))
-    return PCMOptimizer(inner, **{"seed": seed, "name": "pcm", **arguments})
-
-
-def _settings(recipe: dict[str, Any], task: Task, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(recipe: dict[str, Any], task: Task) -> dict[str, Any]:
     """Return the arguments of the PCMOptimizer, defaults filled in, without the recipe's part."""
-    config = _optimizer(recipe, task, arguments, None).get_config()
+    config = recipes.optimizer(recipe, task.steps_per_epoch(recipe)).get_config()
     return {key: config[key] for key in config if key not in ("inner_optimizer", "name", "seed")}
 
 
-def _final_devices(
-    model: "keras.Model", optimizer: "PCMOptimizer | None", task: Task
-) -> dict[str, Any]:
+def _final_devices(model: "keras.Model", optimizer: "PCMOptimizer", task: Task) -> dict[str, Any]:
     """Describe the devices after the last epoch, and what they give when they are read again."""
-    if optimizer is None:
-        return {}
     return {
         "test_end": _test_readings(model, optimizer, task),
         "devices": devices(optimizer),

@@ -40,6 +40,7 @@ _DEFAULTS: dict[str, Any] = {
     "averaging": None,
     "constraint": None,
     "noise": None,
+    "devices": None,
     "padding": None,
     "patience": None,
     "jit_compile": False,
@@ -114,7 +115,12 @@ def check(recipe: dict[str, Any], where: str = "The recipe") -> dict[str, Any]:
                 f"Received: {averaging}"
             )
         _entries(averaging, allowed[averaging["class"]], f"{where}: `averaging`", all_of_them=True)
-    for key in ("constraint", "noise"):
+    if recipe["devices"] is not None and averaging is not None:
+        raise ValueError(
+            f"{where}: `averaging` has to be null with `devices`: no device holds an average. "
+            f"Received: {averaging}"
+        )
+    for key in ("constraint", "noise", "devices"):
         if recipe[key] is not None and not isinstance(recipe[key], dict):
             raise ValueError(
                 f"{where}: `{key}` has to be null or an object of arguments. "
@@ -236,12 +242,18 @@ def _drawn(spread: dict[str, Any], units: int, random: np.random.Generator) -> l
     return [round(float(value), 6) for value in values]
 
 
-def optimizer(recipe: dict[str, Any], steps_per_epoch: int) -> "keras.optimizers.Optimizer":
-    """Make the recipe's optimizer, with its schedule and weight averaging.
+def optimizer(
+    recipe: dict[str, Any], steps_per_epoch: int, seed: int | None = None
+) -> "keras.optimizers.Optimizer":
+    """Make the recipe's optimizer, with its schedule, weight averaging and devices.
+
+    An entry `devices` holds arguments of `snukeras.optimizers.PCMOptimizer`, which wraps the
+    optimizer then.
 
     Args:
         recipe: A checked recipe.
         steps_per_epoch: Steps of an epoch; a recipe counts in epochs.
+        seed: Seed of the devices.
 
     Raises:
         ValueError: An unknown class, or arguments that it refuses.
@@ -269,12 +281,16 @@ def optimizer(recipe: dict[str, Any], steps_per_epoch: int) -> "keras.optimizers
         arguments.update(use_ema=True, ema_momentum=recipe["averaging"]["momentum"])
     try:
         made = optimizer_class(**arguments)
+        if not_decayed:
+            made.exclude_from_weight_decay(var_names=not_decayed)
+        if recipe["devices"] is not None:
+            from snukeras.optimizers import PCMOptimizer
+
+            made = PCMOptimizer(made, **{"seed": seed, "name": "pcm", **recipe["devices"]})
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"The recipe {recipe['name']} cannot make its optimizer: {error}"
         ) from error
-    if not_decayed:
-        made.exclude_from_weight_decay(var_names=not_decayed)
     return made
 
 

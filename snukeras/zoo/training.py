@@ -192,9 +192,7 @@ def train_seed(
     task: Task,
     seed: int,
     folder: Path,
-    variant: dict[str, Any] | None = None,
-    optimizer: "keras.optimizers.Optimizer | None" = None,
-    finish: "Callable[[keras.Model], dict[str, Any]] | None" = None,
+    finish: "Callable[[keras.Model, keras.optimizers.Optimizer], dict[str, Any]] | None" = None,
     test: bool = True,
     restart: bool = False,
     tensorboard: bool = False,
@@ -207,21 +205,18 @@ def train_seed(
         task: Its task.
         seed: The seed; Keras is seeded with it globally.
         folder: Folder for state and result.
-        variant: What else decides how it trains, as JSON content; a run goes on only with the same.
-        optimizer: Instead of the recipe's; not built.
-        finish: Called with the model as it is after the last epoch; returns more for the result.
+        finish: Called with model and optimizer as they are after the last epoch; returns more for
+            the result.
         test: False leaves the test split alone; the result has no `test` then.
         restart, tensorboard, progress: As for `train`.
 
     Raises:
-        ValueError: A run that was begun with another recipe or variant.
+        ValueError: A run that was begun with another recipe.
         FloatingPointError: The training diverged.
     """
     import keras
 
     identity = _identity(recipe)
-    if variant is not None:
-        identity = _files.sha256_of_json({"recipe": identity, **variant})
     for left in (folder / RESULT, folder / STATE):
         if restart:
             left.unlink(missing_ok=True)
@@ -239,7 +234,7 @@ def train_seed(
     model = recipes.network(recipe, seed)
     trainer = task.trainer(model, recipe)
     trainer.compile(
-        optimizer=recipes.optimizer(recipe, steps) if optimizer is None else optimizer,
+        optimizer=recipes.optimizer(recipe, steps, seed),
         loss=task.loss(recipe["loss"]),
         # A trainer of its own has outputs of its own, which the metrics do not fit.
         weighted_metrics=task.metrics() if trainer is model else None,
@@ -265,7 +260,7 @@ def train_seed(
             callbacks=callbacks,
             verbose=0,
         )
-    more = {} if finish is None else finish(model)
+    more = {} if finish is None else finish(model, trainer.optimizer)
     model.set_weights(_stored(state.best_weights, recipe))
     result = {
         "seed": seed,
@@ -328,6 +323,7 @@ def _identity(recipe: dict[str, Any]) -> str:
     words = {"title", "description", "licence", "published", "notes", "seeds"}
     # Runs that were begun before there were these entries go on.
     words |= {key for key in ("constraint", "noise", "half_precision") if not recipe[key]}
+    words |= {key for key in ("devices",) if recipe[key] is None}
     return _files.sha256_of_json({k: v for k, v in recipe.items() if k not in words})
 
 

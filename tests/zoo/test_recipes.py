@@ -9,6 +9,7 @@ from tiny_zoo import make_recipe, write_recipe
 
 from snukeras.constraints import PCMConstraint
 from snukeras.layers import SNU
+from snukeras.optimizers import PCMOptimizer
 from snukeras.pcm import HermesPCM
 from snukeras.zoo import recipes
 
@@ -28,6 +29,8 @@ from snukeras.zoo import recipes
         ({"averaging": {"class": "ema"}}, "`averaging`.*momentum"),
         ({"constraint": 8}, "`constraint`.*Received: 8"),
         ({"noise": 0.1}, r"`noise`.*Received: 0\.1"),
+        ({"devices": 0.5, "averaging": None}, r"`devices`.*Received: 0\.5"),
+        ({"devices": {}}, "`averaging` has to be null with `devices`"),
     ],
 )
 def test_refused(changes, message):
@@ -186,3 +189,12 @@ def test_noise():
 def test_bad_noise(entry, message):
     with pytest.raises(ValueError, match=message):
         recipes.noise(recipes.check(make_recipe(noise=entry)), 0)
+
+
+def test_devices_in_the_loop():
+    recipe = recipes.check(make_recipe(averaging=None, devices={"w_max": 0.7}))
+    made = recipes.optimizer(recipe, 5, seed=3)
+    assert type(made) is PCMOptimizer and (made.w_max, made.seed) == (0.7, 3)
+    assert type(made.inner_optimizer) is keras.optimizers.AdamW
+    with pytest.raises(ValueError, match=r"cannot make its optimizer.*w_max"):
+        recipes.optimizer({**recipe, "devices": {"w_max": -1.0}}, 5)
