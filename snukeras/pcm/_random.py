@@ -45,6 +45,10 @@ def normal(shape, dtype, seed):
         return keras.random.normal(shape, dtype=dtype, seed=seed)
     import tensorflow as tf
 
+    from snukeras.pcm import _philox
+
+    if dtype == "float32":
+        return _philox.normal(tuple(shape), draw(seed))
     # keras.random leaves the algorithm to TensorFlow, whose choice under XLA on a CPU takes some
     # 500 ns per number.
     return tf.random.stateless_normal(shape, draw(seed), dtype=dtype, alg="philox")

@@ -165,7 +165,7 @@ class Crossbar:
         )
         self.scales = self.pair.scales(self.matrix)
         targets = self.pair.to_conductances(self.matrix, self.scales)
-        if avoid_faults:
+        if avoid_faults and self.faults.count():
             targets = self.faults.compensate(*targets, self.pair)
         self.targets = np.stack(targets)
         self.program()

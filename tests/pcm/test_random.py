@@ -1,5 +1,7 @@
 """The quick generators: moments, independence, the same numbers with and without XLA."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -52,3 +54,28 @@ def test_normal_takes_ints_generators_and_quick_ones():
         assert not np.array_equal(normal((9,), "float32", seed), normal((9,), "float32", seed))
     with pytest.raises(ValueError, match="no global generator"):
         normal((3,), "float32", None)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (3, 5), (4097,), (2, 300, 301)])
+def test_normal_numbers_are_those_of_tensorflow(shape):
+    for seed in ([5, 7], [0, 0], [-1, 2**31 - 1]):
+        expected = tf.random.stateless_normal(shape, seed, alg="philox").numpy()
+        found = normal(shape, "float32", tf.constant(seed, "int64"))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+
+
+def test_normal_is_the_same_in_every_mode():
+    eager = normal((3, 2000), "float32", 5).numpy()
+    for jit_compile in (False, True):
+        # Beside its use in other operations, with which XLA would merge it.
+        compiled = tf.function(lambda: normal((3, 2000), "float32", 5)[1:], jit_compile=jit_compile)
+        np.testing.assert_allclose(compiled(), eager[1:], rtol=0, atol=1e-6)
+
+
+def test_tails_are_normal():
+    z = np.concatenate([normal((4_000_000,), "float32", seed).numpy() for seed in range(5)])
+    for size in (1.0, 2.0, 3.0, 4.0, 4.5, 5.0):
+        expected = len(z) * math.erfc(size / math.sqrt(2))
+        assert np.sum(np.abs(z) > size) == pytest.approx(expected, abs=5 * math.sqrt(expected))
+    assert z.mean() == pytest.approx(0, abs=5 / math.sqrt(len(z)))
+    assert z.astype("float64").std() == pytest.approx(1, abs=5 / math.sqrt(2 * len(z)))

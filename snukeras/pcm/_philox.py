@@ -1,0 +1,108 @@
+"""The normal numbers of tf.random.stateless_normal with alg="philox", compiled by XLA.
+
+The same seed gives the same numbers, to rounding, in a tenth of the time: on a processor TensorFlow
+makes them one by one, with sines and logarithms of a library, where one compiled loop makes eight
+at once. XLA's own stateless_normal, which a compiled function gets, is slow and gives others.
+"""
+
+import functools
+import math
+
+import numpy as np
+import tensorflow as tf
+
+# Philox4x32-10 of Salmon et al., SC 2011 (doi 10.1145/2063384.2063405): multipliers, key steps.
+_MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
+_KEY_STEPS = 0x9E3779B9, 0xBB67AE85
+_ROUNDS = 10
+
+
+def normal(shape, seed):
+    """Standard normal float32 numbers, the same in eager, graph and compiled code.
+
+    Args:
+        shape: tuple of ints.
+        seed: two integers, as tf.random.stateless_normal takes them.
+    """
+    count = math.prod(shape)
+    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
+    # The first numbers do not depend on how many there are: few sizes need to be compiled.
+    pairs = _compiled(_rounded_up(count) // 2)(key[0], counter)
+    numbers = tf.reshape(tf.bitcast(pairs, tf.float32), (-1,))
+    return tf.reshape(numbers[:count], shape)
+
+
+def _rounded_up(count):
+    """One of four sizes per octave from 4096 on."""
+    count = max(count, 4096)
+    unit = 2 ** (count - 1).bit_length() // 8
+    return -(-count // unit) * unit
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(count):
+    return tf.function(functools.partial(_pairs, count), jit_compile=True, autograph=False)
+
+
+def _pairs(count, key, counter):
+    """`count` pairs of numbers, each as the halves of an integer, which makes one loop of all."""
+    i = tf.cast(tf.range(count), tf.uint64)
+    # A group of four words makes two pairs.
+    words = _words(counter[0] + tf.bitwise.right_shift(i, _u64(1)), counter[1], key)
+    first = (i & _u64(1)) == _u64(0)
+    one = tf.where(first, words[0], words[2])
+    other = tf.where(first, words[1], words[3])
+    radius = tf.sqrt(-2.0 * tf.math.log(tf.maximum(_uniform(one), 1e-7)))
+    low, high = (
+        tf.cast(tf.bitcast(radius * wave, tf.uint32), tf.uint64)
+        for wave in _sine_and_cosine(_uniform(other))
+    )
+    pairs = low | tf.bitwise.left_shift(high, _u64(32))
+    # A loop that never runs, which XLA cannot know: within a larger compiled function it would
+    # merge the above with what uses the numbers, and compute them anew for each use.
+    never = tf.cast(key & _u64(1), tf.int32)
+    return tf.while_loop(lambda n, _: n < 0, lambda n, x: (n + 1, x + _u64(1)), (never, pairs))[1]
+
+
+def _words(low, high, key):
+    """Four random 32-bit words for each counter low + 2^64 high, as 64-bit integers."""
+    x0, x1 = _halves(low)
+    x2, x3 = _halves(high)
+    k0, k1 = _halves(key)
+    for _ in range(_ROUNDS):
+        (low0, high0), (low2, high2) = (
+            _halves(x * _u64(m)) for x, m in zip((x0, x2), _MULTIPLIERS, strict=True)
+        )
+        x0, x1, x2, x3 = high2 ^ x1 ^ k0, low2, high0 ^ x3 ^ k1, low0
+        k0, k1 = (_halves(k + _u64(step))[0] for k, step in zip((k0, k1), _KEY_STEPS, strict=True))
+    return x0, x1, x2, x3
+
+
+def _halves(x):
+    """The lower and the upper 32 bits."""
+    return x & _u64(0xFFFFFFFF), tf.bitwise.right_shift(x, _u64(32))
+
+
+def _u64(value):
+    return tf.constant(value, tf.uint64)
+
+
+def _uniform(word):
+    """23 bits of a word as a float32 in [0, 1)."""
+    bits = tf.cast(word & _u64(0x7FFFFF), tf.uint32) | tf.constant(0x3F800000, tf.uint32)
+    return tf.bitcast(bits, tf.float32) - 1.0
+
+
+def _sine_and_cosine(turns):
+    """sin and cos of 2 pi `turns` to float32 precision, by the polynomials of Cephes' sinf."""
+    quarters = tf.round(4.0 * turns)
+    x = (4.0 * turns - quarters) * np.float32(math.pi / 2)
+    xx = x * x
+    sine = x + x * xx * (-1.6666654611e-1 + xx * (8.3321608736e-3 - xx * 1.9515295891e-4))
+    fourth = 4.166664568298827e-2 + xx * (-1.388731625493765e-3 + xx * 2.443315711809948e-5)
+    cosine = 1.0 - 0.5 * xx + xx * xx * fourth
+    quarter = tf.cast(quarters, tf.int32)
+    odd = (quarter & 1) == 1
+    sine, cosine = tf.where(odd, cosine, sine), tf.where(odd, sine, cosine)
+    sine = tf.where((quarter & 2) == 2, -sine, sine)
+    return sine, tf.where(((quarter + 1) & 2) == 2, -cosine, cosine)
