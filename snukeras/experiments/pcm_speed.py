@@ -53,7 +53,7 @@ def devices(chips: int = 100, turns: int = 5) -> dict[str, Any]:
         for chip in range(each):
             Chip({"hidden": matrices[0], "output": matrices[1]}, device, seed=chip).weights(DAY)
 
-    @tf.function  # under XLA its sines and cosines, of which normal numbers are made, are slower
+    @tf.function
     def held(weights: Any) -> Any:
         scales = pair.scales(weights)
         targets = tf.stack(pair.to_conductances(weights, scales))
