@@ -1,11 +1,13 @@
 """Choose the settings of the training with the hardware in the loop, by validation figures.
 
     python -m snukeras.experiments.loop_settings jsb_snu
+    python -m snukeras.experiments.loop_settings jsb_snu --unit LSTM --settings '{"w_max": 1.0}'
 
 Each setting trains one seed for fewer epochs than the recipe's; the test split has no say.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,6 +34,7 @@ def experiment(
     settings: Sequence[Mapping[str, Any]] = SETTINGS,
     epochs: int = 60,
     seed: int = 0,
+    unit: str | None = None,
     output: Path | str | None = None,
     runs: Path | str = "runs/loop_settings",
     content: Path | str | None = None,
@@ -44,6 +47,7 @@ def experiment(
         name: A model with a recipe.
         settings: Arguments of `snukeras.optimizers.PCMOptimizer` each.
         epochs, seed: Of every training.
+        unit: "LSTM" or "GRU" instead of the recipe's spiking units.
         output: JSON file for the results.
         runs: Folder for states; what is done is not done again.
         content: Folder of recipes. Default: the one that ships with the package.
@@ -59,6 +63,7 @@ def experiment(
             name,
             seeds=[seed],
             epochs=epochs,
+            unit=unit,
             arguments=setting,
             runs=folder,
             content=content,
@@ -70,6 +75,7 @@ def experiment(
     gathered = {
         "format": training.FORMAT,
         "name": name,
+        "unit_class": unit,
         "unit": results["unit"],
         "epochs": epochs,
         "seed": seed,
@@ -84,13 +90,14 @@ def experiment(
 def table(content: Path | str | None = None) -> str:
     """Return the validation figures of the settings as Markdown."""
     folder = presets.content_folder(content) / presets.RESULTS / RESULTS_FOLDER
-    lines = ["| network | settings | epochs | validation |", "|---|---|---|---|"]
+    lines = ["| network | units | settings | epochs | validation |", "|---|---|---|---|---|"]
     for path in sorted(folder.glob("*.json")):
         results = _files.read_json(path)
         for tried in results["settings"]:
             words = ", ".join(f"`{key}` {value}" for key, value in tried["arguments"].items())
             lines.append(
-                f"| `{results['name']}` | {words} | {results['epochs']} | {tried['valid']:.3f} |"
+                f"| `{results['name']}` | {results['unit_class'] or 'its own'} | {words} "
+                f"| {results['epochs']} | {tried['valid']:.3f} |"
             )
     return "\n".join(lines) + "\n"
 
@@ -103,12 +110,23 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("name", help="a model with a recipe, such as jsb_snu")
     parser.add_argument("--epochs", type=int, default=60, help="default: 60")
+    parser.add_argument("--unit", choices=in_the_loop.UNITS, help="instead of the spiking units")
+    parser.add_argument(
+        "--settings",
+        type=json.loads,
+        nargs="+",
+        default=SETTINGS,
+        metavar="JSON",
+        help="arguments of PCMOptimizer, an object for each training",
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="JSON file for the results")
     parser.add_argument("--runs", type=Path, default=Path("runs/loop_settings"))
     arguments = parser.parse_args(argv)
     try:
         results = experiment(
             arguments.name,
+            arguments.settings,
+            unit=arguments.unit,
             epochs=arguments.epochs,
             output=arguments.output,
             runs=arguments.runs,

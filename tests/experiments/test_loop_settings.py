@@ -25,7 +25,7 @@ def test_settings_and_table(tmp_path):
     assert json.loads(output.read_text()) == results
     assert [tried["arguments"] for tried in results["settings"]] == settings
     lines = loop_settings.table(content).splitlines()
-    assert lines[-1].startswith("| `tiny` | `w_max` 0.5, `refresh_every` 50 | 1 | ")
+    assert lines[-1].startswith("| `tiny` | its own | `w_max` 0.5, `refresh_every` 50 | 1 | ")
 
 
 def test_errors(tmp_path, capsys):
