@@ -7,13 +7,14 @@ Three tasks, each without labels, one spike a pixel or stream and step:
 
 - patterns: four images of 20 of 100 pixels, a neuron each;
 - overlap: three squares, each inside the next, of 9, 25 and 49 pixels;
-- streams: two or three groups of 50 correlated streams among as many uncorrelated ones.
+- streams: two or three groups of correlated streams, of equal and of different sizes, among as many
+  uncorrelated ones.
 
-`search` chooses level and depression for each task and coupling, with seeds of its own; the tasks
-then run with ten others. All of it is in zoo/results/level_tuned.
+`search` chooses level and depression for each task and coupling, with seeds of its own; for streams
+anew for each condition. The tasks then run with ten others. All of it is in
+zoo/results/level_tuned; what is there already is not done again.
 """
 
-import argparse
 import itertools
 import sys
 from collections.abc import Iterable, Sequence
@@ -23,12 +24,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from snukeras.datasets.streams import correlated_streams
-from snukeras.zoo import _files, presets
+from snukeras.experiments import results
+from snukeras.zoo import _files
 
 if TYPE_CHECKING:
     import keras
 
-RESULTS_FOLDER = "level_tuned"
 SEEDS = range(10)
 SEARCH_SEEDS = range(100, 103)
 COUPLINGS = ("level-tuned", "chain", "winner-takes-all", "uncoupled")
@@ -42,8 +43,9 @@ SIDE = 10
 PRESENTATION = 10  # steps
 CHUNK = 100  # steps between two looks at the weights
 LEARNED = 0.7  # agreement of a neuron's synapses from which on it has learned
+INITIAL_PULSES = 20  # SET pulses to each synapse
 TESTS = 40  # presentations of each pattern
-GROUP, RATE = 50, 0.05
+RATE = 0.05  # spikes a step of each stream
 
 # The controls run with what was chosen for the coupling that they vary.
 SETTINGS_OF = {
@@ -79,6 +81,17 @@ def noisy(images: np.ndarray, noise: float, random: np.random.Generator) -> np.n
     return (random.random(images.shape) < chance).astype("float32")
 
 
+def ascending(potentials: np.ndarray, share: float) -> list[float]:
+    """Levels for things with these potentials, ascending: each above the thing before by a share.
+
+    Things of one size are all of one level.
+    """
+    below = np.concatenate([[0.0], potentials[:-1]])
+    if potentials.min() == potentials.max():
+        below[:] = 0.0
+    return [float(level) for level in below + share * (potentials - below)]
+
+
 class Images:
     """Presentations of noisy images in random order, PRESENTATION steps each."""
 
@@ -101,11 +114,7 @@ class Images:
         return noisy(steps, self.noise, random), shown
 
     def levels(self, share: float, conductance: float) -> list[float]:
-        sizes = self.sets.sum(axis=1)
-        if len(set(sizes.tolist())) == 1:
-            return [float(share * sizes[0] * conductance)] * len(sizes)
-        below = np.concatenate([[0.0], sizes[:-1]])
-        return [float(level) for level in (below + share * (sizes - below)) * conductance]
+        return ascending(self.sets.sum(axis=1) * conductance, share)
 
 
 class Streams:
@@ -114,39 +123,52 @@ class Streams:
     presentation = CHUNK
     window = 1
 
-    def __init__(self, groups: int, correlation: float):
-        self.groups, self.correlation = groups, correlation
-        self.sets = np.zeros((groups, 2 * groups * GROUP), "float32")
-        for group, row in enumerate(self.sets):
-            row[group * GROUP : (group + 1) * GROUP] = 1
+    def __init__(self, sizes: Sequence[int], correlation: float):
+        self.sizes, self.correlation = [*sizes], correlation
+        groups = np.repeat(np.arange(len(sizes)), sizes)
+        self.sets = np.zeros((len(sizes), 2 * len(groups)), "float32")
+        self.sets[groups, np.arange(len(groups))] = 1
+        # A stream's chance of a spike when the reference process of its group spikes, and when not.
+        root = np.sqrt(correlation)
+        self.joined, self.apart = RATE + root * (1.0 - RATE), RATE * (1.0 - root)
 
     def training(self, steps: int, seed: int) -> np.ndarray:
         spikes = correlated_streams(
-            [GROUP] * self.groups, self.correlation, self.groups * GROUP, RATE, steps, seed
+            self.sizes, self.correlation, sum(self.sizes), RATE, steps, seed
         )
         return spikes.reshape(-1, CHUNK, spikes.shape[1])
 
     def test(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Moments at which the reference process of one group spikes and no other does."""
         random = np.random.default_rng([seed, 2])
-        root = np.sqrt(self.correlation)
-        shown = np.repeat(np.arange(self.groups), TESTS)
+        shown = np.repeat(np.arange(len(self.sets)), TESTS)
         correlated = self.sets.sum(axis=0) > 0
-        quiet = np.where(correlated, RATE * (1.0 - root), RATE)
-        chance = np.where(self.sets[shown] > 0, RATE + root * (1.0 - RATE), quiet)
+        chance = np.where(correlated, self.apart, RATE)
+        chance = np.where(self.sets[shown] > 0, self.joined, chance)
         # Each moment again and again, since a neuron needs several to fire.
         chance = np.repeat(chance[:, None], PRESENTATION, 1)
         return (random.random(chance.shape) < chance).astype("float32"), shown
 
     def levels(self, share: float, conductance: float) -> list[float]:
-        return [share * GROUP * conductance] * self.groups
+        # Of a group, so many streams spike at a time.
+        return ascending(self.sets.sum(axis=1) * self.joined * conductance, share)
 
 
+_STREAMS: list[dict[str, Any]] = [
+    {"sizes": sizes, "correlation": correlation}
+    for sizes, correlations in (
+        ([50, 50], (0.2, 0.4, 0.6, 0.9)),
+        ([30, 70], (0.2, 0.4, 0.6, 0.9)),
+        ([50, 50, 50], (0.4, 0.9)),
+        ([25, 50, 75], (0.4, 0.9)),
+    )
+    for correlation in correlations
+]
 TASKS: dict[str, dict[str, Any]] = {
     "patterns": {
         "make": lambda noise: Images(pattern_images(), noise),
         "conditions": [{"noise": noise} for noise in (0.0, 0.1, 0.2, 0.3)],
-        "searched": {"noise": 0.2},
+        "searched": [{"noise": 0.2}],
         "steps": 4000,
         "level": (0.4, 0.55, 0.7),
         "depression": (0.1, 0.3, 1.0),
@@ -154,22 +176,19 @@ TASKS: dict[str, dict[str, Any]] = {
     "overlap": {
         "make": lambda noise: Images(square_images(), noise),
         "conditions": [{"noise": noise} for noise in (0.0, 0.1, 0.2)],
-        "searched": {"noise": 0.1},
+        "searched": [{"noise": 0.1}],
         "steps": 4000,
         "level": (0.4, 0.55, 0.7),
         "depression": (0.1, 0.3, 1.0),
     },
     "streams": {
         "make": Streams,
-        "conditions": [
-            {"groups": groups, "correlation": correlation}
-            for groups, correlation in ((2, 0.2), (2, 0.4), (2, 0.9), (3, 0.9))
-        ],
-        "searched": {"groups": 2, "correlation": 0.4},
+        "conditions": _STREAMS,
+        "searched": _STREAMS,
+        "controlled": [s for s in _STREAMS if len(s["sizes"]) == 2 and s["correlation"] == 0.6],
         "steps": 12000,
-        "level": (0.4, 0.5),
-        "depression": (0.05,),
-        "couplings": ("level-tuned", "winner-takes-all"),
+        "level": (0.4, 0.5, 0.6),
+        "depression": (0.05, 0.1, 0.2, 0.4),
     },
 }
 
@@ -190,9 +209,8 @@ def network(task: Any, coupling: str, level: float, depression: float, seed: int
     from snukeras.pcm import NandakumarPCM
 
     units, features = task.sets.shape
-    initial = 20
     # Levels in uS follow from what a device conducts when the network starts, on average.
-    conductance = initial * NandakumarPCM().granularity(initial)
+    conductance = INITIAL_PULSES * NandakumarPCM().granularity(INITIAL_PULSES)
     levels = task.levels(level, conductance)
     chosen = {
         "level-tuned": lambda: layers.LevelTuned(levels),
@@ -205,7 +223,7 @@ def network(task: Any, coupling: str, level: float, depression: float, seed: int
         chosen,
         synapses=layers.PhaseChangeSynapses(
             units,
-            initial_pulses=initial,
+            initial_pulses=INITIAL_PULSES,
             depression=depression,
             window=task.window,
             seed=seed,
@@ -300,96 +318,105 @@ def runs(
     depression: float,
     steps: int,
     seeds: Iterable[int],
-    models: dict[Any, "keras.Model"],
     test: bool = True,
 ) -> list[dict[str, Any]]:
-    """Train one network a seed; those that differ in state alone share one compiled model."""
+    """Train one network a seed; they differ in state alone, so they share one compiled model."""
     model = None
     found = []
     for seed in seeds:
         fresh = network(task, coupling, level, depression, seed)
-        if model is None:
-            model = models.setdefault((coupling, level, depression, *task.sets.shape), fresh)
+        model = fresh if model is None else model
         model.set_weights(fresh.get_weights())
         found.append(train(model, task, steps, seed, test))
     return found
 
 
-def search(name: str, folder: Path) -> dict[str, Any]:
+def search(name: str, folder: Path) -> list[dict[str, Any]]:
     """Choose level and depression of each coupling for a task, on seeds of its own.
 
     The most things learned count, then the agreement of the synapses.
     """
     definition = TASKS[name]
-    task = definition["make"](**definition["searched"])
-    results: dict[str, Any] = {"condition": definition["searched"], "seeds": [*SEARCH_SEEDS]}
-    for coupling in sorted(set(SETTINGS_OF.values())):
-        tried = []
+
+    def tried(coupling: str, condition: dict[str, Any], seeds: list[int]) -> dict[str, Any]:
+        task = definition["make"](**condition)
+        trials = []
         for level, depression in itertools.product(definition["level"], definition["depression"]):
-            found = runs(
-                task, coupling, level, depression, definition["steps"], SEARCH_SEEDS, {}, test=False
-            )
-            tried.append(
-                {
-                    "level": level,
-                    "depression": depression,
-                    **{
-                        key: float(np.mean([run[key] for run in found]))
-                        for key in ("learned", "agreement")
-                    },
-                    "events": float(np.mean([sum(run["events"].values()) for run in found])),
-                }
-            )
-            print(name, coupling, tried[-1], flush=True)
-        best = max(tried, key=lambda t: (t["learned"], t["agreement"]))
-        results[coupling] = {
-            "chosen": {key: best[key] for key in ("level", "depression")},
-            "tried": tried,
-        }
-    _files.write_json(folder / f"search_{name}.json", results)
-    return results
+            found = runs(task, coupling, level, depression, definition["steps"], seeds, test=False)
+            trial = {"level": level, "depression": depression}
+            for key in ("learned", "agreement"):
+                trial[key] = float(np.mean([run[key] for run in found]))
+            trial["events"] = float(np.mean([sum(run["events"].values()) for run in found]))
+            trials.append(trial)
+        best = max(trials, key=lambda t: (t["learned"], t["agreement"]))
+        return {"chosen": {key: best[key] for key in ("level", "depression")}, "tried": trials}
+
+    cases = [
+        {"coupling": coupling, "condition": condition, "seeds": [*SEARCH_SEEDS]}
+        for condition in definition["searched"]
+        for coupling in sorted(set(SETTINGS_OF.values()))
+    ]
+    return results.gather(folder / f"search_{name}.json", cases, tried)
 
 
-def experiment(name: str, folder: Path, seeds: Sequence[int] = SEEDS) -> dict[str, Any]:
+def settings(folder: Path, name: str, coupling: str, condition: dict[str, Any]) -> dict[str, float]:
+    """Level and depression that `search` has chosen for a coupling and condition."""
+    found = [
+        search for search in _files.read_json(folder / f"search_{name}.json")["runs"]
+        if search["coupling"] == SETTINGS_OF[coupling]
+    ]  # fmt: skip
+    own = [search for search in found if search["condition"] == condition]
+    # A task that was searched at one condition has one choice for all.
+    return dict((own or found)[0]["chosen"])
+
+
+def couplings(name: str, condition: dict[str, Any]) -> list[str]:
+    """The couplings that run at a condition: controls do not run everywhere."""
+    controlled = TASKS[name].get("controlled", [condition])
+    return [c for c in COUPLINGS if SETTINGS_OF[c] == c or condition in controlled]
+
+
+def experiment(name: str, folder: Path, seeds: Sequence[int] = SEEDS) -> list[dict[str, Any]]:
     """Run a task with every coupling, condition and seed; a run that was killed goes on.
 
     Args:
         name: "patterns", "overlap" or "streams".
         folder: Where the search's result is, and where the result goes.
         seeds: Seeds of inputs, devices and learning.
+
+    Returns:
+        The figures of each coupling and condition, by seed.
     """
     definition = TASKS[name]
     path = folder / f"{name}.json"
-    settings = _files.read_json(folder / f"search_{name}.json")
-    results: dict[str, Any] = _files.read_json(path) if path.exists() else {"runs": []}
-    done = [(run["coupling"], run["condition"], run["settings"]) for run in results["runs"]]
-    models: dict[Any, Any] = {}
-    for coupling in definition.get("couplings", COUPLINGS):
-        for condition in definition["conditions"]:
-            chosen = settings[SETTINGS_OF[coupling]]["chosen"]
-            if (coupling, condition, chosen) in done:
+    known: list[dict[str, Any]] = _files.read_json(path)["runs"] if path.exists() else []
+    for condition in definition["conditions"]:
+        task = definition["make"](**condition)
+        for coupling in couplings(name, condition):
+            chosen = settings(folder, name, coupling, condition)
+            run = {
+                "coupling": coupling,
+                "condition": condition,
+                "settings": chosen,
+                "things": len(task.sets),
+                "steps": definition["steps"],
+            }
+            done: list[dict[str, Any]] = next(
+                (old["seeds"] for old in known if run.items() <= old.items()), []
+            )
+            missing = [s for s in seeds if s not in [seed["seed"] for seed in done]]
+            if not missing:
                 continue
             found = runs(
-                definition["make"](**condition), coupling, **chosen,
-                steps=definition["steps"], seeds=seeds, models=models,
-            )  # fmt: skip
-            results["runs"] = [
-                run for run in results["runs"]
-                if (run["coupling"], run["condition"]) != (coupling, condition)
-            ]  # fmt: skip
-            results["runs"].append(
-                {
-                    "coupling": coupling,
-                    "condition": condition,
-                    "settings": chosen,
-                    "things": len(definition["make"](**condition).sets),
-                    "steps": definition["steps"],
-                    "seeds": found,
-                }
+                task, coupling, chosen["level"], chosen["depression"], run["steps"], missing
             )
-            _files.write_json(path, results)
-            print(name, coupling, condition, [run["learned"] for run in found], flush=True)
-    return results
+            # What was run with other settings goes.
+            case = (coupling, condition)
+            known = [old for old in known if (old["coupling"], old["condition"]) != case]
+            known.append({**run, "seeds": sorted([*done, *found], key=lambda s: s["seed"])})
+            _files.write_json(path, {"runs": known})
+            print(name, coupling, condition, [seed["learned"] for seed in found], flush=True)
+    return known
 
 
 def table(part: str = "patterns", content: Path | str | None = None) -> str:
@@ -399,29 +426,25 @@ def table(part: str = "patterns", content: Path | str | None = None) -> str:
         part: "patterns", "overlap" or "streams".
         content: As for `snukeras.zoo.presets.content_folder`.
     """
-    results = _files.read_json(results_folder(content) / f"{part}.json")
+    path = results.folder("level_tuned", content) / f"{part}.json"
+    known = _files.read_json(path)["runs"]
     conditions = TASKS[part]["conditions"]
-    names = {
-        "noise": "noise",
-        "groups": "groups",
-        "correlation": "correlation",
-    }
     keys = [*conditions[0]]
     lines = [
-        f"| {' | '.join(names[key] for key in keys)} | coupling | learned | recognised "
+        f"| {' | '.join(keys)} | coupling | learned | recognised "
         "| steps to learn all | conductance inside / outside, uS | synapse pulses "
         "| neuron pulses |",
         "|" + "---|" * (len(keys) + 7),
     ]
     for condition in conditions:
-        for coupling in TASKS[part].get("couplings", COUPLINGS):
+        for coupling in couplings(part, condition):
             run = next(
-                r for r in results["runs"]
+                r for r in known
                 if r["coupling"] == coupling and r["condition"] == condition
             )  # fmt: skip
             seeds = run["seeds"]
-            learned = _spread([seed["learned"] for seed in seeds], ".1f")
-            told = _spread([100.0 * seed["recognised"] for seed in seeds], ".0f")
+            learned = results.spread([seed["learned"] for seed in seeds], ".1f")
+            told = results.spread([100.0 * seed["recognised"] for seed in seeds], ".0f")
             times = [s["steps_to_learn"] for s in seeds if s["steps_to_learn"] is not None]
             share = f"{len(times)} of {len(seeds)} runs"
             when = f"{np.mean(times):.0f} ({share})" if times else f"never ({share})"
@@ -434,8 +457,9 @@ def table(part: str = "patterns", content: Path | str | None = None) -> str:
                 )
                 for part in ("synapse", "neuron")
             }  # fmt: skip
+            values = [str(condition[key]).strip("[]") for key in keys]
             lines.append(
-                f"| {' | '.join(str(condition[key]) for key in keys)} | {TITLES[coupling]} "
+                f"| {' | '.join(values)} | {TITLES[coupling]} "
                 f"| {learned} of {run['things']} | {told} % | {when} "
                 f"| {inside:.1f} / {outside:.1f} | {events['synapse']:,.0f} "
                 f"| {events['neuron']:,.0f} |"
@@ -443,38 +467,27 @@ def table(part: str = "patterns", content: Path | str | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _spread(values: Sequence[float], form: str) -> str:
-    return f"{np.mean(values):{form}} ± {np.std(values, ddof=1):{form}}"
-
-
-def results_folder(content: Path | str | None = None) -> Path:
-    """Where results of this experiment are."""
-    return presets.content_folder(content) / presets.RESULTS / RESULTS_FOLDER
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line; 0 if all went well."""
-    parser = argparse.ArgumentParser(
-        prog="python -m snukeras.experiments.level_tuned",
-        description="Unsupervised learning with level-tuned neurons and with winner-takes-all.",
+    parser = results.parser(
+        "level_tuned",
+        "Unsupervised learning with level-tuned neurons and with winner-takes-all.",
+        ["search", "run", "pictures"],
+        SEEDS,
     )
-    parser.add_argument("what", nargs="+", choices=["search", "run", "pictures"])
     parser.add_argument("--tasks", nargs="+", choices=[*TASKS], default=[*TASKS])
-    parser.add_argument("--results", type=Path, help="folder; default: zoo/results/level_tuned")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[*SEEDS])
     arguments = parser.parse_args(argv)
-    folder = arguments.results or results_folder()
     for what in arguments.what:
         if what == "pictures":
             from snukeras.experiments.level_tuned_pictures import draw
 
-            draw(folder, arguments.tasks)
+            draw(arguments.results, arguments.tasks)
             continue
         for name in arguments.tasks:
             if what == "search":
-                search(name, folder)
+                search(name, arguments.results)
             else:
-                experiment(name, folder, arguments.seeds)
+                experiment(name, arguments.results, arguments.seeds)
     return 0
 
 

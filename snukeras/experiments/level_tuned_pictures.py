@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from snukeras.experiments import level_tuned
-from snukeras.zoo import _files
 
 SEED = 0
 SHOWN = ("level-tuned", "winner-takes-all")
@@ -51,8 +50,7 @@ def _trained(folder: Path, name: str, coupling: str, **condition: Any) -> dict[s
 
     definition = level_tuned.TASKS[name]
     task = definition["make"](**condition)
-    searched = _files.read_json(folder / f"search_{name}.json")
-    chosen = searched[level_tuned.SETTINGS_OF[coupling]]["chosen"]
+    chosen = level_tuned.settings(folder, name, coupling, condition)
     model = level_tuned.network(task, coupling, **chosen, seed=SEED)
     layer = model.get_layer("memristive")
     x = task.training(definition["steps"], SEED)
@@ -131,19 +129,23 @@ def _potentials(plt: Any, networks: dict[tuple[str, str], dict[str, Any]]) -> An
 
 
 def _streams(plt: Any, folder: Path) -> Any:
-    correlations = (0.2, 0.4, 0.9)
+    shown: tuple[tuple[list[int], float], ...] = (([50, 50], 0.4), ([30, 70], 0.4), ([30, 70], 0.9))
     figure, axes = plt.subplots(
-        2, 3, figsize=(9.6, 4.8), sharex=True, sharey=True, constrained_layout=True
+        2, len(shown), figsize=(9.6, 4.8), sharex=True, sharey=True, constrained_layout=True
     )
     for row, coupling in zip(axes, SHOWN, strict=True):
-        for axis, correlation in zip(row, correlations, strict=True):
-            found = _trained(folder, "streams", coupling, groups=2, correlation=correlation)
+        for axis, (sizes, correlation) in zip(row, shown, strict=True):
+            found = _trained(folder, "streams", coupling, sizes=sizes, correlation=correlation)
             g = found["conductance"]
             for k, colour in zip(range(g.shape[1]), COLOURS, strict=False):
                 axis.plot(g[:, k], ".", color=colour, ms=3, label=f"neuron {k + 1}")
-            for edge in (level_tuned.GROUP, 2 * level_tuned.GROUP):
+            for edge in np.cumsum(sizes):
                 axis.axvline(edge, color=GREY, lw=0.8)
-            axis.set_title(f"{level_tuned.TITLES[coupling]}, c = {correlation}", fontsize=9)
+            axis.set_title(
+                f"{level_tuned.TITLES[coupling]}, {' and '.join(map(str, sizes))}, "
+                f"c = {correlation}",
+                fontsize=9,
+            )
         row[0].set_ylabel("conductance, µS")
     for axis in axes[1]:
         axis.set_xlabel("stream: group 1 | group 2 | uncorrelated")

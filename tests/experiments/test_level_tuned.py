@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from snukeras.experiments import level_tuned
-from snukeras.zoo import _files
 
 
 def test_noise_keeps_the_number_of_pixels():
@@ -28,15 +27,50 @@ def test_agreement_is_intersection_over_union_and_each_set_gets_its_neuron():
     assert neurons.tolist() == [1, 0] and agreements.tolist() == [pytest.approx(2 / 3), 1.0]
 
 
+def test_levels_ascend_between_sizes_and_are_one_for_equal_sizes():
+    assert level_tuned.ascending(np.array([10.0, 10.0]), 0.5) == [5.0, 5.0]
+    assert level_tuned.ascending(np.array([10.0, 30.0]), 0.25) == [2.5, 15.0]
+
+
+def test_streams_of_unequal_groups_and_the_moments_that_test_them():
+    task = level_tuned.Streams([3, 7], 0.49)
+    assert task.sets.shape == (2, 20) and task.sets.sum(axis=1).tolist() == [3, 7]
+    assert not task.sets[:, 10:].any() and (task.sets.sum(axis=0) <= 1).all()
+    spikes = task.training(20000, 0).reshape(-1, 20)
+    together = np.corrcoef(spikes.T)
+    np.testing.assert_allclose(together[3:10, 3:10][~np.eye(7, dtype=bool)], 0.49, atol=0.06)
+    np.testing.assert_allclose(together[:3, 3:], 0.0, atol=0.06)
+    x, shown = task.test(0)
+    for group, members in enumerate(task.sets > 0):
+        rates = x[shown == group].mean(axis=(0, 1))
+        np.testing.assert_allclose(rates[members], 0.05 + 0.7 * 0.95, atol=0.12)
+        assert rates[~members].mean() < 0.06
+    # The larger group's moments reach its level, those of the smaller one do not.
+    low, high = task.levels(0.5, 1.0)
+    sums = x[..., :10].sum(axis=-1)
+    assert low < sums[shown == 0].mean() < high < sums[shown == 1].mean()
+
+
 def test_it_runs_and_goes_on_where_it_stood(tmp_path, monkeypatch):
-    task = {**level_tuned.TASKS["overlap"], "steps": 300, "conditions": [{"noise": 0.0}]}
+    task = {
+        **level_tuned.TASKS["overlap"],
+        "steps": 300,
+        "conditions": [{"noise": 0.0}],
+        "searched": [{"noise": 0.0}],
+        "level": (0.4,),
+        "depression": (1.0,),
+    }
     monkeypatch.setitem(level_tuned.TASKS, "overlap", task)
     monkeypatch.setattr(level_tuned, "COUPLINGS", ("level-tuned",))
-    chosen = {"chosen": {"level": 0.4, "depression": 1.0}}
-    _files.write_json(tmp_path / "search_overlap.json", {"level-tuned": chosen})
-    results = level_tuned.experiment("overlap", tmp_path, seeds=[0, 1])
-    (run,) = results["runs"]
+    monkeypatch.setattr(level_tuned, "SETTINGS_OF", {"level-tuned": "level-tuned"})
+    monkeypatch.setattr(level_tuned, "SEARCH_SEEDS", [100])
+    (searched,) = level_tuned.search("overlap", tmp_path)
+    assert searched["chosen"] == {"level": 0.4, "depression": 1.0}
+    level_tuned.experiment("overlap", tmp_path, seeds=[1])
+    # A further seed is added to those that are there.
+    (run,) = level_tuned.experiment("overlap", tmp_path, seeds=[0, 1])
     assert [seed["seed"] for seed in run["seeds"]] == [0, 1]
     assert run["seeds"][0]["agreement"] > 0.7
     monkeypatch.setattr(level_tuned, "runs", None)  # nothing is left to run
-    assert level_tuned.experiment("overlap", tmp_path) == results
+    assert level_tuned.search("overlap", tmp_path) == [searched]
+    assert level_tuned.experiment("overlap", tmp_path, seeds=[1]) == [run]
