@@ -4,7 +4,8 @@ The input product of all steps is one matrix product. The recurrence is compiled
 over time whose body is a fused kernel; the backward pass is a second such loop. The only sequence
 kept between the two beside the outputs is the membrane potential s; spikes are computed from it
 again. An activation g whose derivative cannot be read off its value keeps its argument as well.
-Where no backward pass is to be expected nothing is kept: y alone is written.
+Where no backward pass is to be expected nothing is kept: y alone is written. What is written of a
+step takes the place of its input product, where the types agree.
 
 All sequences are laid out as Keras has them, (batch, time, units): a step reads and writes rows of
 each sample, which costs less than to transpose whole sequences.
@@ -195,8 +196,9 @@ def scan(
     infer, forward, backward = _kernels(dynamics)
     static = drive.shape[1]
     units = drive.shape[2]
-    length = tf.shape(drive)[1] if static is None else tf.constant(static)
+    length = None
     if static is None:
+        length = tf.shape(drive)[1]
         # Lengths that vary are padded to few sizes, each compiled once; the loops stop at length.
         padding = bucket(length) - length
         drive = tf.pad(drive, [[0, 0], [0, padding], [0, 0]])
@@ -273,14 +275,21 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable, Callable]:
         return -total * winners / tf.reduce_sum(winners, axis=-1, keepdims=True)
 
     def walk(drive, parameters, dropout, mask, length, sequences, record):
-        """Run all steps; `record(t, argument, s, y, sequences)` writes what is wanted of each."""
+        """Run all steps; `record(t, argument, s, y, sequences)` writes what is wanted of each.
+
+        The first of the sequences is None where it is to take the place of the drive.
+        """
         decay, threshold, kernel, y, s = parameters
-        inputs = _stored(drive)
+        length = tf.shape(drive)[1] if length is None else length
+        inputs, in_place = _stored(drive), sequences[0] is None
+        sequences = (inputs, *sequences[1:]) if in_place else sequences
+        opaque = tf.cast(tf.reduce_any(drive[:, 0, 0] > 0), tf.int32)  # 0 or 1, by the data
 
         def body(t, s, y, sequences):
             # From zero state the term below is zero, whatever h(0 - threshold) is.
             before = y if carries_output else h.value(s - threshold)
-            a = tf.cast(_values(inputs[:, t], drive.dtype), decay.dtype)
+            source = sequences[0] if in_place else inputs
+            a = tf.cast(_values(source[:, t], drive.dtype), decay.dtype)
             if dynamics.recurrent:
                 fed = before if dropout is None else before * dropout
                 a += tf.cast(tf.matmul(tf.cast(fed, kernel.dtype), kernel), a.dtype)
@@ -288,6 +297,7 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable, Callable]:
             new = g(a)
             if mask is not None:
                 new = tf.where(mask[:, t, None], new, s)
+            new = _fenced(new, opaque)
             # Unused, and so left out by the compiler, where neither carried nor recorded.
             shown = h.value(new - threshold)
             if mask is not None:
@@ -304,12 +314,10 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable, Callable]:
 
     @compiled
     def infer(drive, parameters, dropout, mask, length):
-        def record(t, argument, s, y, outputs):
-            return _put(outputs, t, tf.cast(y, drive.dtype))
+        def record(t, argument, s, y, sequences):
+            return (_put(sequences[0], t, tf.cast(y, drive.dtype)),)
 
-        last, outputs = walk(
-            drive, parameters, dropout, mask, length, _empty(drive, drive.dtype), record
-        )
+        last, (outputs,) = walk(drive, parameters, dropout, mask, length, (None,), record)
         return _values(outputs, drive.dtype), last
 
     @compiled
@@ -323,8 +331,10 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable, Callable]:
             return _put(states, t, s), arguments, outputs
 
         empty, nothing = _empty(drive, threshold.dtype), tf.zeros(())
+        # The argument is made of the drive, which then must not be overwritten.
+        in_place = g_derivative and drive.dtype == threshold.dtype
         start = (
-            empty,
+            None if in_place else empty,
             nothing if g_derivative else empty,
             _empty(drive, drive.dtype) if dear else nothing,
         )
@@ -342,7 +352,8 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable, Callable]:
     def backward(saved, values, to_outputs, to_last, parameters, dropout, mask, length):
         decay, threshold, kernel, y_first, s_first = parameters
         states, arguments = saved
-        units = tf.shape(states)[2]
+        _, steps, units = tf.unstack(tf.shape(states))
+        length = steps if length is None else length
         zeros, nothing = tf.zeros_like(s_first), tf.zeros((), decay.dtype)
         started = None if mask is None else _started(mask)
         upstream = _stored(to_outputs)
@@ -471,6 +482,19 @@ def _loop(condition: Callable, body: Callable, start: Any) -> Any:
         return result
 
     return tf.while_loop(condition, step, start)
+
+
+def _fenced(x: tf.Tensor, opaque: tf.Tensor) -> tf.Tensor:
+    """Return x, computed once and before what uses it, by a loop that never runs.
+
+    XLA makes a kernel of each result of a step, and computes x in each anew. Then it also has to
+    copy a sequence that one of them overwrites while another still reads it, at every step.
+
+    Args:
+        x: what to compute once.
+        opaque: int32, never negative, which must not be known when compiling.
+    """
+    return tf.while_loop(lambda n, _: n < 0, lambda n, x: (n + 1, x + 1.0), (opaque, x))[1]
 
 
 def _pull_back(g: Callable, a: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
