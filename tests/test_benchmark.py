@@ -204,6 +204,16 @@ def test_scaling_and_memory(tmp_path):
 
 
 @pytest.mark.slow
+def test_profile(tmp_path):
+    path = tmp_path / "results.json"
+    command("--quick", "--profile", "--networks", "88-150-88", "--output", str(path))
+    content = json.loads(path.read_text())
+    assert [row["jit_compile"] for row in content["profile"]["rows"]] == [False, True]
+    assert all(row["whole"] > 0 < row["call"] for row in content["profile"]["rows"])
+    assert "| 88-150-88, all threads | off |" in report.markdown(content, "profile")
+
+
+@pytest.mark.slow
 def test_ten_thousand_steps_train_within_four_gibibytes(tmp_path):
     from snukeras.benchmark import measure
 

@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATTERN",
         help="only these, such as 'snukeras *' 'keras LSTM*' (default: all that are installed)",
     )
+    add("--profile", action="store_true", help="measure what a step of inference is made of")
     names = [network.name for network in NETWORKS]
     add("--networks", nargs="+", choices=names, default=names, help="only these networks")
     add("--works", nargs="+", choices=WORKS, default=WORKS, help="only training or inference")
@@ -137,8 +138,8 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     console = Console(stderr=True)
     results: dict[str, Any] = {}
     with console.status("") as status:
-        if not options.scaling and not options.memory:
-            networks = [network for network in NETWORKS if network.name in options.networks]
+        networks = [network for network in NETWORKS if network.name in options.networks]
+        if not options.scaling and not options.memory and not options.profile:
             contestants = choose(options.contestants)
             if not contestants:
                 raise ValueError("None of these contestants is installed.")
@@ -164,6 +165,14 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
         if options.memory:
             steps = (100, 200) if quick else measure.MEMORY_STEPS
             results["memory"] = measure.memory(steps, progress=status.update)
+        if options.profile:
+            results["profile"] = measure.profile(
+                [tiny(network) for network in networks] if quick else networks,
+                options.threads or (("all",) if quick else ("one", "all")),
+                rounds,
+                burst,
+                progress=status.update,
+            )
     return results
 
 

@@ -78,6 +78,19 @@ CONTESTANTS = (
     Contestant("jax", "jax", "SNU by hand"),
 )
 
+# A step of inference, and what it is made of, each measured for itself: to call TensorFlow, the
+# products, the layers without their products.
+PROFILE = tuple(
+    Contestant("tensorflow", library, unit, jit)
+    for jit in (False, True)
+    for library, unit in (
+        ("snukeras", "SNU"),
+        ("tensorflow", "call"),
+        ("tensorflow", "products"),
+        ("tensorflow", "scans"),
+    )
+)
+
 # The first of these that was measured is what ratios refer to.
 BASES = ("torch LSTM", "keras LSTM")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from snukeras.benchmark.contestants import BASES, Contestant, versions
+from snukeras.benchmark.contestants import BASES, PROFILE, Contestant, versions
 from snukeras.benchmark.networks import WORKS, Network
 from snukeras.benchmark.worker import Worker, WorkerError, processors
 
@@ -106,6 +106,49 @@ def speed(
 
 def _titled(progress: Progress, title: str, words: str) -> None:
     progress(title + words)
+
+
+def profile(
+    networks: Sequence[Network],
+    threads: Sequence[str] = ("one", "all"),
+    rounds: int = 5,
+    burst: float = 0.5,
+    progress: Progress = print,
+) -> dict[str, Any]:
+    """Time a step of inference of an SNU network and its parts, in alternating bursts.
+
+    Args:
+        networks, threads, rounds, burst, progress: as in `speed`.
+
+    Returns:
+        Provenance, and `rows`: one per network, threads and jit_compile, with the milliseconds of
+        the whole step and, less those of a bare call, of its products and scans.
+    """
+    rows: list[dict] = []
+    for setting in threads:
+        with _Workers(setting) as workers:
+            for network in networks:
+                title = f"profile of {network.name}, {setting} thread: "
+                found, failed = _race(
+                    workers, PROFILE, network, "inference", rounds, burst, "sgd", 1,
+                    functools.partial(_titled, progress, title),
+                )  # fmt: skip
+                if failed:
+                    raise ValueError(f"The profile failed: {failed[0]['reason']}")
+                for jit in (False, True):
+                    taken = {r["unit"]: r["milliseconds"] for r in found if r["jit_compile"] == jit}
+                    call = taken["call"]
+                    rows.append(
+                        {
+                            "network": network.name,
+                            "threads": setting,
+                            "jit_compile": jit,
+                            "whole": taken["SNU"],
+                            "call": call,
+                            **{unit: taken[unit] - call for unit in ("products", "scans")},
+                        }
+                    )
+    return {**provenance(rounds=rounds, burst_seconds=burst), "rows": rows}
 
 
 class _Workers(ExitStack):

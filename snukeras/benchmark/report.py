@@ -18,7 +18,7 @@ def save(path: Path, results: dict[str, Any]) -> None:
 
     Args:
         path: a JSON file.
-        results: parts ("speed", "scaling", "memory") by name.
+        results: parts ("speed", "scaling", "memory", "profile") by name.
     """
     old = load(path) if path.exists() else {}
     if "speed" in old and "speed" in results:
@@ -76,8 +76,8 @@ def markdown(results: dict[str, Any], part: str | None = None) -> str:
 
     Args:
         results: as of `load`.
-        part: "one" or "all" (the speeds with that many threads), "scaling" or "memory"; all of
-            them by default.
+        part: "one" or "all" (the speeds with that many threads), "scaling", "memory" or
+            "profile"; all of them by default.
     """
     parts = []
     if "speed" in results:
@@ -91,6 +91,8 @@ def markdown(results: dict[str, Any], part: str | None = None) -> str:
         parts.append(markdown_table(header, rows) + _left_out(results["scaling"]))
     if "memory" in results and part in (None, "memory"):
         parts.append(markdown_table(*_memory_table(results["memory"])))
+    if "profile" in results and part in (None, "profile"):
+        parts.append(markdown_table(*_profile_table(results["profile"])))
     return "\n".join(part for part in parts if part)
 
 
@@ -201,6 +203,18 @@ def _memory_table(memory: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return header, body
 
 
+def _profile_table(profile: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    header = ["inference, ms", "jit_compile", "whole", "call", "products", "scans", "rest"]
+    body = []
+    for row in profile["rows"]:
+        parts = [row[name] for name in ("call", "products", "scans")]
+        figures = [row["whole"], *parts, row["whole"] - sum(parts)]
+        threads = f"{row['threads']} thread{'s' * (row['threads'] == 'all')}"
+        switch = "on" if row["jit_compile"] else "off"
+        body.append([f"{row['network']}, {threads}", switch, *(f"{x:.2f}" for x in figures)])
+    return header, body
+
+
 def markdown_table(header: list[str], rows: list[list[str]]) -> str:
     """Return a Markdown table; all columns but the first are figures."""
     lines = [header, ["---", *("--:" for _ in header[1:])], *rows]
@@ -256,6 +270,7 @@ def show(results: dict[str, Any]) -> None:
     for title, part, build in (
         ("cost over sizes", results.get("scaling"), _scaling_table),
         ("memory of training", results.get("memory"), _memory_table),
+        ("profile of inference", results.get("profile"), _profile_table),
     ):
         if part:
             header, body = build(part)
@@ -285,7 +300,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
     """
     if "speed" not in results:
         raise ValueError(
-            "There are no speeds to plot; measure them without --scaling and --memory."
+            "There are no speeds to plot; measure them without --scaling, --memory and --profile."
         )
     try:
         from matplotlib.figure import Figure

@@ -2,7 +2,7 @@
 
     python -m snukeras.benchmark --output
 
-measures (with --scaling and --memory the other two parts); the tables here read its file.
+measures (with --scaling, --memory and --profile the other parts); the tables here read its file.
 """
 
 import math
@@ -32,7 +32,7 @@ def table(part: str = "short", content: Path | str | None = None) -> str:
 
     Args:
         part: "short" (this package beside others), "one" or "all" (everybody, by threads), "bars"
-            (what was aimed at and what was measured), "scaling", "memory".
+            (what was aimed at and what was measured), "scaling", "memory", "profile".
         content: the folder of the zoo's content; that of the package by default.
     """
     results = report.load(presets.content_folder(content) / presets.RESULTS / FILE)
@@ -43,6 +43,7 @@ def table(part: str = "short", content: Path | str | None = None) -> str:
         "all": lambda: report.markdown(results, "all"),
         "scaling": lambda: report.markdown(results, "scaling"),
         "memory": lambda: report.markdown(results, "memory"),
+        "profile": lambda: report.markdown(results, "profile"),
     }
     if part not in parts:
         raise ValueError(f"Argument `part` must be one of {list(parts)}. Received: part={part!r}")
