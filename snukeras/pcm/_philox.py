@@ -15,6 +15,8 @@ import tensorflow as tf
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 _KEY_STEPS = 0x9E3779B9, 0xBB67AE85
 _ROUNDS = 10
+# Numbers are made in a few blocks of one of these sizes, so that no other has to be compiled.
+_SIZES = 2**12, 2**15, 2**18, 2**21
 
 
 def normal(shape, seed):
@@ -26,20 +28,18 @@ def normal(shape, seed):
     """
     count = math.prod(shape)
     key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
-    # The first numbers do not depend on how many there are: few sizes need to be compiled.
-    pairs = _compiled(_rounded_up(count) // 2)(key[0], counter)
+    size = next((size for size in _SIZES if count <= 8 * size), _SIZES[-1])
+    blocks = []
+    for start in range(0, max(count, 1), size):
+        # Four numbers for each counter.
+        step = tf.constant([start // 4, 0], tf.uint64)
+        blocks.append(_compiled(size // 2)(key[0], counter + step))
+    pairs = tf.concat(blocks, axis=0) if len(blocks) > 1 else blocks[0]
     numbers = tf.reshape(tf.bitcast(pairs, tf.float32), (-1,))
     return tf.reshape(numbers[:count], shape)
 
 
-def _rounded_up(count):
-    """One of four sizes per octave from 4096 on."""
-    count = max(count, 4096)
-    unit = 2 ** (count - 1).bit_length() // 8
-    return -(-count // unit) * unit
-
-
-@functools.lru_cache(maxsize=256)
+@functools.cache
 def _compiled(count):
     return tf.function(functools.partial(_pairs, count), jit_compile=True, autograph=False)
 
