@@ -1,45 +1,62 @@
-"""Spatial networks: two tasks in one network, split after training, and laid out on tiles.
+"""Spatial networks: two tasks in one network, split after training.
 
     python -m snukeras.experiments.spatial search run picture
 
-A network of sigmoid units sees a digit of MNIST and an article of Fashion-MNIST side by side and
-names both. Three variants: without costs, with the spatial costs, and with weight decay of the
-strength that the transport cost has at the start, but no positions. After training, the neurons
-are split between the tasks; and the weights are pruned, ordered and placed on tiles. `search`
-chooses the transport factor on the validation split with a seed of its own.
+A network sees a digit of MNIST and an article of Fashion-MNIST side by side and names both. Its
+variants: without costs; with weight decay, but no positions; with the spatial costs. After
+training, the neurons are split between the tasks. `search` chooses how strong the costs of each
+variant are, on the validation split with a seed of its own. Layouts on tiles are measured by
+`snukeras.experiments.spatial_tiles`.
 """
 
-import argparse
+import functools
 import gzip
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from snukeras.zoo import _files, presets
+from snukeras.experiments import results
+from snukeras.zoo import _files
 
 if TYPE_CHECKING:
     import keras
 
-RESULTS_FOLDER = "spatial"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
 HIDDEN = (128, 128)
-EPOCHS, BATCH, LEARNING_RATE = 8, 256, 2e-3
+BATCH, LEARNING_RATE = 256, 2e-3
+# Units and training: sigmoid units that see pixels, or spiking ones that see STEPS steps of spikes.
+NETWORKS: dict[str, dict[str, int]] = {
+    "dense": {"epochs": 8, "images": 30000},
+    "snu": {"epochs": 10, "images": 20000},
+}
+UNITS = {"dense": "sigmoid", "snu": "SNU"}
+STEPS = 5
 VALIDATION = 5000
-SEEDS = range(2)
+SEEDS = range(5)
 SEARCH_SEED = 100
-FACTORS = (1.0, 10.0, 100.0)  # of the transport cost; that of proximity is 1
-VARIANTS = ("none", "decay", "spatial")
-TITLES = {"none": "no costs", "decay": "weight decay", "spatial": "spatial costs"}
+# Whether neurons have positions, and the power of |w| in the cost of connections.
+VARIANTS = {
+    "none": (False, 0),
+    "decay": (False, 2),
+    "lasso": (False, 1),
+    "spatial": (True, 2),
+    "spatial_1": (True, 1),
+}
+TITLES = {
+    "none": "no costs",
+    "decay": "weight decay (L2)",
+    "lasso": "weight decay (L1)",
+    "spatial": "spatial costs, power 2",
+    "spatial_1": "spatial costs, power 1",
+}
+SPLIT = ("none", "decay", "spatial")  # those that are split between the tasks
+FACTORS = (3.0, 10.0, 30.0)  # of the cost of connections; that of proximity is 1
 START_DISTANCE = 1.7725  # mean distance of two neurons at the start, sqrt(pi)
 TASKS = np.repeat([0, 1], 10)  # of the outputs
 NAMES = ("MNIST", "Fashion-MNIST")
-TILE = 32  # word lines, and pairs of bit lines
-LOST = 0.005  # of validation accuracy, that pruning may cost
-SHARES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
-ORDERS = ("trained", "task", "position")
 
 
 def fashion() -> tuple[Any, Any]:
@@ -59,6 +76,7 @@ def fashion() -> tuple[Any, Any]:
     )  # type: ignore[return-value]
 
 
+@functools.cache
 def load() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Both data sets side by side: inputs (n, 1568) and labels (n, 2) for each split."""
     from snukeras.datasets import mnist
@@ -80,43 +98,58 @@ def load() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     }
 
 
-def network(variant: str, factor: float, seed: int) -> "keras.Model":
-    """A `Spatial` model of a variant; `factor` is that of the transport cost."""
+def network(kind: str, variant: str, factor: float, seed: int) -> "keras.Model":
+    """A `Spatial` model.
+
+    Args:
+        kind: One of NETWORKS.
+        variant: One of VARIANTS.
+        factor: Of the cost of connections. Weight decay is as strong as the transport cost of
+            this factor would be at the start.
+        seed: Of weights and positions.
+    """
     import keras
 
-    from snukeras.layers import Spatial
+    from snukeras.layers import SNU, RateCoding, Spatial
 
     generator = keras.random.SeedGenerator(seed)
     sizes = (2 * 784, *HIDDEN, 20)
+    positions, power = VARIANTS[variant]
 
-    def dense(place: int, name: str, activation: str | None) -> Any:
+    def arguments(place: int) -> dict[str, Any]:
         decay = None
-        if variant == "decay" and place:
-            connections = len(sizes) - 2
-            mean = connections * sizes[place] * sizes[place + 1]
-            decay = keras.regularizers.L2(factor * START_DISTANCE / mean)
-        return keras.layers.Dense(
-            sizes[place + 1],
-            activation,
-            kernel_initializer=keras.initializers.GlorotUniform(seed=generator),
-            kernel_regularizer=decay,
-            name=name,
-        )
+        if place and power and not positions:
+            mean = (len(sizes) - 2) * sizes[place] * sizes[place + 1]
+            kind = keras.regularizers.L1 if power == 1 else keras.regularizers.L2
+            decay = kind(factor * START_DISTANCE / mean)
+        return {
+            "kernel_initializer": keras.initializers.GlorotUniform(seed=generator),
+            "kernel_regularizer": decay,
+        }
 
-    layers = [
-        keras.Input((sizes[0],)),
-        dense(0, "hidden_1", "sigmoid"),
-        dense(1, "hidden_2", "sigmoid"),
-        dense(2, "outputs", None),
-    ]
-    on = variant == "spatial"
+    layers: list[Any] = [keras.Input((sizes[0],))]
+    if kind == "snu":
+        layers.append(RateCoding(STEPS, seed=seed))
+    for place, units in enumerate(HIDDEN):
+        name = f"hidden_{place + 1}"
+        if kind == "snu":
+            layers.append(SNU(units, return_sequences=True, name=name, **arguments(place)))
+        else:
+            layers.append(keras.layers.Dense(units, "sigmoid", name=name, **arguments(place)))
+    layers.append(keras.layers.Dense(20, name="outputs", **arguments(len(HIDDEN))))
+    if kind == "snu":
+        layers.append(keras.layers.GlobalAveragePooling1D())
     return Spatial(
-        keras.Sequential(layers), float(on), factor if on else 0.0, power=2, seed=seed + 1000
+        keras.Sequential(layers),
+        float(positions),
+        factor if positions else 0.0,
+        power=power if positions else 2,
+        seed=seed + 1000,
     )
 
 
-def train(variant: str, factor: float, seed: int, data: dict[str, Any]) -> "keras.Model":
-    """Train a network."""
+def train(kind: str, variant: str, factor: float, seed: int, data: dict[str, Any]) -> "keras.Model":
+    """Train a network; arguments as for `network`."""
     import keras
 
     def both(y: Any, logits: Any) -> Any:
@@ -128,18 +161,24 @@ def train(variant: str, factor: float, seed: int, data: dict[str, Any]) -> "kera
         )
 
     keras.utils.set_random_seed(seed)
-    model = network(variant, factor, seed)
+    model = network(kind, variant, factor, seed)
     model.compile(keras.optimizers.Adam(LEARNING_RATE), both)
-    model.fit(*data["train"], batch_size=BATCH, epochs=EPOCHS, verbose=0)
+    fit(model, kind, NETWORKS[kind]["epochs"], data)
     return model
 
 
-def accuracies(weights: list[np.ndarray], data: tuple[np.ndarray, np.ndarray]) -> list[float]:
-    """Accuracy of both tasks, for kernels and biases of the three layers."""
+def fit(
+    model: "keras.Model", kind: str, epochs: int, data: dict[str, Any], **arguments: Any
+) -> None:
+    """Train a compiled model for some epochs more."""
+    x, y = (part[: NETWORKS[kind]["images"]] for part in data["train"])
+    model.fit(x, y, batch_size=BATCH, epochs=epochs, verbose=0, **arguments)
+
+
+def accuracies(network: "keras.Model", data: tuple[np.ndarray, np.ndarray]) -> list[float]:
+    """Accuracy of both tasks."""
     x, y = data
-    for kernel, bias in zip(weights[0:4:2], weights[1:4:2], strict=True):
-        x = 1.0 / (1.0 + np.exp(-(x @ kernel + bias)))
-    logits = x @ weights[4] + weights[5]
+    logits = network.predict(x, batch_size=1000, verbose=0)
     return [
         float((logits[:, 10 * t : 10 * t + 10].argmax(axis=1) == y[:, t]).mean()) for t in range(2)
     ]
@@ -148,120 +187,65 @@ def accuracies(weights: list[np.ndarray], data: tuple[np.ndarray, np.ndarray]) -
 def after_split(model: Any, data: tuple[np.ndarray, np.ndarray]) -> list[float]:
     """Accuracy of each task with the neurons of the other silenced."""
     tasks = model.split(TASKS)
-    return [accuracies(model.part(tasks, task).get_weights(), data)[task] for task in range(2)]
+    return [accuracies(model.part(tasks, task), data)[task] for task in range(2)]
 
 
-def pruned(model: Any, data: tuple[np.ndarray, np.ndarray]) -> tuple[list[np.ndarray], float]:
-    """The weights without the smallest of the matrices between neurons; the share of them.
-
-    As many as `LOST` allows, the same share of both. The first matrix stays: its inputs come from
-    outside in any case.
-    """
-    weights = model.network.get_weights()
-    limit = np.mean(accuracies(weights, data)) - LOST
-    best, found = weights, 0.0
-    for share in SHARES:
-        tried = [
-            np.where(np.abs(w) > np.quantile(np.abs(w), share), w, 0.0) if i in (2, 4) else w
-            for i, w in enumerate(weights)
-        ]
-        if np.mean(accuracies(tried, data)) < limit:
-            break
-        best, found = tried, share
-    return best, found
-
-
-def orders(model: Any) -> dict[str, list[np.ndarray]]:
-    """Orders of the neurons of each layer, by name.
-
-    By position means along the direction in which the neurons of all layers spread the most.
-    """
-    positions = [*model.positions.values()]
-    everyone = np.concatenate(positions)
-    axis = np.linalg.svd(everyone - everyone.mean(axis=0), full_matrices=False)[2][0]
+def measure(network: str, variant: str, factor: float, seed: int, split: str) -> dict[str, Any]:
+    """Train a network and measure it on a split of the data; arguments else as for `train`."""
+    data = load()
+    model = train(network, variant, factor, seed, data)
     return {
-        "trained": [np.arange(len(p)) for p in positions],
-        "task": [np.argsort(t, kind="stable") for t in model.split(TASKS).values()],
-        "position": [np.argsort(p @ axis, kind="stable") for p in positions],
-    }
-
-
-def crossing(weights: list[np.ndarray], order: list[np.ndarray]) -> dict[str, int]:
-    """Values between tiles for each input, of the two matrices between neurons."""
-    from snukeras.export.placement import place, traffic
-    from snukeras.export.targets import load_target
-
-    target = load_target("pcm").replace(rows=TILE, columns=TILE, crosspoint="pair")
-    matrices = [
-        weights[2][order[0]][:, order[1]],
-        weights[4][order[1]][:, order[2]],
-    ]
-    counts = traffic(place([m.shape for m in matrices], target), matrices)
-    return {key: sum(count[key] for count in counts) for key in counts[0]}
-
-
-def measure(variant: str, factor: float, seed: int, data: dict[str, Any]) -> dict[str, Any]:
-    """Train a network and measure it on the test split."""
-    model = train(variant, factor, seed, data)
-    weights, share = pruned(model, data["valid"])
-    return {
-        "variant": variant,
-        "factor": factor,
-        "seed": seed,
-        "before": accuracies(model.network.get_weights(), data["test"]),
-        "after": after_split(model, data["test"]),
+        "before": accuracies(model.network, data[split]),
+        "after": after_split(model, data[split]),
         "neurons": [np.bincount(t, minlength=2).tolist() for t in model.split(TASKS).values()],
         "proximity": float(model.proximity_cost()),
         "transport": float(model.transport_cost()),
-        "pruned_share": share,
-        "pruned": accuracies(weights, data["test"]),
-        "crossing": {name: crossing(weights, order) for name, order in orders(model).items()},
-        "full": crossing(model.network.get_weights(), orders(model)["trained"]),
     }
 
 
-def search(folder: Path) -> dict[str, Any]:
-    """Choose the factor of the transport cost by the validation accuracy after the split."""
-    data = load()
-    tried: list[dict[str, Any]] = []
-    for factor in FACTORS:
-        model = train("spatial", factor, SEARCH_SEED, data)
-        before = accuracies(model.network.get_weights(), data["valid"])
-        tried.append(
-            {"factor": factor, "before": before, "after": after_split(model, data["valid"])}
-        )
-        print(tried[-1], flush=True)
-    best = max(tried, key=lambda run: np.mean(run["after"]))
-    results = {"seed": SEARCH_SEED, "tried": tried, "chosen": best["factor"]}
-    _files.write_json(folder / "search.json", results)
-    return results
+def search(folder: Path, kind: str) -> None:
+    """Try the factors of each variant by the validation accuracy after the split."""
+    cases = [
+        {"network": kind, "variant": variant, "factor": factor, "seed": SEARCH_SEED}
+        for variant in SPLIT[1:]
+        for factor in FACTORS
+    ]
+    results.gather(folder / "search.json", cases, functools.partial(measure, split="valid"))
 
 
-def experiment(folder: Path, seeds: Iterable[int] = SEEDS) -> dict[str, Any]:
+def searched(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """What `search` has tried for a kind; those without a search go by "dense"."""
+    runs: list[dict[str, Any]] = _files.read_json(folder / "search.json")["runs"]
+    own = [run for run in runs if run["network"] == kind]
+    return own or [run for run in runs if run["network"] == "dense"]
+
+
+def chosen(folder: Path, kind: str, variant: str) -> float:
+    """The factor that `search` has found best for a variant."""
+    if variant == "none":
+        return 0.0
+    tried = [run for run in searched(folder, kind) if run["variant"] == variant]
+    return float(max(tried, key=lambda run: float(np.mean(run["after"])))["factor"])
+
+
+def experiment(folder: Path, kind: str, seeds: Sequence[int] = SEEDS) -> None:
     """Train and measure all variants; a run that was killed goes on after the last network."""
-    path = folder / "results.json"
-    factor = _files.read_json(folder / "search.json")["chosen"]
-    results: dict[str, Any] = _files.read_json(path) if path.exists() else {"runs": []}
-    done = {(run["variant"], run["seed"], run["factor"]) for run in results["runs"]}
-    data = None
-    for seed in seeds:
-        for variant in VARIANTS:
-            if (variant, seed, factor) in done:
-                continue
-            data = load() if data is None else data
-            results["runs"].append(measure(variant, factor, seed, data))
-            _files.write_json(path, results)
-            print(results["runs"][-1], flush=True)
-    return results
+    factors = {variant: chosen(folder, kind, variant) for variant in SPLIT}
+    cases = [
+        {"network": kind, "variant": variant, "factor": factor, "seed": seed}
+        for seed in seeds
+        for variant, factor in factors.items()
+    ]
+    results.gather(folder / "results.json", cases, functools.partial(measure, split="test"))
 
 
-def picture(folder: Path) -> None:
+def picture(folder: Path, kind: str) -> None:
     """Draw the neurons of the spatial network by task: neurons.png."""
     from matplotlib import pyplot as plt
 
-    factor = _files.read_json(folder / "search.json")["chosen"]
-    model = train("spatial", factor, 0, load())
-    start = network("spatial", factor, 0).positions
+    factor = chosen(folder, kind, "spatial")
+    model = train(kind, "spatial", factor, 0, load())
+    start = network(kind, "spatial", factor, 0).positions
     tasks = model.split(TASKS)
     figure, axes = plt.subplots(2, 3, figsize=(9.6, 6.2), constrained_layout=True)
     for row, (when, positions) in zip(
@@ -282,81 +266,54 @@ def picture(folder: Path) -> None:
     plt.close(figure)
 
 
-def table(part: str = "split", content: Path | str | None = None) -> str:
-    """Return a table as Markdown: "split" or "traffic"."""
-    runs = _files.read_json(results_folder(content) / "results.json")["runs"]
-    lines = {
-        "split": [
-            "| network | MNIST before | Fashion before | MNIST after the split "
-            "| Fashion after the split | neurons for MNIST, of the hidden ones |",
-            "|---|---|---|---|---|---|",
-        ],
-        "traffic": [
-            "| network | weights pruned | accuracy, pruned | order of the neurons "
-            "| values crossing | tiles needed |",
-            "|---|---|---|---|---|---|",
-        ],
-    }[part]
-    for variant in VARIANTS:
-        own = [run for run in runs if run["variant"] == variant]
-        if part == "split":
+def table(content: Path | str | None = None) -> str:
+    """Return the accuracies before and after the split as Markdown."""
+    runs = _files.read_json(results.folder("spatial", content) / "results.json")["runs"]
+    lines = [
+        "| units | network | factor | MNIST before | Fashion before | MNIST after the split "
+        "| Fashion after the split | neurons for MNIST, of the hidden ones | seeds |",
+        "|" + "---|" * 9,
+    ]
+    for kind in NETWORKS:
+        for variant in SPLIT:
+            own = [run for run in runs if (run["network"], run["variant"]) == (kind, variant)]
+            if not own:
+                continue
             figures = [
-                _percent([run[when][task] for run in own])
+                results.spread([100 * run[when][task] for run in own]) + " %"
                 for when in ("before", "after")
                 for task in range(2)
             ]
             neurons = [sum(layer[0] for layer in run["neurons"][:2]) for run in own]
             lines.append(
-                f"| {TITLES[variant]} | {' | '.join(figures)} "
-                f"| {np.mean(neurons):.0f} of {sum(HIDDEN)} |"
-            )
-            continue
-        for order in ORDERS:
-            if order == "position" and variant != "spatial":
-                continue
-            counts = [run["crossing"][order] for run in own]
-            values = [count["inputs"] + count["partial_sums"] for count in counts]
-            tiles = [count["tiles"] for count in counts]
-            full = own[0]["full"]
-            lines.append(
-                f"| {TITLES[variant]} | {100 * np.mean([r['pruned_share'] for r in own]):.0f} % "
-                f"| {_percent([float(np.mean(run['pruned'])) for run in own])} "
-                f"| {'as trained' if order == 'trained' else 'by ' + order} "
-                f"| {np.mean(values):.0f} ± {np.std(values, ddof=1):.0f} "
-                f"of {full['inputs'] + full['partial_sums']} "
-                f"| {np.mean(tiles):.1f} of {full['tiles']} |"
+                f"| {UNITS[kind]} | {TITLES[variant]} | {own[0]['factor']:g} "
+                f"| {' | '.join(figures)} | {np.mean(neurons):.0f} of {sum(HIDDEN)} | {len(own)} |"
             )
     return "\n".join(lines) + "\n"
 
 
-def _percent(values: list[float]) -> str:
-    return f"{100 * np.mean(values):.2f} ± {100 * np.std(values, ddof=1):.2f} %"
-
-
-def results_folder(content: Path | str | None = None) -> Path:
-    """Where results of this experiment are."""
-    return presets.content_folder(content) / presets.RESULTS / RESULTS_FOLDER
+def command(
+    name: str, description: str, steps: dict[str, Callable[..., None]], argv: list[str] | None
+) -> int:
+    """Run steps of an experiment for some networks from the command line; 0 if all went well."""
+    parser = results.parser(name, description, [*steps], SEEDS)
+    parser.add_argument("--networks", nargs="+", choices=[*NETWORKS], default=["dense"])
+    arguments = parser.parse_args(argv)
+    for what in arguments.what:
+        for kind in arguments.networks:
+            more = {"seeds": arguments.seeds} if what == "run" else {}
+            steps[what](arguments.results, kind, **more)
+    return 0
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line; 0 if all went well."""
-    parser = argparse.ArgumentParser(
-        prog="python -m snukeras.experiments.spatial",
-        description="Two tasks in one spatial network: split, and traffic between tiles.",
+    return command(
+        "spatial",
+        "Two tasks in one spatial network, split after training.",
+        {"search": search, "run": experiment, "picture": picture},
+        argv,
     )
-    parser.add_argument("what", nargs="+", choices=["search", "run", "picture"])
-    parser.add_argument("--results", type=Path, help="folder; default: zoo/results/spatial")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[*SEEDS])
-    arguments = parser.parse_args(argv)
-    folder = arguments.results or results_folder()
-    for what in arguments.what:
-        if what == "search":
-            search(folder)
-        elif what == "run":
-            experiment(folder, arguments.seeds)
-        else:
-            picture(folder)
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,29 @@
+"""Results of experiments: gathered case by case, asked for by commands, printed with deviations."""
+
+import pytest
+
+from snukeras.experiments import results
+
+
+def test_only_new_cases_are_measured_and_a_failure_keeps_what_is_there(tmp_path):
+    path = tmp_path / "results.json"
+
+    def measure(seed):
+        if seed == 2:
+            raise RuntimeError("killed")
+        return {"twice": 2 * seed}
+
+    cases = [{"seed": seed} for seed in range(3)]
+    with pytest.raises(RuntimeError):
+        results.gather(path, cases, measure)
+    found = results.gather(path, cases, lambda seed: {"twice": -1})
+    assert found == [{"seed": 0, "twice": 0}, {"seed": 1, "twice": 2}, {"seed": 2, "twice": -1}]
+
+
+def test_spread_and_command_line(tmp_path):
+    assert results.spread([1.0, 3.0], ".1f") == "2.0 ± 1.4"
+    assert results.spread([1.25]) == "1.25"
+    assert results.folder("spatial", tmp_path) == tmp_path / "results" / "spatial"
+    parser = results.parser("spatial", "", ["search", "run"], range(2))
+    arguments = parser.parse_args(["run", "--results", str(tmp_path)])
+    assert (arguments.what, arguments.results, arguments.seeds) == (["run"], tmp_path, [0, 1])
