@@ -21,9 +21,12 @@ SHIPPED = [
     "jsb_snu_loop_pcm",
     "jsb_snu_pcm",
     "jsb_ssnu",
+    "mnist_rnn",
     "mnist_snu",
     "mnist_snu_conv",
+    "mnist_snu_pcm",
     "mnist_ssnu",
+    "mnist_ssnu_pcm",
     "ptb_snu",
     "ptb_ssnu",
 ]
