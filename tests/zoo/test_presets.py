@@ -28,6 +28,7 @@ SHIPPED = [
     "mnist_snu_pcm",
     "mnist_ssnu",
     "mnist_ssnu_pcm",
+    "ptb_lstm",
     "ptb_snu",
     "ptb_ssnu",
 ]
