@@ -19,12 +19,12 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # part -> the parts of snukeras that it may import
 ALLOWED = {
     "activations": set(),
-    "pcm": {"pcm", "_files"},
+    "pcm": {"pcm", "_files", "_xla"},
     "constraints": {"pcm"},
     "callbacks": {"pcm", "constraints"},
     "optimizers": {"optimizers", "pcm", "constraints"},
     # The synapses and neurons of all-memristive layers are devices of pcm, which knows no layer.
-    "layers": {"layers", "activations", "constraints", "pcm", "regularizers"},
+    "layers": {"layers", "activations", "constraints", "pcm", "regularizers", "_xla"},
     "datasets": {"datasets"},
     "benchmark": {"benchmark", "layers", "_files"},
     "losses": set(),

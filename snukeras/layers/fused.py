@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from snukeras._xla import fenced
 from snukeras.activations import Step
 
 
@@ -297,7 +298,8 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable, Callable]:
             new = g(a)
             if mask is not None:
                 new = tf.where(mask[:, t, None], new, s)
-            new = _fenced(new, opaque)
+            # Else a sequence that is overwritten while another result reads it is copied each step.
+            new = fenced(new, opaque)
             # Unused, and so left out by the compiler, where neither carried nor recorded.
             shown = h.value(new - threshold)
             if mask is not None:
@@ -482,19 +484,6 @@ def _loop(condition: Callable, body: Callable, start: Any) -> Any:
         return result
 
     return tf.while_loop(condition, step, start)
-
-
-def _fenced(x: tf.Tensor, opaque: tf.Tensor) -> tf.Tensor:
-    """Return x, computed once and before what uses it, by a loop that never runs.
-
-    XLA makes a kernel of each result of a step, and computes x in each anew. Then it also has to
-    copy a sequence that one of them overwrites while another still reads it, at every step.
-
-    Args:
-        x: what to compute once.
-        opaque: int32, never negative, which must not be known when compiling.
-    """
-    return tf.while_loop(lambda n, _: n < 0, lambda n, x: (n + 1, x + 1.0), (opaque, x))[1]
 
 
 def _pull_back(g: Callable, a: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:

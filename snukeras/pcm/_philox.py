@@ -11,6 +11,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from snukeras._xla import fenced
+
 # Philox4x32-10 of Salmon et al., SC 2011 (doi 10.1145/2063384.2063405): multipliers, key steps.
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 _KEY_STEPS = 0x9E3779B9, 0xBB67AE85
@@ -58,10 +60,8 @@ def _pairs(count, key, counter):
         for wave in _sine_and_cosine(_uniform(other))
     )
     pairs = low | tf.bitwise.left_shift(high, _u64(32))
-    # A loop that never runs, which XLA cannot know: within a larger compiled function it would
-    # merge the above with what uses the numbers, and compute them anew for each use.
-    never = tf.cast(key & _u64(1), tf.int32)
-    return tf.while_loop(lambda n, _: n < 0, lambda n, x: (n + 1, x + _u64(1)), (never, pairs))[1]
+    # Within a larger compiled function the numbers would be computed anew for each use.
+    return fenced(pairs, tf.cast(key & _u64(1), tf.int32))
 
 
 def _words(low, high, key):
