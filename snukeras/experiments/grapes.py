@@ -118,6 +118,19 @@ def by_method(plain: "keras.Model", method: str) -> "keras.Model":
     return plain if method == "plain" else with_grapes(plain, uniform=method == "matched")
 
 
+def settings(
+    part: str, kind: str, scenario: str, changed: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return learning rate and epochs (of a task) of a training; `changed` as for `train`."""
+    rate = LEARNING_RATE[kind]
+    if scenario == "split" and kind != "relu":
+        # The squared error is a mean over outputs: with five its gradients are twice as large.
+        rate /= 2
+    epochs = EPOCHS[kind] if part == "accuracy" else EPOCHS_ON_DEVICES
+    own = {"learning_rate": rate, "epochs": epochs}
+    return {**own, **{key: value for key, value in (changed or {}).items() if key in own}}
+
+
 def train(part: str, kind: str, scenario: str, method: str, seed: int, **changed: Any) -> dict:
     """Train one network with one method and seed; return its figures.
 
@@ -135,18 +148,14 @@ def train(part: str, kind: str, scenario: str, method: str, seed: int, **changed
         data = [_data(changed.get("images"))]
     # Whole executions alone, so that there is one graph for all batches.
     steps = min(100, len(data[0]["train"][0]) // BATCH // QUARTERS)
-    rate = changed.get("learning_rate", LEARNING_RATE[kind])
-    if scenario == "split" and kind != "relu":
-        # The squared error is a mean over outputs: with five its gradients are twice as large.
-        rate /= 2
-    plain, model = _fresh(kind, scenario, method, seed, rate, steps)
+    own = settings(part, kind, scenario, changed)
+    plain, model = _fresh(kind, scenario, method, seed, own["learning_rate"], steps)
     trainer = _Trainer(model, seed, steps)
     result: dict[str, Any] = {"modulation_at_start": _modulation(model)}
     if part == "forgetting":
         result |= _forget(trainer, data)
     else:
-        epochs = EPOCHS[kind] if part == "accuracy" else EPOCHS_ON_DEVICES
-        result |= _learn(trainer, data[0], changed.get("epochs", epochs), scenario)
+        result |= _learn(trainer, data[0], own["epochs"], scenario)
         result["test_on_chip"] = _on_chip(plain, model, data[0]["test"], seed)
     return {**result, "modulation_at_end": _modulation(model)}
 
@@ -362,9 +371,17 @@ def experiment(
 
 def _run(runs: Path, part: str, kind: str, scenario: str, method: str, seed: int, changed: Any):
     path = runs / part / f"{kind}-{scenario}-{method}-{seed}.json"
-    if path.exists():
-        return
     named = {"network": kind, "scenario": scenario, "method": method, "seed": seed}
+    named |= settings(part, kind, scenario, changed)
+    if path.exists():
+        found = _files.read_json(path)
+        # Older files do not say what they were trained with.
+        if any(found.get(key, value) != value for key, value in named.items()):
+            raise ValueError(
+                f"{path} is of another learning rate or number of epochs. Choose another folder "
+                "(--runs), or delete what is in it."
+            )
+        return
     result = train(part, kind, scenario, method, seed, **changed)
     _files.write_json(path, {**named, **result})
     print(f"{path.stem}: {result.get('test', result.get('course', [None])[-1])}", flush=True)

@@ -94,3 +94,14 @@ def test_command_line(digits, tmp_path, capsys):
     assert "relu-constraint-grapes-3" in capsys.readouterr().out
     run = json.loads((tmp_path / "robustness" / "relu-constraint-plain-3.json").read_text())
     assert 0 <= run["test_on_chip"] <= 1
+    assert (run["learning_rate"], run["epochs"]) == (0.1, 1)
+    # A folder holds trainings of one kind.
+    assert grapes.main([*arguments, "--epochs", "2", "--runs", str(tmp_path)]) == 1
+    assert "another learning rate or number of epochs" in capsys.readouterr().err
+
+
+def test_settings_of_a_training():
+    assert grapes.settings("accuracy", "snu", "float") == {"learning_rate": 3.0, "epochs": 5}
+    split = grapes.settings("forgetting", "snu", "split", {"images": 9})
+    assert split == {"learning_rate": 1.5, "epochs": 1}
+    assert grapes.settings("forgetting", "relu", "split", {"learning_rate": 1.0})["epochs"] == 1
