@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from snukeras.experiments.results import reported
 from snukeras.pcm import DifferentialPair, GenericPCM, evaluate_chips
 from snukeras.pcm.monte_carlo import YEAR, summarize
 from snukeras.zoo import _files, presets, training
@@ -124,6 +125,7 @@ def table(content: Path | str | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
+@reported
 def main(argv: list[str] | None = None) -> int:
     """Evaluate the named models; 0 if all went well."""
     parser = argparse.ArgumentParser(
@@ -138,12 +140,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs/digits_on_chips"))
     parser.add_argument("--content", type=Path, help="folder of presets")
     given = parser.parse_args(argv)
-    try:
-        for name in given.names:
-            experiment(name, given.chips, given.compensations, given.runs, given.content)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    for name in given.names:
+        experiment(name, given.chips, given.compensations, given.runs, given.content)
     print(table(given.content))
     return 0
 

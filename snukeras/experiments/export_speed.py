@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from snukeras.experiments.results import reported
 from snukeras.zoo import _files, presets
 
 if TYPE_CHECKING:
@@ -231,6 +232,7 @@ def table(part: str = "latency", content: Path | str | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
+@reported
 def main(argv: list[str] | None = None) -> int:
     """Run one part and write its file; 0 if all went well."""
     parser = argparse.ArgumentParser(

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from snukeras.experiments.results import reported
 from snukeras.zoo import _files, presets, training
 
 if TYPE_CHECKING:
@@ -573,16 +574,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@reported
 def main(argv: list[str] | None = None) -> int:
     """Run the experiment from the command line; 0 if all went well."""
     arguments = vars(_parser().parse_args(argv))
     tried = ("epochs", "learning_rate", "images")
     changed = {name: value for name in tried if (value := arguments.pop(name)) is not None}
-    try:
-        experiment(**arguments, **changed)
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    experiment(**arguments, **changed)
     return 0
 
 

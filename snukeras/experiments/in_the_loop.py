@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from snukeras.experiments.results import reported, save_picture
 from snukeras.zoo import _files, cards, presets, recipes, training
 from snukeras.zoo.tasks import TASKS, Task
 
@@ -269,9 +270,7 @@ def plot(results: Mapping[str, Any], path: Path) -> None:
         axes.set_xlim(0.0, edges[min(np.flatnonzero(counts)[-1] + 2, len(edges) - 1)])
     np.atleast_1d(all_axes)[0].set_ylabel("share of the devices")
     np.atleast_1d(all_axes)[0].legend()
-    with _files.replacing(path) as temporary:
-        figure.savefig(temporary, dpi=100)
-    pyplot.close(figure)
+    save_picture(figure, path)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -304,33 +303,30 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@reported
 def main(argv: list[str] | None = None) -> int:
     """Run the experiment from the command line; 0 if all went well."""
     parser = _parser()
     arguments = parser.parse_args(argv)
     if arguments.name is None and arguments.plot is None:
         parser.error("name a model, or a picture to draw (--plot)")
-    try:
-        if arguments.plot is not None:
-            plot(_files.read_json(arguments.plot.with_suffix(".json")), arguments.plot)
-            return 0
-        results = experiment(
-            arguments.name,
-            seeds=arguments.seeds,
-            epochs=arguments.epochs,
-            output=arguments.output,
-            unit=arguments.unit,
-            hardware=not arguments.float,
-            learning_rate=arguments.learning_rate,
-            arguments=arguments.arguments,
-            runs=arguments.runs,
-            content=arguments.content,
-            restart=arguments.restart,
-        )
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"{results['variant']}: test {results['test']['mean']:.4f} {results['unit']}")
+    if arguments.plot is not None:
+        plot(_files.read_json(arguments.plot.with_suffix(".json")), arguments.plot)
+        return 0
+    found = experiment(
+        arguments.name,
+        seeds=arguments.seeds,
+        epochs=arguments.epochs,
+        output=arguments.output,
+        unit=arguments.unit,
+        hardware=not arguments.float,
+        learning_rate=arguments.learning_rate,
+        arguments=arguments.arguments,
+        runs=arguments.runs,
+        content=arguments.content,
+        restart=arguments.restart,
+    )
+    print(f"{found['variant']}: test {found['test']['mean']:.4f} {found['unit']}")
     return 0
 
 

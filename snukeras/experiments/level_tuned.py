@@ -467,6 +467,7 @@ def table(part: str = "patterns", content: Path | str | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
+@results.reported
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line; 0 if all went well."""
     parser = results.parser(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from snukeras.experiments import level_tuned
+from snukeras.experiments import level_tuned, results
 
 SEED = 0
 SHOWN = ("level-tuned", "winner-takes-all")
@@ -26,8 +26,7 @@ def draw(folder: Path, tasks: Collection[str]) -> None:
     from PIL import Image
 
     def keep(figure: Any, name: str) -> None:
-        figure.savefig(folder / name, dpi=110, bbox_inches="tight", facecolor="white")
-        plt.close(figure)
+        results.save_picture(figure, folder / name)
         # 64 colours are enough, and take half the bytes.
         few = Image.open(folder / name).convert("RGB").quantize(64)
         few.save(folder / name, optimize=True)

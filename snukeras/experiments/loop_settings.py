@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from snukeras.experiments import in_the_loop
+from snukeras.experiments.results import reported
 from snukeras.zoo import _files, presets, training
 from snukeras.zoo.tasks import TASKS, Task
 
@@ -102,6 +103,7 @@ def table(content: Path | str | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
+@reported
 def main(argv: list[str] | None = None) -> int:
     """Run the trainings from the command line; 0 if all went well."""
     parser = argparse.ArgumentParser(
@@ -122,19 +124,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, metavar="FILE", help="JSON file for the results")
     parser.add_argument("--runs", type=Path, default=Path("runs/loop_settings"))
     arguments = parser.parse_args(argv)
-    try:
-        results = experiment(
-            arguments.name,
-            arguments.settings,
-            unit=arguments.unit,
-            epochs=arguments.epochs,
-            output=arguments.output,
-            runs=arguments.runs,
-        )
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    for tried in results["settings"]:
+    found = experiment(
+        arguments.name,
+        arguments.settings,
+        unit=arguments.unit,
+        epochs=arguments.epochs,
+        output=arguments.output,
+        runs=arguments.runs,
+    )
+    for tried in found["settings"]:
         print(f"{tried['arguments']}: {tried['valid']:.4f}")
     return 0
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from snukeras.datasets import piano_roll
+from snukeras.experiments.results import reported, save_picture
 from snukeras.pcm import DifferentialPair, GenericPCM, evaluate_chips
 from snukeras.pcm.monte_carlo import DAY, HOUR, YEAR
 from snukeras.zoo import _files, cards, presets, recipes, training
@@ -218,9 +219,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
     axes.set_xlabel("time since the reference reading")
     axes.set_ylabel(f"test, {results['unit']}")
     axes.legend(fontsize=8)
-    with _files.replacing(path) as temporary:
-        figure.savefig(temporary, dpi=110)
-    pyplot.close(figure)
+    save_picture(figure, path)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -240,24 +239,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@reported
 def main(argv: list[str] | None = None) -> int:
     """Run the experiment from the command line; 0 if all went well."""
     arguments = _parser().parse_args(argv)
-    try:
-        if arguments.plot is not None:
-            plot(_files.read_json(arguments.plot.with_suffix(".json")), arguments.plot)
-            return 0
-        experiment(
-            arguments.names,
-            arguments.seeds,
-            arguments.chips,
-            arguments.output,
-            arguments.runs,
-            workers=arguments.workers,
-        )
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    if arguments.plot is not None:
+        plot(_files.read_json(arguments.plot.with_suffix(".json")), arguments.plot)
+        return 0
+    experiment(
+        arguments.names,
+        arguments.seeds,
+        arguments.chips,
+        arguments.output,
+        arguments.runs,
+        workers=arguments.workers,
+    )
     return 0
 
 

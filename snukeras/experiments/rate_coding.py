@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from snukeras.experiments.results import reported
 from snukeras.layers import RateCoding
 from snukeras.zoo import _files, presets, training
 from snukeras.zoo.tasks import TASKS, Task
@@ -111,6 +112,7 @@ def table(content: Path | str | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
+@reported
 def main(argv: list[str] | None = None) -> int:
     """Measure the named models; 0 if all went well."""
     parser = argparse.ArgumentParser(
@@ -122,12 +124,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--codings", type=int, nargs="+", default=[*CODINGS], help="seeds")
     parser.add_argument("--content", type=Path, help="folder of presets")
     arguments = parser.parse_args(argv)
-    try:
-        for name in arguments.names:
-            experiment(name, arguments.steps, arguments.codings, arguments.content)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    for name in arguments.names:
+        experiment(name, arguments.steps, arguments.codings, arguments.content)
     return 0
 
 

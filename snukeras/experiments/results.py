@@ -1,13 +1,17 @@
 """Where an experiment keeps its figures, how its command asks for them, how tables print them."""
 
 import argparse
+import functools
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 
 from snukeras.zoo import _files, presets
+
+_Arguments = ParamSpec("_Arguments")
 
 
 def folder(name: str, content: Path | str | None = None) -> Path:
@@ -63,6 +67,29 @@ def gather(
         _files.write_json(path, {"runs": runs})
         print(runs[-1], flush=True)
     return runs
+
+
+def reported(main: Callable[_Arguments, int]) -> Callable[_Arguments, int]:
+    """Make a command say in one line what was wrong with its input, and return 1."""
+
+    @functools.wraps(main)
+    def command(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> int:
+        try:
+            return main(*args, **kwargs)
+        except (ValueError, OSError, FloatingPointError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+
+    return command
+
+
+def save_picture(figure: Any, path: Path) -> None:
+    """Write a figure of pyplot to a PNG file, whole or not at all, and close it."""
+    from matplotlib import pyplot
+
+    with _files.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110, bbox_inches="tight", facecolor="white")
+    pyplot.close(figure)
 
 
 def spread(values: Any, form: str = ".2f") -> str:

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from snukeras.experiments.results import reported
 from snukeras.zoo import _files, presets, recipes, training
 from snukeras.zoo.tasks import TASKS, Task
 
@@ -187,7 +188,8 @@ def _sorted(results: dict[str, Any]) -> list[dict[str, Any]]:
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@reported
+def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 if all went well."""
     parser = argparse.ArgumentParser(
         prog="python -m snukeras.experiments.search",

@@ -262,8 +262,7 @@ def picture(folder: Path, kind: str) -> None:
                 ylim=(everyone[:, 1].min() - 0.3, everyone[:, 1].max() + 0.3),
             )
     axes[0, 0].legend(fontsize=8)
-    figure.savefig(folder / "neurons.png", dpi=110, bbox_inches="tight", facecolor="white")
-    plt.close(figure)
+    results.save_picture(figure, folder / "neurons.png")
 
 
 def table(content: Path | str | None = None) -> str:
@@ -306,6 +305,7 @@ def command(
     return 0
 
 
+@results.reported
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line; 0 if all went well."""
     return command(

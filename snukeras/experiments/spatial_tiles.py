@@ -329,6 +329,7 @@ def table(part: str = "sparsity", content: Path | str | None = None) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
+@results.reported
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line; 0 if all went well."""
     return spatial.command(

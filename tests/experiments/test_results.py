@@ -27,3 +27,22 @@ def test_spread_and_command_line(tmp_path):
     parser = results.parser("spatial", "", ["search", "run"], range(2))
     arguments = parser.parse_args(["run", "--results", str(tmp_path)])
     assert (arguments.what, arguments.results, arguments.seeds) == (["run"], tmp_path, [0, 1])
+
+
+@pytest.mark.parametrize("error", [ValueError, FileNotFoundError, FloatingPointError])
+def test_a_command_reports_what_was_wrong_with_its_input(error, capsys):
+    @results.reported
+    def main(argv=None):
+        raise error("no such model")
+
+    assert main([]) == 1
+    assert capsys.readouterr().err == "error: no such model\n"
+
+
+def test_a_command_does_not_hide_faults_of_the_code():
+    @results.reported
+    def main(argv=None):
+        return [][0]
+
+    with pytest.raises(IndexError):
+        main([])
