@@ -17,6 +17,7 @@ from snukeras.zoo.tasks import TASKS
 # Models that have to be in the package. A new one is added here.
 SHIPPED = [
     "jsb_gru",
+    "jsb_lstm",
     "jsb_rnn",
     "jsb_snu",
     "jsb_snu_loop_pcm",
