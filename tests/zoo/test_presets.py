@@ -25,6 +25,7 @@ SHIPPED = [
     "jsb_ssnu",
     "mnist_rnn",
     "mnist_snu",
+    "mnist_snu_7layers",
     "mnist_snu_conv",
     "mnist_snu_pcm",
     "mnist_ssnu",
