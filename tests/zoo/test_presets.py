@@ -23,6 +23,8 @@ SHIPPED = [
     "jsb_snu_loop_pcm",
     "jsb_snu_pcm",
     "jsb_ssnu",
+    "mnist_gru",
+    "mnist_lstm",
     "mnist_rnn",
     "mnist_snu",
     "mnist_snu_7layers",
