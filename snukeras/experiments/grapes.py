@@ -357,6 +357,7 @@ def experiment(
         ValueError: A file under `runs` is of other settings.
     """
     runs = Path(runs)
+    runs.mkdir(parents=True, exist_ok=True)  # what cannot be written should fail before training
     seeds, networks = [*seeds], [*networks]
     for part in parts:
         for scenario in SCENARIOS[part] if scenarios is None else scenarios:

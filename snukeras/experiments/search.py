@@ -55,10 +55,16 @@ def search(
         The results, as written to `results/search/NAME.json` of the content folder.
 
     Raises:
-        ValueError: Unknown name, a place that the recipe does not have, or a value that it refuses.
+        ValueError: Unknown name, a place that the recipe does not have, or a value that it refuses,
+            or values that are no list.
     """
     base = recipes.read(name, content)
     task = training.task_of(base, tasks)
+    if not isinstance(vary, Mapping) or not all(isinstance(v, list | tuple) for v in vary.values()):
+        raise ValueError(
+            "Argument `vary` has to name a list of values for each place, like "
+            f'{{"optimizer.learning_rate": [0.003, 0.01]}}. Received: {vary}'
+        )
     path = presets.content_folder(content) / presets.RESULTS / FOLDER / f"{name}.json"
     combinations = [
         dict(zip(vary, values, strict=True)) for values in itertools.product(*vary.values())

@@ -105,3 +105,9 @@ def test_settings_of_a_training():
     split = grapes.settings("forgetting", "snu", "split", {"images": 9})
     assert split == {"learning_rate": 1.5, "epochs": 1}
     assert grapes.settings("forgetting", "relu", "split", {"learning_rate": 1.0})["epochs"] == 1
+
+
+def test_a_folder_that_cannot_be_made_fails_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(grapes, "train", lambda *_, **__: pytest.fail("trained"))
+    (tmp_path / "file").write_text("")
+    assert grapes.main(["accuracy", "--runs", str(tmp_path / "file")]) == 1

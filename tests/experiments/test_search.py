@@ -72,3 +72,10 @@ def test_command(tmp_path, monkeypatch, capsys):
     arguments = ["tiny", "--content", str(tmp_path), "--runs", str(tmp_path / "runs")]
     assert search.main([*arguments, "--vary", '{"batch_size": [13]}']) == 0
     assert "| batch size | epochs |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("vary", [["epochs"], {"epochs": 3}, {"epochs": "34"}])
+def test_what_to_vary_is_lists_by_place(tmp_path, vary):
+    write_recipe(tmp_path)
+    with pytest.raises(ValueError, match="list of values for each place"):
+        run(tmp_path, vary)
