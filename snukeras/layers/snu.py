@@ -28,6 +28,9 @@ class SNUCell(keras.layers.SimpleRNNCell):
     decay is `1 - dt / tau` for a time constant tau. Used in a bare `keras.layers.RNN` the cell is
     exact but slow; `SNU` computes the same faster.
 
+    NaN exceeds no threshold: units with NaN in inputs or weights fall silent, and a loss that is
+    computed from their spikes stays finite, so `keras.callbacks.TerminateOnNaN` does not see it.
+
     Args:
         units: positive integer, number of units.
         state_activation: g, any element-wise Keras activation, by name or object.
