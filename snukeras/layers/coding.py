@@ -103,6 +103,8 @@ class RateCoding(keras.layers.Layer):
                 f"Received: input_shape={tuple(input_shape)}"
             )
         self._thresholds = self.thresholds(tuple(input_shape[1:]))
+        # The thresholds fit no other shape.
+        self.input_spec = keras.layers.InputSpec(shape=(None, *input_shape[1:]))
         self.built = True
 
     def thresholds(self, shape: tuple[int, ...]) -> np.ndarray:

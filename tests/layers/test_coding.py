@@ -86,3 +86,7 @@ def test_bad_arguments_are_named(arguments, words):
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="known shape"):
         RateCoding(3)(keras.Input((None,)))
+    layer = RateCoding(3)
+    layer(np.zeros((2, 4)))
+    with pytest.raises(ValueError, match=r"expected shape=\(None, 4\), found shape=\(2, 5\)"):
+        layer(np.zeros((2, 5)))

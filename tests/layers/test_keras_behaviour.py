@@ -73,6 +73,15 @@ def test_unroll_takes_the_plain_path_and_agrees(x):
         SNU(UNITS, unroll=True, implementation="fused")(x)
 
 
+@pytest.mark.parametrize("where", ["inputs", "weights"])
+def test_nan_is_no_spike(where, x):
+    for layer in twins(SNU, return_sequences=True, threshold=-1.0):
+        if where == "weights":
+            layer.cell.kernel.assign(np.full((FEATURES, UNITS), np.nan))
+        given = np.full_like(x, np.nan) if where == "inputs" else x
+        assert np.all(np.array(layer(given)) == 0.0)
+
+
 @pytest.mark.parametrize("implementation", ["fused", "cell"])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "mixed_bfloat16"])
 def test_stateful_continues_exactly(implementation, dtype, x):
