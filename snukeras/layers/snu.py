@@ -417,6 +417,12 @@ class SNU(keras.layers.RNN):
     recurrent_dropout = _argument_of_cell("recurrent_dropout")
     seed = _argument_of_cell("seed")
 
+    def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
+        """As keras.layers.RNN; from then on a wrong number of features is an error of its own."""
+        super().build(sequences_shape, initial_state_shape)
+        (spec,) = self.input_spec
+        self.input_spec = [keras.layers.InputSpec(ndim=spec.ndim, axes={-1: sequences_shape[-1]})]
+
     @property
     def variable_dtype(self) -> str:
         """The dtype of the states that a stateful layer carries: that of the cell's states."""

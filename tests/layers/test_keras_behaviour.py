@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import snukeras  # noqa: F401  (registers the classes)
 from snukeras.activations import FastSigmoid
-from snukeras.layers import SNU, SSNU, SNUCell, SSNUCell
+from snukeras.layers import SNU, SSNU, ConvSNU1D, SNUCell, SSNUCell
 
 BATCH, STEPS, FEATURES, UNITS = 4, 9, 5, 8
 
@@ -329,5 +329,9 @@ def test_bad_inputs_are_named():
         SNUCell(2).build((3, 4, 5))
     with pytest.raises(ValueError, match="at least one step"):
         SNU(2)(np.zeros((3, 0, 4), "float32"))
+    for layer, shape in [(SNU(2), (3, 6, 4)), (ConvSNU1D(2, 3), (3, 6, 7, 4))]:
+        layer.build(shape)
+        with pytest.raises(ValueError, match="axis -1 of input shape to have value 4"):
+            layer(np.zeros((*shape[:-1], 5), "float32"))
     with pytest.raises(TypeError, match="pseudo_derivative"):
         SSNU(2, pseudo_derivative="tanh")
