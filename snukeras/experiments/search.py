@@ -83,7 +83,9 @@ def search(
             continue
         folder = Path(runs) / name / identity[:12]
         try:
-            result = training.train_seed(recipe, task, seed, folder, test=False, progress=progress)
+            result = training.train_seed(
+                recipe, task, seed, folder, test=False, content=content, progress=progress
+            )
             outcome = {key: result[key] for key in ("valid", "epoch", "epochs_trained", "seconds")}
         except FloatingPointError:
             outcome = {"valid": None, "epoch": None, "epochs_trained": None, "seconds": None}

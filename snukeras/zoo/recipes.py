@@ -1,10 +1,13 @@
 """Recipes: what a model is and how it is trained, as JSON data.
 
-`read` checks a recipe; `network`, `optimizer` and `noise` make the Keras objects that it describes.
+`read` checks a recipe; `network`, `optimizer` and `noise` make the Keras objects that it describes,
+`start` gives a network the weights that it starts from.
 zoo/README.md explains every key.
 """
 
 import inspect
+import itertools
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +39,7 @@ _DEFAULTS: dict[str, Any] = {
     "published": None,
     "data": {},
     "loss": {},
+    "start": None,
     "schedule": None,
     "averaging": None,
     "constraint": None,
@@ -47,6 +51,7 @@ _DEFAULTS: dict[str, Any] = {
     "half_precision": False,
     "notes": None,
 }
+_START = {"model": "", "scale": 1.0}
 _SCHEDULE = {"class": "cosine", "warmup_epochs": 0, "final": 0.0}
 # What weights on crossbars are constrained by, in the layers of Keras and of this package.
 _CONSTRAINTS = tuple(f"{kernel}_constraint" for kernel in ("kernel", "recurrent", "depthwise"))
@@ -99,6 +104,8 @@ def check(recipe: dict[str, Any], where: str = "The recipe") -> dict[str, Any]:
     seeds = recipe["seeds"]
     if not seeds or len(set(seeds)) != len(seeds) or not all(isinstance(s, int) for s in seeds):
         raise ValueError(f"{where}: `seeds` has to hold different integers. Received: {seeds}")
+    if recipe["start"] is not None:
+        _check_start(recipe["start"], f"{where}: `start`")
     if recipe["schedule"] is not None:
         _entries(recipe["schedule"], _SCHEDULE, f"{where}: `schedule`")
         if recipe["schedule"].get("class") != "cosine":
@@ -127,6 +134,21 @@ def check(recipe: dict[str, Any], where: str = "The recipe") -> dict[str, Any]:
                 f"Received: {recipe[key]!r}"
             )
     return recipe
+
+
+def _check_start(given: Any, where: str) -> None:
+    scale = given.get("scale", 1.0) if isinstance(given, dict) else None
+    if (
+        not isinstance(given, dict)
+        or not set(given) <= set(_START)
+        or not isinstance(given.get("model"), str)
+        or not isinstance(scale, int | float)
+        or not 0 < scale < math.inf
+    ):
+        raise ValueError(
+            f'{where} has to be null or like {{"model": "nottingham_ssnu", "scale": 0.2}}, with a '
+            f"positive scale. Received: {given!r}"
+        )
 
 
 def _entries(
@@ -240,6 +262,58 @@ def _drawn(spread: dict[str, Any], units: int, random: np.random.Generator) -> l
     else:
         values = np.linspace(low, high, units)
     return [round(float(value), 6) for value in values]
+
+
+def start(
+    recipe: dict[str, Any], model: "keras.Model", content: Path | str | None = None
+) -> str | None:
+    """Give a network the weights of the pretrained model that the recipe starts from, if any.
+
+    Layers with weights are paired in their order, so a soft unit can start a spiking one. `scale`
+    multiplies kernels, biases and thresholds of the units: with a linear or ReLU g a spiking layer
+    computes the same, but its pseudo-derivative acts on potentials of another size.
+
+    Args:
+        recipe: A checked recipe.
+        model: Its network.
+        content: Folder of presets. Default: the one that ships with the package.
+
+    Returns:
+        The sha256 of the file with the pretrained model's weights.
+
+    Raises:
+        ValueError: No such pretrained model, or its weights do not fit.
+    """
+    if recipe["start"] is None:
+        return None
+    from snukeras.layers import SNU
+
+    given = {**_START, **recipe["start"]}
+    source = presets.load(given["model"], content=content)
+    pairs = list(
+        itertools.zip_longest(
+            *([layer for layer in network.layers if layer.weights] for network in (source, model))
+        )
+    )
+    shapes = [
+        [None if layer is None else _shapes(layer) for layer in pair]  # None: one has more layers
+        for pair in pairs
+    ]
+    odd = next((pair for pair in shapes if pair[0] != pair[1]), None)
+    if odd is not None:
+        raise ValueError(
+            f"The recipe {recipe['name']} cannot start from {given['model']}: a layer has the "
+            f"weights {odd[1]}, that of {given['model']} {odd[0]}."
+        )
+    for old, new in pairs:
+        for value, variable in zip(old.weights, new.weights, strict=True):
+            scaled = isinstance(new, SNU) and variable.name != "decay"
+            variable.assign(value * given["scale"] if scaled else value)
+    return str(presets.info(given["model"], content)["files"][presets.WEIGHTS]["sha256"])
+
+
+def _shapes(layer: "keras.Layer") -> dict[str, tuple[int, ...]]:
+    return {weight.name: tuple(weight.shape) for weight in layer.weights}
 
 
 def optimizer(

@@ -103,6 +103,7 @@ def train(
             task,
             seed,
             folder / f"seed-{seed}",
+            content=content,
             restart=restart,
             tensorboard=tensorboard,
             progress=progress,
@@ -194,6 +195,7 @@ def train_seed(
     folder: Path,
     finish: "Callable[[keras.Model, keras.optimizers.Optimizer], dict[str, Any]] | None" = None,
     test: bool = True,
+    content: Path | str | None = None,
     restart: bool = False,
     tensorboard: bool = False,
     progress: Progress | None = None,
@@ -208,7 +210,7 @@ def train_seed(
         finish: Called with model and optimizer as they are after the last epoch; returns more for
             the result.
         test: False leaves the test split alone; the result has no `test` then.
-        restart, tensorboard, progress: As for `train`.
+        content, restart, tensorboard, progress: As for `train`.
 
     Raises:
         ValueError: A run that was begun with another recipe.
@@ -232,6 +234,7 @@ def train_seed(
     keras.utils.set_random_seed(seed)
     steps = task.steps_per_epoch(recipe)
     model = recipes.network(recipe, seed)
+    started = recipes.start(recipe, model, content)
     trainer = task.trainer(model, recipe)
     trainer.compile(
         optimizer=recipes.optimizer(recipe, steps, seed),
@@ -271,6 +274,7 @@ def train_seed(
         "epoch": state.best_epoch,
         "epochs_trained": state.epoch,
         "seconds": round(state.seconds, 1),
+        **({} if started is None else {"start_sha256": started}),
         "parameters": model.count_params(),
         "recipe_sha256": identity,
         "history": state.history,
@@ -323,7 +327,7 @@ def _identity(recipe: dict[str, Any]) -> str:
     words = {"title", "description", "licence", "published", "notes", "seeds"}
     # Runs that were begun before there were these entries go on.
     words |= {key for key in ("constraint", "noise", "half_precision") if not recipe[key]}
-    words |= {key for key in ("devices",) if recipe[key] is None}
+    words |= {key for key in ("devices", "start") if recipe[key] is None}
     return _files.sha256_of_json({k: v for k, v in recipe.items() if k not in words})
 
 
@@ -429,6 +433,8 @@ def _epoch_callback(
             logs = {} if logs is None else logs
             loss = float(logs["loss"])
             refuse("loss", loss, epoch)
+            # Spiking units with NaN are silent, and the loss stays finite.
+            refuse("sum of weights", sum(float(w.sum()) for w in state.model.get_weights()), epoch)
             state.epoch = epoch + 1
             _add_to_sum(state, recipe)
             with _averaged(state, recipe):

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,13 +17,13 @@ from tiny_zoo import make_recipe, make_task, write_recipe
 
 import snukeras
 from snukeras.constraints import PCMConstraint
-from snukeras.zoo import training
+from snukeras.zoo import presets, training
 from snukeras.zoo.tasks import PianoRolls
 
 
-def train(content, runs, task=None, progress=lambda event: None, **arguments):
+def train(content, runs, task=None, progress=lambda event: None, name="tiny", **arguments):
     tasks = {"scales": task or make_task()}
-    return training.train("tiny", content, runs, progress=progress, tasks=tasks, **arguments)
+    return training.train(name, content, runs, progress=progress, tasks=tasks, **arguments)
 
 
 class Watched(PianoRolls):
@@ -196,6 +197,34 @@ def test_divergence(tmp_path):
     )
     with pytest.raises(FloatingPointError, match="seed 0 diverged in epoch"):
         train(tmp_path, tmp_path / "runs")
+
+
+def test_weights_without_a_value_are_a_divergence(tmp_path):
+    """Units with NaN are silent: neither the loss nor the validation figure shows it."""
+    recipe = make_recipe(seeds=[0], averaging=None, schedule=None)
+    recipe["network"]["layers"][0] |= {
+        "recurrent": True,
+        "state_activation": "linear",
+        "decay": 1.0,
+        "pseudo_derivative": {
+            "class_name": "snukeras>Arctan",
+            "config": {"slope": 1e-3},
+        },
+        "recurrent_initializer": {"class_name": "RandomNormal", "config": {"stddev": 1e8}},
+    }
+    write_recipe(tmp_path, **recipe)
+    with pytest.raises(FloatingPointError, match="the sum of weights is nan"):
+        train(tmp_path, tmp_path / "runs")
+
+
+def test_a_start_is_told_in_the_results_and_on_the_card(small_zoo, tmp_path):
+    content = tmp_path / "content"
+    shutil.copytree(small_zoo[0], content)
+    write_recipe(content, name="next", start={"model": "tiny", "scale": 0.5}, seeds=[0])
+    results = train(content, tmp_path / "runs", name="next", publish=True)
+    sha256 = presets.info("tiny", content)["files"]["model.weights.h5"]["sha256"]
+    assert results["seeds"][0]["start_sha256"] == sha256
+    assert '- start: model "tiny", scale 0.5' in (content / "next" / "README.md").read_text()
 
 
 def test_progress_and_tensorboard(tmp_path, monkeypatch):
