@@ -90,6 +90,7 @@ def experiment(
                 seed,
                 folder / f"seed-{seed}",
                 finish=partial(_final_devices, task=task) if hardware else None,
+                content=content,
                 restart=restart,
                 progress=progress,
             )

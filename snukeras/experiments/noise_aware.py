@@ -71,7 +71,16 @@ def experiment(
         if not isinstance(task, PianoRolls):
             raise ValueError(f"{name} has to have a task of piano rolls. Received: {task.name}")
         trained[name] = [
-            _seed(recipe, task, seed, Path(runs) / name / f"seed-{seed}", chips, workers, progress)
+            _seed(
+                recipe,
+                task,
+                seed,
+                Path(runs) / name / f"seed-{seed}",
+                content,
+                chips,
+                workers,
+                progress,
+            )
             for seed in seeds
         ]
     results = {
@@ -128,12 +137,13 @@ def _seed(
     task: PianoRolls,
     seed: int,
     folder: Path,
+    content: Path | str | None,
     chips: int,
     workers: int,
     progress: training.Progress | None,
 ) -> dict[str, Any]:
     """Return the figures of one trained network."""
-    result = training.train_seed(recipe, task, seed, folder, progress=progress)
+    result = training.train_seed(recipe, task, seed, folder, content=content, progress=progress)
     model = training.trained_model(recipe, seed, folder)
     model.compile(loss=task.loss({}), weighted_metrics=task.metrics())
     x, y, mask = piano_roll.pad(task.songs["test"])
