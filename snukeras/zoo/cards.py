@@ -259,7 +259,16 @@ def count(results: dict[str, Any]) -> str:
 def _recipe(recipe: dict[str, Any]) -> list[str]:
     """List the recipe, an entry a line."""
     rows = [f"- layer: {_entry(layer)}" for layer in recipe["network"]["layers"]]
-    for key in ("start", "loss", "optimizer", "schedule", "averaging", "constraint", "noise"):
+    for key in (
+        "start",
+        "teacher",
+        "loss",
+        "optimizer",
+        "schedule",
+        "averaging",
+        "constraint",
+        "noise",
+    ):
         if recipe.get(key):
             rows.append(f"- {key}: {_entry(recipe[key])}")
     for key in ("epochs", "batch_size", "patience", "padding"):

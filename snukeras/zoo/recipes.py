@@ -1,13 +1,13 @@
 """Recipes: what a model is and how it is trained, as JSON data.
 
 `read` checks a recipe; `network`, `optimizer` and `noise` make the Keras objects that it describes,
-`start` gives a network the weights that it starts from.
+`start` gives a network the weights that it starts from, `taught` the targets of its teacher.
 zoo/README.md explains every key.
 """
 
 import inspect
 import itertools
-import math
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from snukeras.zoo import _files, presets
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 
     from snukeras.callbacks import PCMNoise
 
@@ -40,6 +41,7 @@ _DEFAULTS: dict[str, Any] = {
     "data": {},
     "loss": {},
     "start": None,
+    "teacher": None,
     "schedule": None,
     "averaging": None,
     "constraint": None,
@@ -51,7 +53,6 @@ _DEFAULTS: dict[str, Any] = {
     "half_precision": False,
     "notes": None,
 }
-_START = {"model": "", "scale": 1.0}
 _SCHEDULE = {"class": "cosine", "warmup_epochs": 0, "final": 0.0}
 # What weights on crossbars are constrained by, in the layers of Keras and of this package.
 _CONSTRAINTS = tuple(f"{kernel}_constraint" for kernel in ("kernel", "recurrent", "depthwise"))
@@ -105,7 +106,10 @@ def check(recipe: dict[str, Any], where: str = "The recipe") -> dict[str, Any]:
     if not seeds or len(set(seeds)) != len(seeds) or not all(isinstance(s, int) for s in seeds):
         raise ValueError(f"{where}: `seeds` has to hold different integers. Received: {seeds}")
     if recipe["start"] is not None:
-        _check_start(recipe["start"], f"{where}: `start`")
+        largest = sys.float_info.max
+        _check_pretrained(recipe["start"], "scale", largest, 0.2, f"{where}: `start`")
+    if recipe["teacher"] is not None:
+        _check_pretrained(recipe["teacher"], "weight", 1.0, 0.7, f"{where}: `teacher`")
     if recipe["schedule"] is not None:
         _entries(recipe["schedule"], _SCHEDULE, f"{where}: `schedule`")
         if recipe["schedule"].get("class") != "cosine":
@@ -136,18 +140,20 @@ def check(recipe: dict[str, Any], where: str = "The recipe") -> dict[str, Any]:
     return recipe
 
 
-def _check_start(given: Any, where: str) -> None:
-    scale = given.get("scale", 1.0) if isinstance(given, dict) else None
+def _check_pretrained(given: Any, number: str, largest: float, example: float, where: str) -> None:
+    """Check an entry that names a pretrained model and may have one number above 0."""
+    value = given.get(number, largest) if isinstance(given, dict) else None
     if (
         not isinstance(given, dict)
-        or not set(given) <= set(_START)
+        or not set(given) <= {"model", number}
         or not isinstance(given.get("model"), str)
-        or not isinstance(scale, int | float)
-        or not 0 < scale < math.inf
+        or not isinstance(value, int | float)
+        or not 0 < value <= largest
     ):
+        limit = "" if largest > 1 else f" and at most {largest:g}"
         raise ValueError(
-            f'{where} has to be null or like {{"model": "nottingham_ssnu", "scale": 0.2}}, with a '
-            f"positive scale. Received: {given!r}"
+            f'{where} has to be null or like {{"model": "jsb_ssnu", "{number}": {example}}}, with '
+            f"a {number} above 0{limit}. Received: {given!r}"
         )
 
 
@@ -288,8 +294,8 @@ def start(
         return None
     from snukeras.layers import SNU
 
-    given = {**_START, **recipe["start"]}
-    source = presets.load(given["model"], content=content)
+    name, scale = recipe["start"]["model"], recipe["start"].get("scale", 1.0)
+    source = presets.load(name, content=content)
     pairs = list(
         itertools.zip_longest(
             *([layer for layer in network.layers if layer.weights] for network in (source, model))
@@ -302,14 +308,47 @@ def start(
     odd = next((pair for pair in shapes if pair[0] != pair[1]), None)
     if odd is not None:
         raise ValueError(
-            f"The recipe {recipe['name']} cannot start from {given['model']}: a layer has the "
-            f"weights {odd[1]}, that of {given['model']} {odd[0]}."
+            f"The recipe {recipe['name']} cannot start from {name}: a layer has the weights "
+            f"{odd[1]}, that of {name} {odd[0]}."
         )
     for old, new in pairs:
         for value, variable in zip(old.weights, new.weights, strict=True):
             scaled = isinstance(new, SNU) and variable.name != "decay"
-            variable.assign(value * given["scale"] if scaled else value)
-    return str(presets.info(given["model"], content)["files"][presets.WEIGHTS]["sha256"])
+            variable.assign(value * scale if scaled else value)
+    return str(presets.info(name, content)["files"][presets.WEIGHTS]["sha256"])
+
+
+def taught(
+    recipe: dict[str, Any], data: "tf.data.Dataset", content: Path | str | None = None
+) -> "tf.data.Dataset":
+    """Mix what the recipe's teacher predicts into the targets of its training data.
+
+    Knowledge distillation: targets are `weight` times the prediction of a pretrained model plus
+    the rest of the data's own (Hinton et al. 2015, arXiv 1503.02531, at temperature 1).
+
+    Args:
+        recipe: A checked recipe.
+        data: Batches of inputs, targets and, perhaps, sample weights.
+        content: Folder of presets. Default: the one that ships with the package.
+
+    Raises:
+        ValueError: No such pretrained model, or one whose predictions do not fit the targets.
+    """
+    if recipe["teacher"] is None:
+        return data
+    name, weight = recipe["teacher"]["model"], recipe["teacher"].get("weight", 1.0)
+    teacher = presets.load(name, content=content)
+
+    def mixed(x: Any, y: Any, *sample_weights: Any) -> tuple[Any, ...]:
+        prediction = teacher(x, training=False)
+        if len(prediction.shape) != len(y.shape) or prediction.shape[-1] != y.shape[-1]:
+            raise ValueError(
+                f"The recipe {recipe['name']} has the teacher {name}, whose predictions of shape "
+                f"{tuple(prediction.shape)} do not fit targets of shape {tuple(y.shape)}."
+            )
+        return (x, (1.0 - weight) * y + weight * prediction, *sample_weights)
+
+    return data.map(mixed, deterministic=True).prefetch(2)
 
 
 def _shapes(layer: "keras.Layer") -> dict[str, tuple[int, ...]]:

@@ -255,7 +255,7 @@ def train_seed(
         if noise is not None:
             callbacks.append(noise)
         trainer.fit(
-            task.training_data(recipe, seed, state.epoch),
+            recipes.taught(recipe, task.training_data(recipe, seed, state.epoch), content),
             epochs=recipe["epochs"],
             initial_epoch=state.epoch,
             steps_per_epoch=steps,
@@ -327,7 +327,7 @@ def _identity(recipe: dict[str, Any]) -> str:
     words = {"title", "description", "licence", "published", "notes", "seeds"}
     # Runs that were begun before there were these entries go on.
     words |= {key for key in ("constraint", "noise", "half_precision") if not recipe[key]}
-    words |= {key for key in ("devices", "start") if recipe[key] is None}
+    words |= {key for key in ("devices", "start", "teacher") if recipe[key] is None}
     return _files.sha256_of_json({k: v for k, v in recipe.items() if k not in words})
 
 

@@ -29,8 +29,13 @@ from snukeras.zoo import presets, recipes, training
         ({"averaging": {"class": "ema"}}, "`averaging`.*momentum"),
         ({"start": "tiny"}, "`start`.*Received: 'tiny'"),
         ({"start": {"scale": 2.0}}, "`start`.*Received"),
-        ({"start": {"model": "tiny", "scale": 0}}, "`start`.*positive scale"),
+        ({"start": {"model": "tiny", "scale": 0}}, "`start`.*a scale above 0"),
         ({"start": {"model": "tiny", "epoch": 3}}, "`start`.*'epoch': 3"),
+        (
+            {"teacher": {"model": "tiny", "weight": 1.5}},
+            "`teacher`.*a weight above 0 and at most 1",
+        ),
+        ({"teacher": {"weight": 0.5}}, "`teacher`.*Received"),
         ({"constraint": 8}, "`constraint`.*Received: 8"),
         ({"noise": 0.1}, r"`noise`.*Received: 0\.1"),
         ({"devices": 0.5, "averaging": None}, r"`devices`.*Received: 0\.5"),
@@ -141,6 +146,33 @@ def test_start_that_does_not_fit(small_zoo, changes, message):
     )
     with pytest.raises(ValueError, match=message):
         recipes.start(recipe, recipes.network(recipe, 0), small_zoo[0])
+
+
+def test_taught(small_zoo):
+    recipe = recipes.check(make_recipe(teacher={"model": "tiny", "weight": 0.25}))
+    task = make_task()
+    plain = task.training_data(recipe, 0)
+    mixed = recipes.taught(recipe, task.training_data(recipe, 0), small_zoo[0])
+    teacher = presets.load("tiny", content=small_zoo[0])
+    count = 0
+    for (x, y, mask), (taught_x, taught_y, taught_mask) in zip(plain, mixed, strict=True):
+        np.testing.assert_array_equal(taught_x, x)
+        np.testing.assert_array_equal(taught_mask, mask)
+        expected = 0.75 * y + 0.25 * teacher.predict_on_batch(x)
+        np.testing.assert_allclose(taught_y, expected, atol=1e-6)
+        count += 1
+    assert count == task.steps_per_epoch(recipe) * recipe["epochs"]
+    recipe = recipes.check(make_recipe())
+    assert recipes.taught(recipe, plain) is plain
+
+
+def test_teacher_of_another_kind(small_zoo):
+    recipe = recipes.check(make_recipe(teacher={"model": "tiny"}))
+    numbers = make_task().training_data(recipe, 0).map(lambda x, y, mask: (x, y[..., 0], mask))
+    with pytest.raises(
+        ValueError, match=r"the teacher tiny, whose predictions of shape.*do not fit"
+    ):
+        recipes.taught(recipe, numbers, small_zoo[0])
 
 
 def _with_units(**changes):

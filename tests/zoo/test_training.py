@@ -217,14 +217,27 @@ def test_weights_without_a_value_are_a_divergence(tmp_path):
         train(tmp_path, tmp_path / "runs")
 
 
-def test_a_start_is_told_in_the_results_and_on_the_card(small_zoo, tmp_path):
+def test_start_and_teacher_are_told_in_the_results_and_on_the_card(small_zoo, tmp_path):
     content = tmp_path / "content"
     shutil.copytree(small_zoo[0], content)
-    write_recipe(content, name="next", start={"model": "tiny", "scale": 0.5}, seeds=[0])
+    start, teacher = {"model": "tiny", "scale": 0.5}, {"model": "tiny", "weight": 0.3}
+    write_recipe(content, name="next", start=start, teacher=teacher, seeds=[0])
     results = train(content, tmp_path / "runs", name="next", publish=True)
     sha256 = presets.info("tiny", content)["files"]["model.weights.h5"]["sha256"]
     assert results["seeds"][0]["start_sha256"] == sha256
-    assert '- start: model "tiny", scale 0.5' in (content / "next" / "README.md").read_text()
+    card = (content / "next" / "README.md").read_text("utf-8")
+    assert '- start: model "tiny", scale 0.5' in card
+    assert '- teacher: model "tiny", weight 0.3' in card
+
+
+def test_a_teacher_that_says_something_else_changes_the_training(small_zoo, tmp_path):
+    """Taught by a network that knows the scales, and by the data alone."""
+    results = {}
+    for name, teacher in (("alone", None), ("taught", {"model": "tiny", "weight": 1.0})):
+        write_recipe(small_zoo[0], name=name, teacher=teacher, seeds=[0])
+        results[name] = train(small_zoo[0], tmp_path / "runs", name=name)["seeds"][0]
+        shutil.rmtree(small_zoo[0] / name)
+    assert results["alone"]["valid"] != results["taught"]["valid"]
 
 
 def test_progress_and_tensorboard(tmp_path, monkeypatch):
