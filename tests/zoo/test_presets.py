@@ -61,7 +61,10 @@ def test_shipped_model_is_documented_by_its_results(name):
     """Card, preset and results say the same, and come from the recipe beside them."""
     info = snukeras.zoo.info(name)
     results = info["results"]
-    assert recipes.check(results["recipe"]) == recipes.read(name)
+    recipe = recipes.read(name)
+    assert recipes.check(results["recipe"]) == recipe
+    for other in (recipe[key]["model"] for key in ("start", "teacher") if recipe[key]):
+        assert other in snukeras.zoo.list()
     best = next(s for s in results["seeds"] if s["seed"] == results["best_seed"])
     pick = min if TASKS[info["task"]].lower_is_better else max
     assert best["valid"] == pick(seed["valid"] for seed in results["seeds"])
