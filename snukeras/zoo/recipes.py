@@ -1,13 +1,11 @@
 """Recipes: what a model is and how it is trained, as JSON data.
 
-`read` checks a recipe; `network`, `optimizer` and `noise` make the Keras objects that it describes,
-`start` gives a network the weights that it starts from, `taught` the targets of its teacher.
+`read` checks a recipe; `network`, `optimizer` and `noise` make the Keras objects that it describes.
 zoo/README.md explains every key.
 """
 
 import inspect
-import itertools
-import sys
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +15,6 @@ from snukeras.zoo import _files, presets
 
 if TYPE_CHECKING:
     import keras
-    import tensorflow as tf
 
     from snukeras.callbacks import PCMNoise
 
@@ -106,10 +103,9 @@ def check(recipe: dict[str, Any], where: str = "The recipe") -> dict[str, Any]:
     if not seeds or len(set(seeds)) != len(seeds) or not all(isinstance(s, int) for s in seeds):
         raise ValueError(f"{where}: `seeds` has to hold different integers. Received: {seeds}")
     if recipe["start"] is not None:
-        largest = sys.float_info.max
-        _check_pretrained(recipe["start"], "scale", largest, 0.2, f"{where}: `start`")
+        _check_pretrained(recipe["start"], "scale", math.inf, f"{where}: `start`")
     if recipe["teacher"] is not None:
-        _check_pretrained(recipe["teacher"], "weight", 1.0, 0.7, f"{where}: `teacher`")
+        _check_pretrained(recipe["teacher"], "weight", 1.0, f"{where}: `teacher`")
     if recipe["schedule"] is not None:
         _entries(recipe["schedule"], _SCHEDULE, f"{where}: `schedule`")
         if recipe["schedule"].get("class") != "cosine":
@@ -140,20 +136,20 @@ def check(recipe: dict[str, Any], where: str = "The recipe") -> dict[str, Any]:
     return recipe
 
 
-def _check_pretrained(given: Any, number: str, largest: float, example: float, where: str) -> None:
+def _check_pretrained(given: Any, number: str, largest: float, where: str) -> None:
     """Check an entry that names a pretrained model and may have one number above 0."""
-    value = given.get(number, largest) if isinstance(given, dict) else None
+    value = given.get(number, 1.0) if isinstance(given, dict) else None
     if (
         not isinstance(given, dict)
         or not set(given) <= {"model", number}
         or not isinstance(given.get("model"), str)
         or not isinstance(value, int | float)
-        or not 0 < value <= largest
+        or not (0 < value <= largest and math.isfinite(value))
     ):
-        limit = "" if largest > 1 else f" and at most {largest:g}"
+        limit = "" if largest == math.inf else f" and at most {largest:g}"
         raise ValueError(
-            f'{where} has to be null or like {{"model": "jsb_ssnu", "{number}": {example}}}, with '
-            f"a {number} above 0{limit}. Received: {given!r}"
+            f"{where} has to be null, or to name a `model` and perhaps a {number} above 0{limit}. "
+            f"Received: {given!r}"
         )
 
 
@@ -268,91 +264,6 @@ def _drawn(spread: dict[str, Any], units: int, random: np.random.Generator) -> l
     else:
         values = np.linspace(low, high, units)
     return [round(float(value), 6) for value in values]
-
-
-def start(
-    recipe: dict[str, Any], model: "keras.Model", content: Path | str | None = None
-) -> str | None:
-    """Give a network the weights of the pretrained model that the recipe starts from, if any.
-
-    Layers with weights are paired in their order, so a soft unit can start a spiking one. `scale`
-    multiplies kernels, biases and thresholds of the units: with a linear or ReLU g a spiking layer
-    computes the same, but its pseudo-derivative acts on potentials of another size.
-
-    Args:
-        recipe: A checked recipe.
-        model: Its network.
-        content: Folder of presets. Default: the one that ships with the package.
-
-    Returns:
-        The sha256 of the file with the pretrained model's weights.
-
-    Raises:
-        ValueError: No such pretrained model, or its weights do not fit.
-    """
-    if recipe["start"] is None:
-        return None
-    from snukeras.layers import SNU
-
-    name, scale = recipe["start"]["model"], recipe["start"].get("scale", 1.0)
-    source = presets.load(name, content=content)
-    pairs = list(
-        itertools.zip_longest(
-            *([layer for layer in network.layers if layer.weights] for network in (source, model))
-        )
-    )
-    shapes = [
-        [None if layer is None else _shapes(layer) for layer in pair]  # None: one has more layers
-        for pair in pairs
-    ]
-    odd = next((pair for pair in shapes if pair[0] != pair[1]), None)
-    if odd is not None:
-        raise ValueError(
-            f"The recipe {recipe['name']} cannot start from {name}: a layer has the weights "
-            f"{odd[1]}, that of {name} {odd[0]}."
-        )
-    for old, new in pairs:
-        for value, variable in zip(old.weights, new.weights, strict=True):
-            scaled = isinstance(new, SNU) and variable.name != "decay"
-            variable.assign(value * scale if scaled else value)
-    return str(presets.info(name, content)["files"][presets.WEIGHTS]["sha256"])
-
-
-def taught(
-    recipe: dict[str, Any], data: "tf.data.Dataset", content: Path | str | None = None
-) -> "tf.data.Dataset":
-    """Mix what the recipe's teacher predicts into the targets of its training data.
-
-    Knowledge distillation: targets are `weight` times the prediction of a pretrained model plus
-    the rest of the data's own (Hinton et al. 2015, arXiv 1503.02531, at temperature 1).
-
-    Args:
-        recipe: A checked recipe.
-        data: Batches of inputs, targets and, perhaps, sample weights.
-        content: Folder of presets. Default: the one that ships with the package.
-
-    Raises:
-        ValueError: No such pretrained model, or one whose predictions do not fit the targets.
-    """
-    if recipe["teacher"] is None:
-        return data
-    name, weight = recipe["teacher"]["model"], recipe["teacher"].get("weight", 1.0)
-    teacher = presets.load(name, content=content)
-
-    def mixed(x: Any, y: Any, *sample_weights: Any) -> tuple[Any, ...]:
-        prediction = teacher(x, training=False)
-        if len(prediction.shape) != len(y.shape) or prediction.shape[-1] != y.shape[-1]:
-            raise ValueError(
-                f"The recipe {recipe['name']} has the teacher {name}, whose predictions of shape "
-                f"{tuple(prediction.shape)} do not fit targets of shape {tuple(y.shape)}."
-            )
-        return (x, (1.0 - weight) * y + weight * prediction, *sample_weights)
-
-    return data.map(mixed, deterministic=True).prefetch(2)
-
-
-def _shapes(layer: "keras.Layer") -> dict[str, tuple[int, ...]]:
-    return {weight.name: tuple(weight.shape) for weight in layer.weights}
 
 
 def optimizer(

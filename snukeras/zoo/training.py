@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import snukeras
-from snukeras.zoo import _files, cards, costs, presets, recipes
+from snukeras.zoo import _files, cards, costs, presets, recipes, transfer
 from snukeras.zoo.tasks import TASKS, Task
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ def train_seed(
     keras.utils.set_random_seed(seed)
     steps = task.steps_per_epoch(recipe)
     model = recipes.network(recipe, seed)
-    started = recipes.start(recipe, model, content)
+    started = transfer.start(recipe, model, content)
     trainer = task.trainer(model, recipe)
     trainer.compile(
         optimizer=recipes.optimizer(recipe, steps, seed),
@@ -255,7 +255,7 @@ def train_seed(
         if noise is not None:
             callbacks.append(noise)
         trainer.fit(
-            recipes.taught(recipe, task.training_data(recipe, seed, state.epoch), content),
+            transfer.taught(recipe, task.training_data(recipe, seed, state.epoch), content),
             epochs=recipe["epochs"],
             initial_epoch=state.epoch,
             steps_per_epoch=steps,

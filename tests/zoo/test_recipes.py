@@ -5,13 +5,13 @@ import json
 import keras
 import numpy as np
 import pytest
-from tiny_zoo import make_recipe, make_task, write_recipe
+from tiny_zoo import make_recipe, write_recipe
 
 from snukeras.constraints import PCMConstraint
 from snukeras.layers import SNU
 from snukeras.optimizers import PCMOptimizer
 from snukeras.pcm import HermesPCM
-from snukeras.zoo import presets, recipes, training
+from snukeras.zoo import recipes
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,7 @@ from snukeras.zoo import presets, recipes, training
         ({"start": "tiny"}, "`start`.*Received: 'tiny'"),
         ({"start": {"scale": 2.0}}, "`start`.*Received"),
         ({"start": {"model": "tiny", "scale": 0}}, "`start`.*a scale above 0"),
+        ({"start": {"model": "tiny", "scale": float("inf")}}, "`start`.*Received"),
         ({"start": {"model": "tiny", "epoch": 3}}, "`start`.*'epoch': 3"),
         (
             {"teacher": {"model": "tiny", "weight": 1.5}},
@@ -78,107 +79,6 @@ def test_network():
     assert decay.min() >= 0.3 and decay.max() <= 0.9 and len(set(decay.tolist())) == 6
     np.testing.assert_array_equal(decay, recipes.network(recipe, 3).layers[0].cell.decay_values())
     assert not np.array_equal(decay, recipes.network(recipe, 4).layers[0].cell.decay_values())
-
-
-def test_start_from_a_pretrained_model(small_zoo):
-    """Scaled potentials fire the same spikes, so the network computes the same."""
-    content, _ = small_zoo
-    recipe = recipes.check(
-        make_recipe(
-            start={"model": "tiny", "scale": 0.25},
-            network=_with_units(state_activation="relu", pseudo_derivative="arctan"),
-        )
-    )
-    model = recipes.network(recipe, seed=3)
-    sha256 = recipes.start(recipe, model, content)
-    source = presets.load("tiny", content=content)
-    assert sha256 == presets.info("tiny", content)["files"]["model.weights.h5"]["sha256"]
-    x = np.random.default_rng(0).random((4, 30, 88)).astype("float32") * 4
-    np.testing.assert_array_equal(model(x), source(x))
-    assert 0 < np.mean(source.layers[0](x)) < 1
-    for name, scale in (("kernel", 0.25), ("threshold", 0.25), ("decay", 1.0)):
-        old, new = (
-            next(w for w in network.layers[0].weights if w.name == name).numpy()
-            for network in (source, model)
-        )
-        np.testing.assert_array_equal(new, scale * old)
-
-
-def test_a_soft_unit_starts_a_spiking_one(tmp_path):
-    layer = {"units": 5, "recurrent": True, "return_sequences": True, "threshold": 2.0}
-    head = {"class": "Dense", "units": 88, "activation": "sigmoid"}
-    network = {"input_shape": [None, 88], "layers": [{"class": "SSNU", **layer}, head]}
-    write_recipe(tmp_path, network=network, seeds=[0], epochs=1, averaging=None)
-    training.train(
-        "tiny",
-        tmp_path,
-        tmp_path / "runs",
-        publish=True,
-        progress=lambda event: None,
-        tasks={"scales": make_task()},
-    )
-    network = {"input_shape": [None, 88], "layers": [{"class": "SNU", **layer}, head]}
-    recipe = recipes.check(make_recipe(network=network, start={"model": "tiny"}))
-    model = recipes.network(recipe, seed=1)
-    recipes.start(recipe, model, tmp_path)
-    for a, b in zip(presets.load("tiny", content=tmp_path).weights, model.weights, strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"start": {"model": "tine"}}, r"no pretrained model named 'tine'. Did you mean tiny\?"),
-        ({"network": "units"}, r"cannot start from tiny.*\(88, 7\).*\(88, 6\)"),
-        ({"network": "no decay"}, "cannot start from tiny.*decay"),
-        ({"network": "no head"}, "cannot start from tiny: a layer has the weights None"),
-    ],
-)
-def test_start_that_does_not_fit(small_zoo, changes, message):
-    networks = {
-        "units": _with_units(units=7),
-        "no decay": _with_units(trainable_decay=False),
-        "no head": {**_with_units(), "layers": _with_units()["layers"][:1]},
-    }
-    network = networks.get(changes.get("network"), _with_units())
-    recipe = recipes.check(
-        make_recipe(**{"start": {"model": "tiny"}, **changes, "network": network})
-    )
-    with pytest.raises(ValueError, match=message):
-        recipes.start(recipe, recipes.network(recipe, 0), small_zoo[0])
-
-
-def test_taught(small_zoo):
-    recipe = recipes.check(make_recipe(teacher={"model": "tiny", "weight": 0.25}))
-    task = make_task()
-    plain = task.training_data(recipe, 0)
-    mixed = recipes.taught(recipe, task.training_data(recipe, 0), small_zoo[0])
-    teacher = presets.load("tiny", content=small_zoo[0])
-    count = 0
-    for (x, y, mask), (taught_x, taught_y, taught_mask) in zip(plain, mixed, strict=True):
-        np.testing.assert_array_equal(taught_x, x)
-        np.testing.assert_array_equal(taught_mask, mask)
-        expected = 0.75 * y + 0.25 * teacher.predict_on_batch(x)
-        np.testing.assert_allclose(taught_y, expected, atol=1e-6)
-        count += 1
-    assert count == task.steps_per_epoch(recipe) * recipe["epochs"]
-    recipe = recipes.check(make_recipe())
-    assert recipes.taught(recipe, plain) is plain
-
-
-def test_teacher_of_another_kind(small_zoo):
-    recipe = recipes.check(make_recipe(teacher={"model": "tiny"}))
-    numbers = make_task().training_data(recipe, 0).map(lambda x, y, mask: (x, y[..., 0], mask))
-    with pytest.raises(
-        ValueError, match=r"the teacher tiny, whose predictions of shape.*do not fit"
-    ):
-        recipes.taught(recipe, numbers, small_zoo[0])
-
-
-def _with_units(**changes):
-    network = make_recipe()["network"]
-    snu, *others = network["layers"]
-    return {**network, "layers": [{**snu, **changes}, *others]}
 
 
 def test_even_spread_and_repeated_layers():

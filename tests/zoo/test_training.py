@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,13 +16,13 @@ from tiny_zoo import make_recipe, make_task, write_recipe
 
 import snukeras
 from snukeras.constraints import PCMConstraint
-from snukeras.zoo import presets, training
+from snukeras.zoo import training
 from snukeras.zoo.tasks import PianoRolls
 
 
-def train(content, runs, task=None, progress=lambda event: None, name="tiny", **arguments):
+def train(content, runs, task=None, progress=lambda event: None, **arguments):
     tasks = {"scales": task or make_task()}
-    return training.train(name, content, runs, progress=progress, tasks=tasks, **arguments)
+    return training.train("tiny", content, runs, progress=progress, tasks=tasks, **arguments)
 
 
 class Watched(PianoRolls):
@@ -215,29 +214,6 @@ def test_weights_without_a_value_are_a_divergence(tmp_path):
     write_recipe(tmp_path, **recipe)
     with pytest.raises(FloatingPointError, match="the sum of weights is nan"):
         train(tmp_path, tmp_path / "runs")
-
-
-def test_start_and_teacher_are_told_in_the_results_and_on_the_card(small_zoo, tmp_path):
-    content = tmp_path / "content"
-    shutil.copytree(small_zoo[0], content)
-    start, teacher = {"model": "tiny", "scale": 0.5}, {"model": "tiny", "weight": 0.3}
-    write_recipe(content, name="next", start=start, teacher=teacher, seeds=[0])
-    results = train(content, tmp_path / "runs", name="next", publish=True)
-    sha256 = presets.info("tiny", content)["files"]["model.weights.h5"]["sha256"]
-    assert results["seeds"][0]["start_sha256"] == sha256
-    card = (content / "next" / "README.md").read_text("utf-8")
-    assert '- start: model "tiny", scale 0.5' in card
-    assert '- teacher: model "tiny", weight 0.3' in card
-
-
-def test_a_teacher_that_says_something_else_changes_the_training(small_zoo, tmp_path):
-    """Taught by a network that knows the scales, and by the data alone."""
-    results = {}
-    for name, teacher in (("alone", None), ("taught", {"model": "tiny", "weight": 1.0})):
-        write_recipe(small_zoo[0], name=name, teacher=teacher, seeds=[0])
-        results[name] = train(small_zoo[0], tmp_path / "runs", name=name)["seeds"][0]
-        shutil.rmtree(small_zoo[0] / name)
-    assert results["alone"]["valid"] != results["taught"]["valid"]
 
 
 def test_progress_and_tensorboard(tmp_path, monkeypatch):
