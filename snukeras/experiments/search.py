@@ -78,7 +78,7 @@ def search(
         base = {**base, **{key: best[key] for key in best if key not in ("seeds", "epochs")}}
     planned = [_changed(base, settings, epochs) for settings in combinations]
     for settings, recipe in zip(combinations, planned, strict=True):
-        identity = _files.sha256_of_json([training._identity(recipe), seed])
+        identity = _files.sha256_of_json([training._identity(recipe, content), seed])
         if any(trial["identity"] == identity for trial in results["trials"]):
             continue
         folder = Path(runs) / name / identity[:12]

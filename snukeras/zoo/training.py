@@ -218,15 +218,15 @@ def train_seed(
     """
     import keras
 
-    identity = _identity(recipe)
+    identity = _identity(recipe, content)
     for left in (folder / RESULT, folder / STATE):
         if restart:
             left.unlink(missing_ok=True)
         elif left.exists() and _recipe_of(left) != identity:
             raise ValueError(
                 f"{left} is from another recipe for {recipe['name']}, or other arguments, or "
-                "another number of epochs. Restart (--restart) to replace it, or choose another "
-                "folder for the runs (--runs)."
+                "another number of epochs, or another start or teacher. Restart (--restart) to "
+                "replace it, or choose another folder for the runs (--runs)."
             )
     if (folder / RESULT).exists():
         return _files.read_json(folder / RESULT)
@@ -234,7 +234,7 @@ def train_seed(
     keras.utils.set_random_seed(seed)
     steps = task.steps_per_epoch(recipe)
     model = recipes.network(recipe, seed)
-    started = transfer.start(recipe, model, content)
+    transfer.start(recipe, model, content)
     trainer = task.trainer(model, recipe)
     trainer.compile(
         optimizer=recipes.optimizer(recipe, steps, seed),
@@ -274,7 +274,7 @@ def train_seed(
         "epoch": state.best_epoch,
         "epochs_trained": state.epoch,
         "seconds": round(state.seconds, 1),
-        **({} if started is None else {"start_sha256": started}),
+        **transfer.sources(recipe, content),
         "parameters": model.count_params(),
         "recipe_sha256": identity,
         "history": state.history,
@@ -322,13 +322,14 @@ def trained_model(recipe: dict[str, Any], seed: int, folder: Path) -> "keras.Mod
     return model
 
 
-def _identity(recipe: dict[str, Any]) -> str:
-    """Return the sha256 of what in a recipe decides how one seed trains."""
+def _identity(recipe: dict[str, Any], content: Path | str | None = None) -> str:
+    """Return the sha256 of what in a recipe, and in its sources, decides how one seed trains."""
     words = {"title", "description", "licence", "published", "notes", "seeds"}
     # Runs that were begun before there were these entries go on.
     words |= {key for key in ("constraint", "noise", "half_precision") if not recipe[key]}
     words |= {key for key in ("devices", "start", "teacher") if recipe[key] is None}
-    return _files.sha256_of_json({k: v for k, v in recipe.items() if k not in words})
+    decisive = {k: v for k, v in recipe.items() if k not in words}
+    return _files.sha256_of_json({**decisive, **transfer.sources(recipe, content)})
 
 
 def _recipe_of(path: Path) -> str:

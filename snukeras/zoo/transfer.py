@@ -10,9 +10,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
-def start(
-    recipe: dict[str, Any], model: "keras.Model", content: Path | str | None = None
-) -> str | None:
+def start(recipe: dict[str, Any], model: "keras.Model", content: Path | str | None = None) -> None:
     """Give a network the weights of the pretrained model that its recipe starts from, if any.
 
     Layers with weights are paired in their order, so a soft unit can start a spiking one. `scale`
@@ -24,15 +22,12 @@ def start(
         model: Its network.
         content: Folder of presets. Default: the one that ships with the package.
 
-    Returns:
-        The sha256 of the file with the pretrained model's weights, None without a start.
-
     Raises:
         ValueError: No such pretrained model, its weights do not fit, or a scale for units whose
             threshold is no weight and so keeps its size.
     """
     if recipe["start"] is None:
-        return None
+        return
     from snukeras.layers import SNU
 
     name, scale = recipe["start"]["model"], recipe["start"].get("scale", 1.0)
@@ -55,7 +50,19 @@ def start(
                 for weight, value in zip(layer.weights, values, strict=True)
             ]
         )
-    return str(presets.info(name, content)["files"][presets.WEIGHTS]["sha256"])
+
+
+def sources(recipe: dict[str, Any], content: Path | str | None = None) -> dict[str, str]:
+    """Return the sha256 of the weights behind a recipe's `start` and `teacher`, where it has them.
+
+    Raises:
+        ValueError: No such pretrained model.
+    """
+    models = {key: recipe[key]["model"] for key in ("start", "teacher") if recipe[key] is not None}
+    return {
+        f"{key}_sha256": presets.info(name, content)["files"][presets.WEIGHTS]["sha256"]
+        for key, name in models.items()
+    }
 
 
 def taught(

@@ -1,5 +1,6 @@
 """What a training takes from a pretrained model: the weights it starts from, and a teacher."""
 
+import json
 import shutil
 
 import numpy as np
@@ -19,9 +20,8 @@ def test_start_from_a_pretrained_model(small_zoo):
         )
     )
     model = recipes.network(recipe, seed=3)
-    sha256 = transfer.start(recipe, model, content)
+    transfer.start(recipe, model, content)
     source = presets.load("tiny", content=content)
-    assert sha256 == presets.info("tiny", content)["files"]["model.weights.h5"]["sha256"]
     x = np.random.default_rng(0).random((4, 30, 88)).astype("float32") * 4
     np.testing.assert_array_equal(model(x), source(x))
     assert 0 < np.mean(source.layers[0](x)) < 1
@@ -131,6 +131,7 @@ def test_start_and_teacher_are_told_in_the_results_and_on_the_card(small_zoo, tm
     results = _train(content, tmp_path, start=start, teacher=teacher, publish=True)
     sha256 = presets.info("tiny", content)["files"]["model.weights.h5"]["sha256"]
     assert results["seeds"][0]["start_sha256"] == sha256
+    assert results["seeds"][0]["teacher_sha256"] == sha256
     card = (content / "next" / "README.md").read_text("utf-8")
     assert '- start: model "tiny", scale 0.5' in card
     assert '- teacher: model "tiny", weight 0.3' in card
@@ -142,6 +143,21 @@ def test_a_teacher_changes_the_training(small_zoo, tmp_path):
     alone = _train(content, tmp_path / "alone")
     taught = _train(content, tmp_path / "taught", teacher={"model": "tiny"})
     assert alone["seeds"][0]["valid"] != taught["seeds"][0]["valid"]
+
+
+@pytest.mark.parametrize("key", ["start", "teacher"])
+def test_a_training_does_not_go_on_with_other_weights(small_zoo, tmp_path, key):
+    content = tmp_path / "content"
+    shutil.copytree(small_zoo[0], content)
+    shutil.copytree(content / "tiny", content / "other")
+    changes = {key: {"model": "other"}}
+    first = _train(content, tmp_path, **changes)
+    assert _train(content, tmp_path, **changes) == first
+    preset = json.loads((content / "other" / "preset.json").read_text("utf-8"))
+    preset["files"]["model.weights.h5"]["sha256"] = "0" * 64
+    (content / "other" / "preset.json").write_text(json.dumps(preset), "utf-8")
+    with pytest.raises(ValueError, match="another start or teacher"):
+        _train(content, tmp_path, **changes)
 
 
 def _train(content, folder, publish=False, **changes):
