@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from snukeras.experiments.results import reported
-from snukeras.zoo import _files, presets, recipes, training
+from snukeras.zoo import _files, presets, recipes, training, transfer
 from snukeras.zoo.tasks import TASKS, Task
 
 FOLDER = "search"
@@ -78,7 +78,8 @@ def search(
         base = {**base, **{key: best[key] for key in best if key not in ("seeds", "epochs")}}
     planned = [_changed(base, settings, epochs) for settings in combinations]
     for settings, recipe in zip(combinations, planned, strict=True):
-        identity = _files.sha256_of_json([training._identity(recipe, content), seed])
+        sources = transfer.sources(recipe, content)
+        identity = _files.sha256_of_json([training._identity(recipe, sources), seed])
         if any(trial["identity"] == identity for trial in results["trials"]):
             continue
         folder = Path(runs) / name / identity[:12]

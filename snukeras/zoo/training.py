@@ -218,7 +218,9 @@ def train_seed(
     """
     import keras
 
-    identity = _identity(recipe, content)
+    # Once: the models may be published anew while this one trains.
+    sources = transfer.sources(recipe, content)
+    identity = _identity(recipe, sources)
     for left in (folder / RESULT, folder / STATE):
         if restart:
             left.unlink(missing_ok=True)
@@ -274,7 +276,7 @@ def train_seed(
         "epoch": state.best_epoch,
         "epochs_trained": state.epoch,
         "seconds": round(state.seconds, 1),
-        **transfer.sources(recipe, content),
+        **sources,
         "parameters": model.count_params(),
         "recipe_sha256": identity,
         "history": state.history,
@@ -322,14 +324,19 @@ def trained_model(recipe: dict[str, Any], seed: int, folder: Path) -> "keras.Mod
     return model
 
 
-def _identity(recipe: dict[str, Any], content: Path | str | None = None) -> str:
-    """Return the sha256 of what in a recipe, and in its sources, decides how one seed trains."""
+def _identity(recipe: dict[str, Any], sources: dict[str, str]) -> str:
+    """Return the sha256 of what decides how one seed trains.
+
+    Args:
+        recipe: A checked recipe.
+        sources: What `transfer.sources` says of it.
+    """
     words = {"title", "description", "licence", "published", "notes", "seeds"}
     # Runs that were begun before there were these entries go on.
     words |= {key for key in ("constraint", "noise", "half_precision") if not recipe[key]}
     words |= {key for key in ("devices", "start", "teacher") if recipe[key] is None}
     decisive = {k: v for k, v in recipe.items() if k not in words}
-    return _files.sha256_of_json({**decisive, **transfer.sources(recipe, content)})
+    return _files.sha256_of_json({**decisive, **sources})
 
 
 def _recipe_of(path: Path) -> str:

@@ -7,6 +7,7 @@ import tiny_zoo
 from tiny_zoo import make_task, write_recipe
 
 from snukeras.experiments import search
+from snukeras.zoo import training
 from snukeras.zoo.tasks import PianoRolls
 
 
@@ -55,6 +56,21 @@ def test_search(tmp_path):
     best = min(again["trials"], key=lambda trial: trial["valid"] or 99)["recipe"]
     last = run(tmp_path, {"batch_size": [7]}, epochs=2, around_best=True)["trials"][-1]["recipe"]
     assert last == {**best, "batch_size": 7}
+
+
+@pytest.mark.parametrize("key", ["start", "teacher"])
+def test_a_setting_is_tried_again_with_other_weights(tmp_path, key):
+    write_recipe(tmp_path, **{key: {"model": "other"}})
+    for epochs in (1, 2):
+        write_recipe(tmp_path, name="other", seeds=[0], epochs=epochs)
+        training.train(
+            "other", tmp_path, tmp_path / "runs", publish=True, restart=True,
+            progress=lambda event: None, tasks={"scales": make_task()},
+        )  # fmt: skip
+        for _ in range(2):
+            trials = run(tmp_path, {"batch_size": [5]}, epochs=1)["trials"]
+            assert len(trials) == epochs
+    assert trials[0]["valid"] != trials[1]["valid"]
 
 
 def test_place_that_the_recipe_does_not_have(tmp_path):
