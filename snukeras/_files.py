@@ -1,5 +1,6 @@
 """Write files whole or not at all, and read JSON with errors that name the file."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -48,3 +49,14 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} has to hold a JSON object. Received: {type(content).__name__}")
     return content
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_of_json(content: Any) -> str:
+    """Return the sha256 of JSON content, whatever its order and layout."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,6 +1,5 @@
 """Callbacks: train at the noisy weights that a PCM chip would hold."""
 
-import fnmatch
 import functools
 import threading
 import warnings
@@ -11,9 +10,10 @@ import tensorflow as tf
 from keras import ops
 
 from snukeras.constraints import PCMConstraint
+from snukeras.network.matrices import chip_variables
+from snukeras.network.models import _all_layers, _class_matcher, _name_matcher
 from snukeras.pcm._arrays import check_choice, check_number
 from snukeras.pcm._random import Quick, normal
-from snukeras.pcm.chip import chip_variables
 from snukeras.pcm.devices import InferencePCM
 from snukeras.pcm.pairs import DifferentialPair
 
@@ -166,30 +166,6 @@ def choose_variables(model, layers=None, embeddings=False):
             )
         chosen |= found
     return [v for v in kernels if id(v) in chosen]
-
-
-def _name_matcher(pattern):
-    return lambda layer: fnmatch.fnmatchcase(layer.name, pattern)
-
-
-def _class_matcher(wanted):
-    if not isinstance(wanted, type):
-        raise ValueError(
-            "`layers` must hold layer names, patterns or layer classes. "
-            f"Received: {type(wanted).__name__}"
-        )
-    return lambda layer: isinstance(layer, wanted)
-
-
-def _all_layers(layer):
-    """All layers inside `layer`, also the wrapped ones, through public attributes."""
-    inner = list(getattr(layer, "layers", None) or [])
-    for name in ("layer", "forward_layer", "backward_layer", "cell"):
-        part = getattr(layer, name, None)
-        inner += [part] if isinstance(part, keras.Layer) else []
-    for part in inner:
-        yield part
-        yield from _all_layers(part)
 
 
 class _NoisySteps:

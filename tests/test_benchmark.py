@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from snukeras.benchmark import report
-from snukeras.benchmark.__main__ import main
-from snukeras.benchmark.contestants import CONTESTANTS, choose, installed
-from snukeras.benchmark.networks import NETWORKS, Network, tiny
+from benchmark import report
+from benchmark.__main__ import main
+from benchmark.contestants import CONTESTANTS, choose, installed
+from benchmark.networks import NETWORKS, Network, tiny
 
 CHECKOUT = str(Path(__file__).resolve().parents[1])
 
 
 def command(*arguments):
     run = subprocess.run(
-        [sys.executable, "-m", "snukeras.benchmark", *arguments],
+        [sys.executable, "-m", "benchmark", *arguments],
         env={**os.environ, "PYTHONPATH": CHECKOUT},
         capture_output=True,
         text=True,
@@ -215,7 +215,7 @@ def test_profile(tmp_path):
 
 @pytest.mark.slow
 def test_ten_thousand_steps_train_within_four_gibibytes(tmp_path):
-    from snukeras.benchmark import measure
+    from benchmark import measure
 
     row = measure.memory(steps=(5_000, 10_000))["rows"][0]
     assert row["contestant"] == "snukeras SNU"

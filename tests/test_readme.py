@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import snukeras
-from snukeras.experiments.__main__ import filled
+from experiments.__main__ import filled
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -30,7 +30,7 @@ def test_the_first_code_block_runs(tmp_path, monkeypatch):
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_tables_are_the_generated_ones(document):
     text = document.read_text("utf-8")
-    assert text == filled(text), f"run: python -m snukeras.experiments {document.name}"
+    assert text == filled(text), f"run: python -m experiments {document.name}"
 
 
 @pytest.mark.parametrize("job", ["main job", "tests"])

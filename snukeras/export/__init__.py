@@ -4,7 +4,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from snukeras.export.crossbar import CrossbarMap, load_map
+    from snukeras.export.crossbar.chip import MappedChip
+    from snukeras.export.crossbar.load import load_map
+    from snukeras.export.crossbar.map import CrossbarMap
+    from snukeras.export.crossbar.readback import read_back
+    from snukeras.export.crossbar.targets import Target, available_targets, load_target
     from snukeras.export.errors import (
         BadInputError,
         ExportError,
@@ -14,30 +18,27 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from snukeras.export.exporter import export
-    from snukeras.export.onnx_model import to_onnx
-    from snukeras.export.readback import read_back
-    from snukeras.export.simulation import MappedChip
-    from snukeras.export.targets import Target, available_targets, load_target
-    from snukeras.export.verify import verify_folder
+    from snukeras.export.onnx.build import to_onnx
+    from snukeras.export.verify.folder import verify_folder
 
 # Loaded on first use: the command answers --help without waiting for TensorFlow.
 _HOMES = {
     "BadInputError": "errors",
-    "CrossbarMap": "crossbar",
+    "CrossbarMap": "crossbar.map",
     "ExportError": "errors",
     "MapError": "errors",
-    "MappedChip": "simulation",
+    "MappedChip": "crossbar.chip",
     "OutputExistsError": "errors",
-    "Target": "targets",
+    "Target": "crossbar.targets",
     "UnsupportedLayersError": "errors",
     "VerificationError": "errors",
-    "available_targets": "targets",
+    "available_targets": "crossbar.targets",
     "export": "exporter",
-    "load_map": "crossbar",
-    "load_target": "targets",
-    "read_back": "readback",
-    "to_onnx": "onnx_model",
-    "verify_folder": "verify",
+    "load_map": "crossbar.load",
+    "load_target": "crossbar.targets",
+    "read_back": "crossbar.readback",
+    "to_onnx": "onnx.build",
+    "verify_folder": "verify.folder",
 }
 
 __all__ = [

@@ -190,7 +190,7 @@ def _export(options) -> int:
         print(__version__)
         return 0
     if options.list_targets:
-        from snukeras.export.targets import available_targets, load_target
+        from snukeras.export.crossbar.targets import available_targets, load_target
 
         print("onnx: ONNX only, no crossbar map")
         for name in available_targets():
@@ -210,7 +210,7 @@ def _export(options) -> int:
         raise BadInputError("--dt is for --nir alone.", "Add --nir, or leave --dt out.")
     if options.metric and not options.samples:
         raise BadInputError("--metric is for --samples with targets.", "Add --samples FILE.npz.")
-    from snukeras.export.targets import load_target
+    from snukeras.export.crossbar.targets import load_target
 
     hardware = None if options.target == "onnx" else load_target(options.target)
     if hardware is not None:
@@ -236,11 +236,11 @@ def _export(options) -> int:
     with _progress(options.json) as progress:
         _load_tensorflow(progress)
         from snukeras.export import samples as inputs
+        from snukeras.export.crossbar.faults import read_faults
         from snukeras.export.exporter import export
-        from snukeras.export.faults import read_faults
-        from snukeras.export.metric import plays_chorales
-        from snukeras.export.report import show
-        from snukeras.export.verify import failures
+        from snukeras.export.report.terminal import show
+        from snukeras.export.verify.folder import failures
+        from snukeras.export.verify.metric import plays_chorales
 
         _register()
         model, source, metrics = _load(options.model, progress)
@@ -282,8 +282,8 @@ def _export(options) -> int:
 def _verify(options) -> int:
     with _progress(options.json) as progress:
         _load_tensorflow(progress)
-        from snukeras.export.report import show_verification
-        from snukeras.export.verify import verify_folder
+        from snukeras.export.report.terminal import show_verification
+        from snukeras.export.verify.folder import verify_folder
 
         _register()
         verification = verify_folder(options.folder, progress)
@@ -302,11 +302,11 @@ def _read_back(options) -> int:
         _load_tensorflow(progress)
         import numpy as np
 
-        from snukeras.export.crossbar import load_map
+        from snukeras.export.crossbar.load import load_map
+        from snukeras.export.crossbar.readback import read_back
         from snukeras.export.folder import SOURCE, beside
         from snukeras.export.loading import load_model
-        from snukeras.export.map_proof import rebuilt_model
-        from snukeras.export.readback import read_back
+        from snukeras.network.weights import rebuilt_model
 
         _register()
         crossbar = load_map(options.map)
@@ -375,9 +375,9 @@ def _chorales(kind, steps):
 
 def _list_layers() -> int:
     _load_tensorflow(lambda text: None)
-    from snukeras.export.onnx_activations import supported
-    from snukeras.export.onnx_model import own_layers
-    from snukeras.export.weights import mapped_layers
+    from snukeras.export.onnx.activations import supported
+    from snukeras.export.onnx.build import own_layers
+    from snukeras.network.matrices import mapped_layers
 
     print("Layers with a form of their own in ONNX:")
     print("  " + ", ".join(own_layers()))

@@ -1,24 +1,16 @@
 """The exporter's exceptions: what was wrong, and a hint at the next step."""
 
+from snukeras.network.errors import BadInputError
+from snukeras.network.errors import HintedError as ExportError
 
-class ExportError(ValueError):
-    """Base of all errors of the exporter.
-
-    Args:
-        message: one line that says what was wrong and what was received.
-        hint: the next step for the user, or "".
-    """
-
-    exit_code = 2
-
-    def __init__(self, message: str, hint: str = ""):
-        super().__init__(f"{message} {hint}".strip())
-        self.message = message
-        self.hint = hint
-
-
-class BadInputError(ExportError):
-    """A model file, target, tile size or other input cannot be used."""
+__all__ = [
+    "BadInputError",
+    "ExportError",
+    "MapError",
+    "OutputExistsError",
+    "UnsupportedLayersError",
+    "VerificationError",
+]
 
 
 class UnsupportedLayersError(ExportError):
@@ -30,7 +22,7 @@ class UnsupportedLayersError(ExportError):
 
     exit_code = 3
 
-    def __init__(self, problems: dict[str, str]):
+    def __init__(self, problems: dict[str, str]) -> None:
         self.problems = dict(problems)
         listing = "; ".join(f"{name} ({reason})" for name, reason in problems.items())
         super().__init__(

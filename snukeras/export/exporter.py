@@ -10,10 +10,11 @@ from typing import Any
 import keras
 
 from snukeras import __version__
-from snukeras.export import topology
-from snukeras.export.crossbar import load_map
-from snukeras.export.device_list import write_device_list
-from snukeras.export.faults import Fault
+from snukeras.export.crossbar.device_list import write_device_list
+from snukeras.export.crossbar.faults import Fault
+from snukeras.export.crossbar.load import load_map
+from snukeras.export.crossbar.targets import Target, load_target
+from snukeras.export.crossbar.writer import write_map
 from snukeras.export.folder import (
     CHECKSUMS,
     CSV,
@@ -30,15 +31,14 @@ from snukeras.export.folder import (
     check_output,
     sha256_of,
 )
-from snukeras.export.forecast import forecast
-from snukeras.export.map_writer import write_map
-from snukeras.export.nir_file import write_nir
-from snukeras.export.onnx_model import to_onnx
-from snukeras.export.page import page
+from snukeras.export.nir import write_nir
+from snukeras.export.onnx.build import to_onnx
+from snukeras.export.report.forecast import forecast
+from snukeras.export.report.page import page
 from snukeras.export.samples import Samples
-from snukeras.export.targets import Target, load_target
-from snukeras.export.verify import verify
-from snukeras.export.weights import collect, digest
+from snukeras.export.verify.folder import verify
+from snukeras.network import topology
+from snukeras.network.weights import collect, digest
 
 
 def export(

@@ -7,9 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from snukeras.export import topology
 from snukeras.export.errors import BadInputError
 from snukeras.layers import TiedEmbedding
+from snukeras.network import topology
 
 
 @dataclasses.dataclass(frozen=True)

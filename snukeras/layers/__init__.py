@@ -1,20 +1,16 @@
 """Layers of Spiking Neural Units, what surrounds them, and layers of memristors alone."""
 
-from snukeras.layers.coding import RateCoding
-from snukeras.layers.conv_snu import ConvSNU1D, ConvSNU2D, ConvSNUCell
-from snukeras.layers.conv_ssnu import ConvSSNU1D, ConvSSNU2D, ConvSSNUCell
-from snukeras.layers.distortion import ElasticDistortion
-from snukeras.layers.memristive import (
-    AllMemristive,
-    LevelTuned,
-    PhaseChangeNeurons,
-    PhaseChangeSynapses,
-    Uncoupled,
-    WinnerTakesAll,
-)
-from snukeras.layers.snu import SNU, SNUCell
+from snukeras.layers.elastic_distortion import ElasticDistortion
+from snukeras.layers.memristive.coupling import LevelTuned, Uncoupled, WinnerTakesAll
+from snukeras.layers.memristive.layer import AllMemristive
+from snukeras.layers.memristive.neurons import PhaseChangeNeurons
+from snukeras.layers.memristive.synapses import PhaseChangeSynapses
+from snukeras.layers.rate_coding import RateCoding
+from snukeras.layers.snu.cell import SNUCell, SSNUCell
+from snukeras.layers.snu.conv_cell import ConvSNUCell, ConvSSNUCell
+from snukeras.layers.snu.conv_layer import ConvSNU1D, ConvSNU2D, ConvSSNU1D, ConvSSNU2D
+from snukeras.layers.snu.layer import SNU, SSNU
 from snukeras.layers.spatial import Spatial
-from snukeras.layers.ssnu import SSNU, SSNUCell
 from snukeras.layers.tied_embedding import TiedEmbedding
 
 __all__ = [

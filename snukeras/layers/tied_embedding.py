@@ -43,6 +43,8 @@ class TiedEmbedding(keras.layers.Layer):
         model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     """
 
+    tile_matrices = ("embeddings",)
+
     def __init__(
         self,
         input_dim: int,

@@ -1,6 +1,7 @@
 """Physics of phase-change memory: devices, differential pairs, tiles and a chip."""
 
-from snukeras.pcm.chip import Chip, chip_variables
+from snukeras.network.matrices import chip_variables
+from snukeras.pcm.chip import Chip
 from snukeras.pcm.devices import DeviceState, GenericPCM, HermesPCM, IdealDevice, InferencePCM
 from snukeras.pcm.faults import StuckDevices
 from snukeras.pcm.hardware import Hardware, SimulatedHardware

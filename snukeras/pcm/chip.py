@@ -3,30 +3,11 @@
 import keras
 import numpy as np
 
+from snukeras.network.matrices import chip_variables
+from snukeras.network.models import copy_model
 from snukeras.pcm._arrays import host_array
 from snukeras.pcm.devices import GenericPCM
 from snukeras.pcm.tiles import Crossbar
-
-
-def chip_variables(model, embeddings=False) -> dict[str, keras.Variable]:
-    """The variables of a model that belong on crossbars, by path.
-
-    These are the kernels: of dense, recurrent, convolution and attention layers. Biases,
-    thresholds, decays and normalisation stay digital.
-
-    Args:
-        model: a built Keras model or layer.
-        embeddings: whether embedding tables go on the chip too.
-    """
-    endings = ("kernel", "embeddings") if embeddings else ("kernel",)
-    found: dict[str, keras.Variable] = {}
-    for variable in model.weights:
-        if variable.name.endswith(endings) and len(variable.shape) >= 2:
-            path = variable.path
-            while path in found:
-                path += "_"
-            found[path] = variable
-    return found
 
 
 class Chip:
@@ -152,20 +133,3 @@ class Chip:
         copy = copy_model(self._source)
         self.write(copy, t)
         return copy
-
-
-def copy_model(model):
-    """A copy of a Keras model through its config: same weights, compiled if it was."""
-    copy = type(model).from_config(model.get_config())
-    if not copy.built:
-        build = model.get_build_config()
-        if build is None:
-            raise ValueError(
-                f"The model {model.name!r} cannot be rebuilt from its config; give it a `build` "
-                "method or an Input."
-            )
-        copy.build_from_config(build)
-    copy.set_weights(model.get_weights())
-    if getattr(model, "compiled", False):
-        copy.compile_from_config(model.get_compile_config())
-    return copy

@@ -13,8 +13,9 @@ import keras
 import numpy as np
 
 from snukeras import _files
+from snukeras.network.models import copy_model
 from snukeras.pcm._arrays import check_number
-from snukeras.pcm.chip import Chip, copy_model
+from snukeras.pcm.chip import Chip
 from snukeras.pcm.devices import GenericPCM
 from snukeras.pcm.faults import StuckDevices
 

@@ -196,19 +196,27 @@ def _train(arguments: argparse.Namespace) -> int:
         return _USAGE
     _start_keras()
     from snukeras.zoo import training
+    from snukeras.zoo.publishing import publish
 
-    with _progress() as progress:
-        results = training.train(
-            arguments.name,
-            content=arguments.content,
-            runs=arguments.runs,
-            seeds=arguments.seeds,
-            epochs=arguments.epochs,
-            publish=arguments.publish,
-            restart=arguments.restart,
-            tensorboard=arguments.tensorboard,
-            progress=progress,
+    if arguments.publish and (arguments.seeds or arguments.epochs):
+        raise ValueError(
+            f"{arguments.name} cannot be published with other seeds or epochs than its recipe's. "
+            f"Change {presets.RECIPE}, or train without --publish."
         )
+    with _progress() as progress:
+        options: dict[str, Any] = {
+            "content": arguments.content,
+            "runs": arguments.runs,
+            "restart": arguments.restart,
+            "tensorboard": arguments.tensorboard,
+            "progress": progress,
+        }
+        if arguments.publish:
+            results = publish.train_and_publish(arguments.name, **options)
+        else:
+            results = training.train(
+                arguments.name, seeds=arguments.seeds, epochs=arguments.epochs, **options
+            )
     for seed in results["seeds"]:
         print(
             f"seed {seed['seed']}: epoch {seed['epoch']}, valid {seed['valid']:.4f}, "
@@ -259,11 +267,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if not _known(arguments.name, presets.list(arguments.content), "pretrained model"):
         return _USAGE
     _start_keras()
-    from snukeras.zoo import training
+    from snukeras.zoo.publishing import publish
+    from snukeras.zoo.tasks import registry
 
     preset = presets.info(arguments.name, arguments.content)
-    tolerance = training.task_of(preset).tolerance
-    figures = training.evaluate(arguments.name, arguments.content)
+    tolerance = registry.task_of(preset).tolerance
+    figures = publish.evaluate(arguments.name, arguments.content)
     differs = False
     for split, (measured, shipped) in figures.items():
         print(f"{split}: {measured:.6f} {preset['unit']} (shipped with {shipped:.6f})")
@@ -303,25 +312,27 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _measure(arguments: argparse.Namespace) -> int:
-    from snukeras.zoo import cards, presets
+    from snukeras.zoo import presets
+    from snukeras.zoo.publishing import cards
 
     known = presets.list(arguments.content)
     if not all(_known(name, known, "pretrained model") for name in arguments.names):
         return _USAGE
     _start_keras()
-    from snukeras.zoo import training
+    from snukeras.zoo.publishing import publish
 
     for name in known:
         results = presets.info(name, arguments.content)["results"]
         if name in arguments.names or (results is not None and "costs" not in results):
-            counted = training.measure(name, arguments.content)
+            counted = publish.measure(name, arguments.content)
             print(f"{name}: {counted['macs_per_step']:,} MACs a step, {counted['samples']} samples")
     print(f"Cards: {', '.join(cards.write(content=arguments.content))}")
     return _DONE
 
 
 def _card(arguments: argparse.Namespace) -> int:
-    from snukeras.zoo import cards, presets
+    from snukeras.zoo import presets
+    from snukeras.zoo.publishing import cards
 
     if not _known(arguments.name, presets.list(arguments.content), "pretrained model"):
         return _USAGE
@@ -343,7 +354,7 @@ def _picture(arguments: argparse.Namespace) -> int:
 
 
 def _table(arguments: argparse.Namespace) -> int:
-    from snukeras.zoo import cards
+    from snukeras.zoo.publishing import cards
 
     print(cards.table(arguments.content), end="")
     return _DONE

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from snukeras import _resources
-from snukeras.zoo import _files
+from snukeras import _content, _files
 
 if TYPE_CHECKING:
     import keras
@@ -32,7 +31,7 @@ GOLDEN_TOLERANCE = 1e-4
 
 def content_folder(content: Path | str | None = None) -> Path:
     """Return the folder of the zoo's content: the given one, or that of the package."""
-    return _resources.folder("zoo") if content is None else Path(content)
+    return _content.folder("zoo") if content is None else Path(content)
 
 
 def list(content: Path | str | None = None) -> builtins.list[str]:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from snukeras import _files
 from snukeras.datasets import piano_roll
-from snukeras.zoo import _files, presets
+from snukeras.zoo import presets
 
 FOLDER = "samples"
 ROLLS = "chorales.npz"

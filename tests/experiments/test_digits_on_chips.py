@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tiny_zoo import make_task
 
-from snukeras.experiments import digits_on_chips
+from experiments import digits_on_chips
 from snukeras.layers import SSNU, RateCoding
 from snukeras.zoo.tasks import Digits
 from snukeras.zoo.tasks.images import draw

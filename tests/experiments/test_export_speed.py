@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from snukeras.experiments import export_speed
+from experiments import export_speed
 from snukeras.zoo import presets
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny_zoo import make_task, write_recipe
 
-from snukeras.experiments import in_the_loop
+from experiments import in_the_loop
 
 
 @pytest.fixture

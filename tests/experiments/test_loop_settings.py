@@ -5,7 +5,7 @@ import json
 import pytest
 from tiny_zoo import make_task, write_recipe
 
-from snukeras.experiments import loop_settings
+from experiments import loop_settings
 
 
 def test_settings_and_table(tmp_path):

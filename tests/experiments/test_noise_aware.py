@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny_zoo import make_task, write_recipe
 
-from snukeras.experiments import noise_aware
+from experiments import noise_aware
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import json
 
-from snukeras.experiments import pcm_speed
+from experiments import pcm_speed
 
 
 def test_measures_and_keeps_other_parts(tmp_path, monkeypatch):

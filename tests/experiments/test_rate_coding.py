@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from snukeras.experiments import rate_coding
+from experiments import rate_coding
 from snukeras.layers import SNU, ElasticDistortion, RateCoding
 from snukeras.zoo.tasks import Digits
 from snukeras.zoo.tasks.images import draw

@@ -2,7 +2,7 @@
 
 import pytest
 
-from snukeras.experiments import results
+from experiments import reporting
 
 
 def test_only_new_cases_are_measured_and_a_failure_keeps_what_is_there(tmp_path):
@@ -15,23 +15,23 @@ def test_only_new_cases_are_measured_and_a_failure_keeps_what_is_there(tmp_path)
 
     cases = [{"seed": seed} for seed in range(3)]
     with pytest.raises(RuntimeError):
-        results.gather(path, cases, measure)
-    found = results.gather(path, cases, lambda seed: {"twice": -1})
+        reporting.gather(path, cases, measure)
+    found = reporting.gather(path, cases, lambda seed: {"twice": -1})
     assert found == [{"seed": 0, "twice": 0}, {"seed": 1, "twice": 2}, {"seed": 2, "twice": -1}]
 
 
 def test_spread_and_command_line(tmp_path):
-    assert results.spread([1.0, 3.0], ".1f") == "2.0 ± 1.4"
-    assert results.spread([1.25]) == "1.25"
-    assert results.folder("spatial", tmp_path) == tmp_path / "results" / "spatial"
-    parser = results.parser("spatial", "", ["search", "run"], range(2))
+    assert reporting.spread([1.0, 3.0], ".1f") == "2.0 ± 1.4"
+    assert reporting.spread([1.25]) == "1.25"
+    assert reporting.folder("spatial", tmp_path) == tmp_path / "results" / "spatial"
+    parser = reporting.parser("spatial", "", ["search", "run"], range(2))
     arguments = parser.parse_args(["run", "--results", str(tmp_path)])
     assert (arguments.what, arguments.results, arguments.seeds) == (["run"], tmp_path, [0, 1])
 
 
 @pytest.mark.parametrize("error", [ValueError, FileNotFoundError, FloatingPointError])
 def test_a_command_reports_what_was_wrong_with_its_input(error, capsys):
-    @results.reported
+    @reporting.reported
     def main(argv=None):
         raise error("no such model")
 
@@ -40,7 +40,7 @@ def test_a_command_reports_what_was_wrong_with_its_input(error, capsys):
 
 
 def test_a_command_does_not_hide_faults_of_the_code():
-    @results.reported
+    @reporting.reported
     def main(argv=None):
         return [][0]
 

@@ -6,9 +6,9 @@ import pytest
 import tiny_zoo
 from tiny_zoo import make_task, write_recipe
 
-from snukeras.experiments import search
-from snukeras.zoo import training
+from snukeras.zoo.publishing import publish
 from snukeras.zoo.tasks import PianoRolls
+from snukeras.zoo.training import search
 
 
 class ValidationOnly(PianoRolls):
@@ -63,8 +63,8 @@ def test_a_setting_is_tried_again_with_other_weights(tmp_path, key):
     write_recipe(tmp_path, **{key: {"model": "other"}})
     for epochs in (1, 2):
         write_recipe(tmp_path, name="other", seeds=[0], epochs=epochs)
-        training.train(
-            "other", tmp_path, tmp_path / "runs", publish=True, restart=True,
+        publish.train_and_publish(
+            "other", tmp_path, tmp_path / "runs",restart=True,
             progress=lambda event: None, tasks={"scales": make_task()},
         )  # fmt: skip
         for _ in range(2):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from snukeras.experiments import spatial
+from experiments import spatial
 
 
 @pytest.mark.parametrize("kind", spatial.NETWORKS)

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from snukeras.experiments import spatial, spatial_tiles
-from snukeras.zoo import _files
+from experiments import spatial, spatial_tiles
+from snukeras import _files
 
 
 @pytest.mark.parametrize("kind", spatial.NETWORKS)

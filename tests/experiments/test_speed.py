@@ -2,8 +2,7 @@
 
 import pytest
 
-from snukeras.benchmark import report
-from snukeras.experiments import speed
+from benchmark import report, tables
 
 
 def row(case, threads, library, unit, milliseconds, jit_compile=None, precision="float32"):
@@ -25,7 +24,7 @@ def row(case, threads, library, unit, milliseconds, jit_compile=None, precision=
 @pytest.fixture
 def content(tmp_path):
     rows, floors = [], []
-    for case in speed.BARS:
+    for case in tables.BARS:
         for threads in ("one", "all"):
             slow = 2.0 if threads == "all" else 1.0
             rows += [
@@ -49,13 +48,13 @@ def content(tmp_path):
                     "ratio": 0.1,
                 }
             )
-    path = tmp_path / "results" / speed.FILE
+    path = tmp_path / "results" / tables.FILE
     report.save(path, {"speed": {"rows": rows, "floors": floors, "failures": []}})
     return tmp_path
 
 
 def test_short(content):
-    lines = speed.table("short", content).splitlines()
+    lines = tables.table("short", content).splitlines()
     assert "| `SNU`, as `compile` sets it | 0.16 | 0.16 | 0.16 | 0.16 |" in lines
     assert "| `SNU`, `jit_compile=True` | 0.12 | 0.12 | 0.12 | 0.12 |" in lines
     assert lines[5].count("0.20 (spyx)") == 4
@@ -63,7 +62,7 @@ def test_short(content):
 
 def test_bars_say_what_was_not_reached(content):
     found = dict(
-        line.strip("| ").split(" | ", 1) for line in speed.table("bars", content).splitlines()[2:]
+        line.strip("| ").split(" | ", 1) for line in tables.table("bars", content).splitlines()[2:]
     )
     aim = "784-256-256-10 train: at most 0.15 of torch LSTM"
     assert found[aim] == "0.16 / 0.12 | 0.32 / 0.24 | with one thread"
@@ -76,4 +75,4 @@ def test_bars_say_what_was_not_reached(content):
 
 def test_unknown_part(content):
     with pytest.raises(ValueError, match="'nothing'"):
-        speed.table("nothing", content)
+        tables.table("nothing", content)

@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 
-from snukeras.export.onnx_model import to_onnx
-from snukeras.export.onnx_proof import run_onnx, session
+from snukeras.export.onnx.build import to_onnx
+from snukeras.export.verify.onnx import run_onnx, session
 
 LAYERS = keras.layers
 # What a map says of where it comes from.

@@ -13,8 +13,8 @@ import onnx
 import pytest
 
 import snukeras
-from snukeras.export import onnx_units
 from snukeras.export.command import main
+from snukeras.export.onnx.layers import snu_scan
 from snukeras.layers import SNU
 
 START = "import sys; sys.argv[0] = 'snukeras-export'; from snukeras.export.command import main; "
@@ -157,13 +157,13 @@ def test_unsupported_layers(inside, capsys):
 
 
 def test_a_failed_verification_has_its_own_code(inside, model_file, monkeypatch, capsys):
-    honest = onnx_units.Unit.of.__func__
+    honest = snu_scan.Unit.of.__func__
 
     def wrong(kind, cell, name):
         unit = honest(kind, cell, name)
         return dataclasses.replace(unit, kernel=1.5 * unit.kernel)
 
-    monkeypatch.setattr(onnx_units.Unit, "of", classmethod(wrong))
+    monkeypatch.setattr(snu_scan.Unit, "of", classmethod(wrong))
     assert main([model_file, "--output", "out"]) == 1
     captured = capsys.readouterr()
     assert "NOT verified" in captured.out

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snukeras._resources import folder
-from snukeras.export.crossbar import load_map
+from snukeras._content import folder
+from snukeras.export.crossbar.load import load_map
 from snukeras.export.errors import MapError
 
 TINY = (folder("export") / "examples" / "tiny.snumap").read_bytes()

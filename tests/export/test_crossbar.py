@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import TEXTS
 
-from snukeras.export.crossbar import load_map
-from snukeras.export.device_list import write_device_list
+from snukeras.export.crossbar.device_list import write_device_list
+from snukeras.export.crossbar.faults import Fault
+from snukeras.export.crossbar.load import load_map
+from snukeras.export.crossbar.placement import place
+from snukeras.export.crossbar.targets import Target, load_target
+from snukeras.export.crossbar.writer import write_map
 from snukeras.export.errors import BadInputError
-from snukeras.export.faults import Fault
-from snukeras.export.map_writer import write_map
-from snukeras.export.placement import place
-from snukeras.export.targets import Target, load_target
-from snukeras.export.weights import Weight
+from snukeras.network.weights import Weight
 
 
 def matrix(name, values):

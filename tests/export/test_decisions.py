@@ -6,7 +6,7 @@ from networks import sequences
 from oracle import Unit as Oracle
 from oracle import forward
 
-from snukeras.export.decisions import contradictions, potentials_of
+from snukeras.export.verify.spikes import contradictions, potentials_of
 from snukeras.layers import SNU
 
 

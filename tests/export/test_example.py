@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from snukeras._resources import folder
-from snukeras.export.crossbar import load_map
-from snukeras.export.device_list import write_device_list
-from snukeras.export.map_writer import write_map
-from snukeras.export.targets import Target
-from snukeras.export.weights import Weight, digest
+from snukeras._content import folder
+from snukeras.export.crossbar.device_list import write_device_list
+from snukeras.export.crossbar.load import load_map
+from snukeras.export.crossbar.targets import Target
+from snukeras.export.crossbar.writer import write_map
+from snukeras.network.weights import Weight, digest
 
 
 def example_weights():

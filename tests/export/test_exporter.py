@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from snukeras.export.crossbar.faults import Fault
 from snukeras.export.errors import (
     BadInputError,
     ExportError,
@@ -15,11 +16,10 @@ from snukeras.export.errors import (
     VerificationError,
 )
 from snukeras.export.exporter import export
-from snukeras.export.faults import Fault
 from snukeras.export.folder import sha256_of
 from snukeras.export.loading import load_model
 from snukeras.export.samples import Samples, samples_from_file
-from snukeras.export.verify import verify_folder
+from snukeras.export.verify.folder import verify_folder
 from snukeras.layers import SNU
 
 

@@ -4,18 +4,20 @@ import keras
 import numpy as np
 import pytest
 
-from snukeras.export import forecast as module
-from snukeras.export.crossbar import load_map
+from snukeras.export.crossbar.load import load_map
+from snukeras.export.crossbar.targets import load_target
+from snukeras.export.crossbar.writer import write_map
 from snukeras.export.exporter import export
-from snukeras.export.forecast import energy, forecast
-from snukeras.export.map_proof import compare_map
-from snukeras.export.map_writer import write_map
-from snukeras.export.metric import frame_nll, predict
-from snukeras.export.report import show
+from snukeras.export.report import forecast as module
+from snukeras.export.report import risks, simulation
+from snukeras.export.report.energy import energy
+from snukeras.export.report.forecast import forecast
+from snukeras.export.report.terminal import show
 from snukeras.export.samples import Samples
-from snukeras.export.targets import load_target
-from snukeras.export.weights import collect, digest
+from snukeras.export.verify.metric import frame_nll, predict
+from snukeras.export.verify.weights import compare_map
 from snukeras.layers import SNU
+from snukeras.network.weights import collect, digest
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +127,7 @@ def test_a_matrix_larger_than_a_tile_keeps_its_scale(tmp_path, model):
     kernel = model.get_layer("snu").get_weights()[0]
     crossbar = mapped(tmp_path / "m", model, load_target("pcm").replace(rows=16, columns=32))
     entry = crossbar.description["matrices"][0]
-    tile = module._largest_tile(crossbar, entry, (16, 16))
+    tile = simulation._largest_tile(crossbar, entry, (16, 16))
     assert tile.shape[0] <= 16 and tile.shape[1] <= 16
     assert np.abs(tile).max() == pytest.approx(np.abs(kernel).max())
 
@@ -153,12 +155,12 @@ def test_risks_say_what_the_numbers_say(tmp_path, model):
 def test_compensation_that_harms_is_said():
     made = {"none": {"mean": [2.0] * 4, "min": [1.9] * 4, "max": [2.1, 2.1, 2.1, 2.6]}}
     made["global"] = {"mean": [2.5] * 4, "min": [2.0, 2.2, 2.2, 2.2], "max": [2.6] * 4}
-    text = " ".join(text for _, text in module._decay(made, known(2.0)))
+    text = " ".join(text for _, text in risks._decay(made, known(2.0)))
     assert "harm at 1 h, 1 day: every" in text
     assert "2.50 after a year with drift compensation and 2.00 without" in text
     # The same figures of a metric where more is better.
     better = {"name": "accuracy", "title": "accuracy", "unit": "%", "lower_is_better": False}
-    found = list(module._decay(made, {**better, "values": {"keras": 2.6}}))
+    found = list(risks._decay(made, {**better, "values": {"keras": 2.6}}))
     assert not any("harm" in text for _, text in found)
     ((gravity, text),) = found
     assert gravity > 2.5 and "is 2.60 % in Keras" in text and "little loss" not in text

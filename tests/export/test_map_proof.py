@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from networks import TEXTS
 
-from snukeras.export.crossbar import load_map
-from snukeras.export.map_proof import compare_map
-from snukeras.export.map_writer import write_map
-from snukeras.export.targets import load_target
-from snukeras.export.weights import assign, collect
+from snukeras.export.crossbar.load import load_map
+from snukeras.export.crossbar.targets import load_target
+from snukeras.export.crossbar.writer import write_map
+from snukeras.export.verify.weights import compare_map
 from snukeras.layers import SNU
+from snukeras.network.weights import assign, collect
 
 
 def network(cls=SNU, **options):

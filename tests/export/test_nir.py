@@ -6,10 +6,11 @@ import keras
 import numpy as np
 import pytest
 
-from snukeras.export import command, nir_file
+from snukeras.export import command
+from snukeras.export import nir as nir_file
 from snukeras.export.errors import BadInputError, UnsupportedLayersError
 from snukeras.export.exporter import export
-from snukeras.export.verify import verify_folder
+from snukeras.export.verify.folder import verify_folder
 from snukeras.layers import SNU, SSNU
 
 DT = 1e-3

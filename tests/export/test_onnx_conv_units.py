@@ -6,11 +6,11 @@ import pytest
 from networks import LAYERS, difference
 
 from snukeras.export import export, load_map
-from snukeras.export.decisions import potentials_of
 from snukeras.export.errors import UnsupportedLayersError
-from snukeras.export.onnx_model import to_onnx
-from snukeras.export.onnx_proof import compare_onnx, compare_streaming, session
+from snukeras.export.onnx.build import to_onnx
 from snukeras.export.samples import Samples
+from snukeras.export.verify.onnx import compare_onnx, compare_streaming, session
+from snukeras.export.verify.spikes import potentials_of
 from snukeras.layers import ConvSNU1D, ConvSNU2D, ConvSSNU1D, ConvSSNU2D, RateCoding
 
 
@@ -129,13 +129,11 @@ def test_streaming_and_stateful():
 
 
 def test_a_wrong_lowering_is_found(monkeypatch):
-    from snukeras.export import onnx_conv_units
+    from snukeras.export.onnx.layers import conv_snu_scan
 
     inputs = keras.Input((None, 7, 6, 2))
     model = keras.Model(inputs, unit(ConvSNU2D, padding="same", strides=2)(inputs))
-    monkeypatch.setattr(
-        onnx_conv_units, "_same", lambda *a: [1, 1, 1, 0]
-    )  # padded at the wrong end
+    monkeypatch.setattr(conv_snu_scan, "_same", lambda *a: [1, 1, 1, 0])  # padded at the wrong end
     proto = to_onnx(model)
     found = compare_onnx(
         model, proto.SerializeToString(), Samples("films", [[films(2, 5, 7, 6, 2)]])

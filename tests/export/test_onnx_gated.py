@@ -8,9 +8,9 @@ import pytest
 from networks import LAYERS, difference, holes, sequences
 
 from snukeras.export.errors import UnsupportedLayersError
-from snukeras.export.onnx_model import to_onnx
-from snukeras.export.onnx_proof import compare_onnx, compare_streaming, session
+from snukeras.export.onnx.build import to_onnx
 from snukeras.export.samples import Samples
+from snukeras.export.verify.onnx import compare_onnx, compare_streaming, session
 from snukeras.layers import SNU, SSNU
 
 KINDS = {LAYERS.LSTM: ("LSTM", "hc"), LAYERS.GRU: ("GRU", "h"), LAYERS.SimpleRNN: ("RNN", "h")}

@@ -8,11 +8,13 @@ import pytest
 from networks import sequences
 from test_peers import GUIDE
 
-from snukeras.export import export, load_map, onnx_handlers, verify_folder, weights
+from snukeras.export import export, load_map, verify_folder
 from snukeras.export.errors import UnsupportedLayersError
-from snukeras.export.onnx_handlers import CannotLowerError, handles
-from snukeras.export.onnx_model import to_onnx
+from snukeras.export.onnx import handlers
+from snukeras.export.onnx.build import to_onnx
+from snukeras.export.onnx.handlers import CannotLowerError, handles
 from snukeras.layers import SNU
+from snukeras.network import weights
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -28,8 +30,8 @@ class Gain(keras.layers.Layer):
 
 @pytest.fixture
 def model(monkeypatch):
-    monkeypatch.setattr(onnx_handlers, "_HANDLERS", dict(onnx_handlers._HANDLERS))
-    monkeypatch.setattr(weights, "_MATRICES", dict(weights._MATRICES))
+    monkeypatch.setattr(handlers, "_HANDLERS", dict(handlers._HANDLERS))
+    monkeypatch.setattr(Gain, "tile_matrices", None, raising=False)
     keras.utils.set_random_seed(0)
     return keras.Sequential(
         [
@@ -44,7 +46,7 @@ def test_as_the_guide_says(model, tmp_path):
     with pytest.raises(UnsupportedLayersError, match=r"gain \(Gain: tf2onnx"):
         to_onnx(model)
     text = GUIDE.read_text("utf-8")
-    code = re.search(r"```python\n(from snukeras.export.onnx_handlers .*?)```", text, re.DOTALL)[1]
+    code = re.search(r"```python\n(from snukeras.export.onnx.handlers .*?)```", text, re.DOTALL)[1]
     exec(code, {"Gain": Gain})
     report = export(model, tmp_path / "out", streaming=True)
     assert report["verification"]["ok"] and verify_folder(tmp_path / "out")["ok"]
@@ -56,7 +58,7 @@ def test_subclasses_keep_the_matrices_of_their_base(model):
     class Louder(Gain):
         pass
 
-    weights.has_matrices(Gain, "kernel")
+    Gain.tile_matrices = ("kernel",)
     layer = Louder(name="louder")
     layer.build((None, None, 6))
     (kept,) = weights.collect(keras.Sequential([keras.Input((None, 6)), layer]))

@@ -10,9 +10,9 @@ from test_onnx_conv_units import unit
 
 from snukeras.export import export
 from snukeras.export.errors import UnsupportedLayersError
-from snukeras.export.onnx_model import to_onnx
-from snukeras.export.onnx_proof import compare_onnx
+from snukeras.export.onnx.build import to_onnx
 from snukeras.export.samples import Samples
+from snukeras.export.verify.onnx import compare_onnx
 from snukeras.layers import SNU, ConvSNU2D, ElasticDistortion, RateCoding
 
 

@@ -6,7 +6,7 @@ import pytest
 from networks import LAYERS, difference, holes, sequences
 
 from snukeras.export.errors import BadInputError, UnsupportedLayersError
-from snukeras.export.onnx_model import to_onnx
+from snukeras.export.onnx.build import to_onnx
 from snukeras.layers import SNU, SSNU
 
 SINGLE = {

@@ -6,10 +6,10 @@ import keras
 import pytest
 from networks import holes, sequences
 
-from snukeras.export import onnx_units
-from snukeras.export.onnx_model import to_onnx
-from snukeras.export.onnx_proof import compare_onnx
+from snukeras.export.onnx.build import to_onnx
+from snukeras.export.onnx.layers import snu_scan
 from snukeras.export.samples import Samples
+from snukeras.export.verify.onnx import compare_onnx
 from snukeras.layers import SNU, SSNU
 
 
@@ -52,13 +52,13 @@ def test_every_kind_of_layer_is_traced():
 @pytest.mark.parametrize("cls", [SNU, SSNU])
 def test_a_wrong_lowering_is_found(monkeypatch, cls):
     model = network(cls)
-    honest = onnx_units.Unit.of.__func__
+    honest = snu_scan.Unit.of.__func__
 
     def wrong(kind, cell, name):
         unit = honest(kind, cell, name)
         return dataclasses.replace(unit, decay=unit.decay * 0.9)
 
-    monkeypatch.setattr(onnx_units.Unit, "of", classmethod(wrong))
+    monkeypatch.setattr(snu_scan.Unit, "of", classmethod(wrong))
     found = compare_onnx(model, to_onnx(model).SerializeToString(), samples())
     assert not found["ok"]
     (unit,) = found["units"]
@@ -68,13 +68,13 @@ def test_a_wrong_lowering_is_found(monkeypatch, cls):
 
 def test_wrong_decisions_are_found(monkeypatch):
     model = network()
-    honest = onnx_units.Unit.of.__func__
+    honest = snu_scan.Unit.of.__func__
 
     def wrong(kind, cell, name):
         unit = honest(kind, cell, name)
         return dataclasses.replace(unit, threshold=unit.threshold + 0.1)
 
-    monkeypatch.setattr(onnx_units.Unit, "of", classmethod(wrong))
+    monkeypatch.setattr(snu_scan.Unit, "of", classmethod(wrong))
     found = compare_onnx(model, to_onnx(model).SerializeToString(), samples())
     (unit,) = found["units"]
     assert unit["flips"] > 0 and unit["contradictions"] > 0 and not found["ok"]

@@ -8,8 +8,8 @@ import pytest
 from networks import difference
 
 from snukeras.export import export
-from snukeras.export.weights import collect
 from snukeras.layers import SSNU, TiedEmbedding
+from snukeras.network.weights import collect
 
 
 def language_model(use_bias=True, batch=None):

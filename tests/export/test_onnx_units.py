@@ -9,9 +9,9 @@ import pytest
 from networks import difference, holes, sequences
 
 from snukeras.export.errors import UnsupportedLayersError
-from snukeras.export.onnx_activations import supported
-from snukeras.export.onnx_model import to_onnx
-from snukeras.export.onnx_proof import run_onnx, session
+from snukeras.export.onnx.activations import supported
+from snukeras.export.onnx.build import to_onnx
+from snukeras.export.verify.onnx import run_onnx, session
 from snukeras.layers import SNU, SSNU, SNUCell, SSNUCell
 
 UNITS = 7

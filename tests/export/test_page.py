@@ -14,13 +14,14 @@ import keras
 import numpy as np
 import pytest
 
-from snukeras.export import load_map, pictures
+from snukeras.export import load_map
+from snukeras.export.crossbar.targets import Target, load_target
 from snukeras.export.exporter import export
-from snukeras.export.forecast import TIMES
-from snukeras.export.page import page
+from snukeras.export.report import drawing
+from snukeras.export.report.page import page
+from snukeras.export.report.simulation import TIMES
 from snukeras.export.samples import Samples
-from snukeras.export.targets import Target, load_target
-from snukeras.export.verify import verify_folder
+from snukeras.export.verify.folder import verify_folder
 from snukeras.layers import SNU
 
 NAME = '<i>small</i> & "b"'
@@ -152,12 +153,12 @@ def test_a_failed_verification_cannot_be_overlooked(exported):
 
 
 def test_names_with_control_characters():
-    text = f"<p>{pictures.escape(chr(7) + chr(0xFFFE) + chr(0xD800) + '<é')}</p>"
+    text = f"<p>{drawing.escape(chr(7) + chr(0xFFFE) + chr(0xD800) + '<é')}</p>"
     assert ElementTree.fromstring(text.encode()).text == "???<é"
 
 
 def test_a_heat_map_is_a_png_of_its_values():
-    uri = pictures.png(np.array([[-2.0, 0.0, 2.0], [1.0, -1.0, 5.0]]), 2.0)
+    uri = drawing.png(np.array([[-2.0, 0.0, 2.0], [1.0, -1.0, 5.0]]), 2.0)
     data = base64.b64decode(uri.split(",")[1])
     assert data.startswith(b"\x89PNG\r\n\x1a\n")
     chunks, at = {}, 8
@@ -179,7 +180,7 @@ def test_a_heat_map_is_a_png_of_its_values():
 def test_shrinking_keeps_the_largest():
     values = np.zeros((1000, 300))
     values[777, 123] = -9.0
-    small = pictures.shrink(values)
+    small = drawing.shrink(values)
     assert small.shape == (192, 192) and small.min() == -9.0 and np.count_nonzero(small) == 1
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from snukeras.export.placement import place, traffic
-from snukeras.export.targets import load_target
+from snukeras.export.crossbar.placement import place, traffic
+from snukeras.export.crossbar.targets import load_target
 
 TARGET = load_target("pcm").replace(rows=4, columns=3, crosspoint="pair")
 

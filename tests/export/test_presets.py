@@ -5,14 +5,14 @@ import pytest
 from networks import TEXTS
 
 import snukeras
-from snukeras.export.crossbar import load_map
-from snukeras.export.map_proof import compare_map
-from snukeras.export.map_writer import write_map
-from snukeras.export.onnx_model import to_onnx
-from snukeras.export.onnx_proof import compare_onnx
+from snukeras.export.crossbar.load import load_map
+from snukeras.export.crossbar.targets import load_target
+from snukeras.export.crossbar.writer import write_map
+from snukeras.export.onnx.build import to_onnx
 from snukeras.export.samples import Samples
-from snukeras.export.targets import load_target
-from snukeras.export.weights import collect
+from snukeras.export.verify.onnx import compare_onnx
+from snukeras.export.verify.weights import compare_map
+from snukeras.network.weights import collect
 from snukeras.zoo import presets
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from test_crossbar import jsb, written
 
-from snukeras.export.device_list import write_device_list
+from snukeras.export.crossbar.device_list import write_device_list
+from snukeras.export.crossbar.readback import read_back
+from snukeras.export.crossbar.targets import load_target
 from snukeras.export.errors import BadInputError
-from snukeras.export.readback import read_back
-from snukeras.export.targets import load_target
 
 
 def measure(crossbar, path, change=lambda g, row: g, keep=lambda row: True):

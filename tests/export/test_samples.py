@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from snukeras.export.errors import BadInputError
-from snukeras.export.metric import accuracy, cross_entropy, frame_nll
 from snukeras.export.samples import Samples, samples_from_file
+from snukeras.export.verify.metric import accuracy, cross_entropy, frame_nll
 from snukeras.metrics import FrameNLL
 
 

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from snukeras.export import MappedChip, load_map
+from snukeras.export.crossbar.chip import device_of
+from snukeras.export.crossbar.faults import Fault
+from snukeras.export.crossbar.targets import load_target
+from snukeras.export.crossbar.writer import write_map
 from snukeras.export.errors import BadInputError
-from snukeras.export.faults import Fault
-from snukeras.export.map_writer import write_map
-from snukeras.export.simulation import device_of
-from snukeras.export.targets import load_target
-from snukeras.export.weights import collect, digest
 from snukeras.layers import SNU
+from snukeras.network.weights import collect, digest
 from snukeras.pcm import GenericPCM, HermesPCM, IdealDevice
 
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from snukeras.export.crossbar.targets import Target, available_targets, load_target
 from snukeras.export.errors import BadInputError
-from snukeras.export.targets import Target, available_targets, load_target
 
 
 @pytest.mark.parametrize("name", available_targets())
@@ -67,7 +67,7 @@ def test_unknown_name_lists_what_exists():
 
 
 def test_entry_points(monkeypatch):
-    from snukeras.export import targets
+    from snukeras.export.crossbar import targets
 
     class Entry:
         def load(self):

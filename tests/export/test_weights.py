@@ -2,8 +2,8 @@
 
 import keras
 
-from snukeras.export.weights import collect, digest
 from snukeras.layers import SNU
+from snukeras.network.weights import collect, digest
 
 
 def test_weights_cover_every_variable_once():

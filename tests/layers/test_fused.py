@@ -6,7 +6,8 @@ import re
 import pytest
 import tensorflow as tf
 
-from snukeras.layers import SNU, SSNU, fused
+from snukeras.layers import SNU, SSNU
+from snukeras.layers.snu import scan
 
 BATCH, STEPS, UNITS = 3, 7, 5
 
@@ -27,7 +28,7 @@ BATCH, STEPS, UNITS = 3, 7, 5
 )
 def test_sequences_are_not_copied_at_every_step(cls, arguments, dtype, masked, keep):
     cell = cls(UNITS, **arguments).cell
-    dynamics = fused.Dynamics(
+    dynamics = scan.Dynamics(
         state_activation=cell.state_activation,
         output=cell.output_function,
         recurrent=cell.recurrent,
@@ -36,7 +37,7 @@ def test_sequences_are_not_copied_at_every_step(cls, arguments, dtype, masked, k
         trainable_decay=False,
         trainable_threshold=True,
     )
-    infer, forward, _ = fused._kernels(dynamics)
+    infer, forward, _ = scan._kernels(dynamics)
     size = UNITS if cell.recurrent else 0
     units, state = tf.ones(UNITS), tf.zeros((BATCH, UNITS))
     parameters = (units, units, tf.zeros((size, size), dtype), state, state)

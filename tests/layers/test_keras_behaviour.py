@@ -148,7 +148,7 @@ def test_masking_layer_and_variable_length(x):
 
 
 def test_lengths_of_one_bucket_share_one_compilation():
-    from snukeras.layers.fused import bucket
+    from snukeras.layers.snu.scan import bucket
 
     sizes = {int(bucket(tf.constant(n))) for n in range(1, 1025)}
     assert len(sizes) == 1 + 4 * 6

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from snukeras.callbacks import PCMNoise
 from snukeras.constraints import PCMConstraint
-from snukeras.export import topology
 from snukeras.layers import SNU, SSNU, ConvSNU1D, ConvSNU2D, SNUCell
+from snukeras.network import topology
 from snukeras.optimizers import GRAPES, grapes, with_grapes, without_grapes
 
 RNG = np.random.default_rng(0)

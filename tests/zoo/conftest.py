@@ -3,7 +3,7 @@
 import pytest
 from tiny_zoo import make_task, write_recipe
 
-from snukeras.zoo import training
+from snukeras.zoo.publishing import publish
 
 
 @pytest.fixture(scope="session")
@@ -11,11 +11,10 @@ def small_zoo(tmp_path_factory):
     """Content folder with the preset "tiny", published, and the folder of its runs."""
     content = write_recipe(tmp_path_factory.mktemp("content"))
     runs = tmp_path_factory.mktemp("runs")
-    training.train(
+    publish.train_and_publish(
         "tiny",
         content,
         runs,
-        publish=True,
         progress=lambda event: None,
         tasks={"scales": make_task()},
     )

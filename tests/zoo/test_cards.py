@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from snukeras.zoo import cards
+from snukeras.zoo.publishing import cards
 
 
 def test_card(small_zoo):

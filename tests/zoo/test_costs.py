@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import snukeras
-from snukeras.zoo import costs
+from snukeras.zoo.publishing import costs
 
 
 def network(*layers, shape=(None, 4)):

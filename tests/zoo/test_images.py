@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from snukeras.zoo import recipes, training
+from snukeras.zoo import recipes
+from snukeras.zoo.publishing import publish
 from snukeras.zoo.tasks import Digits
 from snukeras.zoo.tasks import images as images_module
 from snukeras.zoo.tasks.images import draw
@@ -105,11 +106,10 @@ def test_trains_and_publishes(task, tmp_path):
 
     (tmp_path / "content" / "tiny").mkdir(parents=True)
     (tmp_path / "content" / "tiny" / "recipe.json").write_text(json.dumps(recipe(epochs=12)))
-    results = training.train(
+    results = publish.train_and_publish(
         "tiny",
         tmp_path / "content",
         tmp_path / "runs",
-        publish=True,
         progress=lambda event: None,
         tasks={"mnist": task},
     )

@@ -9,9 +9,10 @@ import pytest
 
 import snukeras
 from snukeras.export import load_map, load_target, to_onnx
-from snukeras.export.map_writer import write_map
-from snukeras.export.weights import collect, digest
-from snukeras.zoo import cards, presets, recipes, training
+from snukeras.export.crossbar.writer import write_map
+from snukeras.network.weights import collect, digest
+from snukeras.zoo import presets, recipes
+from snukeras.zoo.publishing import cards, publish
 from snukeras.zoo.tasks import TASKS
 
 # Models that have to be in the package. A new one is added here.
@@ -135,7 +136,7 @@ def test_shipped_model_exports(name, tmp_path):
 
 @pytest.mark.parametrize("name", [name for name in snukeras.zoo.list() if name.startswith("jsb_")])
 def test_shipped_figures_are_measured_again(name, data_folder):
-    for measured, shipped in training.evaluate(name).values():
+    for measured, shipped in publish.evaluate(name).values():
         assert abs(measured - shipped) <= TASKS["jsb_chorales"].tolerance
 
 
@@ -144,7 +145,7 @@ def test_shipped_figures_are_measured_again(name, data_folder):
     "name", [name for name in snukeras.zoo.list() if name.startswith("nottingham_")]
 )
 def test_shipped_figures_of_larger_data_are_measured_again(name, data_folder):
-    for measured, shipped in training.evaluate(name).values():
+    for measured, shipped in publish.evaluate(name).values():
         assert abs(measured - shipped) <= TASKS["nottingham"].tolerance
 
 
@@ -259,7 +260,7 @@ def test_weights_that_miss_the_golden_output(copy):
 
 
 def pin(content, file):
-    from snukeras.zoo import _files
+    from snukeras import _files
 
     preset = json.loads((content / "tiny" / "preset.json").read_text())
     path = content / "tiny" / file

@@ -7,8 +7,9 @@ import tensorflow as tf
 
 from snukeras import layers
 from snukeras.zoo import presets, recipes, training
+from snukeras.zoo.publishing import publish
 from snukeras.zoo.tasks import Words
-from snukeras.zoo.tasks.text import candidates, sampled_nll
+from snukeras.zoo.tasks.sampled_softmax import candidates, sampled_nll
 
 VOCABULARY = ["the", "<eos>", "a", "cat", "dog", "sat", "ran", "on", "mat", "log", "and", "saw"]
 
@@ -262,15 +263,15 @@ def test_training_learns_resumes_and_publishes_in_half_precision(tmp_path):
     resumed = training.train(
         "tiny_words", content, tmp_path / "a", progress=seen.append, **arguments
     )
-    whole = training.train(
-        "tiny_words", content, tmp_path / "b", publish=True, progress=lambda e: None, **arguments
+    whole = publish.train_and_publish(
+        "tiny_words", content, tmp_path / "b", progress=lambda e: None, **arguments
     )
     assert resumed["test"]["mean"] == pytest.approx(whole["test"]["mean"], rel=1e-6)
     assert seen[0] > 1.1 * whole["valid"]["mean"]  # it has learned
     info = presets.info("tiny_words", content)
     assert info["network"] == "words - TiedEmbedding 5 - recurrent SSNU 5 - tied 12"
     assert presets.verify("tiny_words", content) < 1e-5
-    for split, (measured, shipped) in training.evaluate("tiny_words", content, **arguments).items():
+    for split, (measured, shipped) in publish.evaluate("tiny_words", content, **arguments).items():
         assert measured == pytest.approx(shipped, rel=1e-6), split
     model = presets.load("tiny_words", content=content)
     for weight in model.get_weights():

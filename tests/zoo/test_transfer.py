@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from tiny_zoo import make_recipe, make_task, write_recipe
 
-from snukeras.zoo import presets, recipes, training, transfer
+from snukeras.zoo import presets, recipes, training
+from snukeras.zoo.publishing import publish
+from snukeras.zoo.training import transfer
 
 
 def test_start_from_a_pretrained_model(small_zoo):
@@ -38,11 +40,10 @@ def test_a_soft_unit_starts_a_spiking_one(tmp_path):
     head = {"class": "Dense", "units": 88, "activation": "sigmoid"}
     network = {"input_shape": [None, 88], "layers": [{"class": "SSNU", **layer}, head]}
     write_recipe(tmp_path, network=network, seeds=[0], epochs=1, averaging=None)
-    training.train(
+    publish.train_and_publish(
         "tiny",
         tmp_path,
         tmp_path / "runs",
-        publish=True,
         progress=lambda event: None,
         tasks={"scales": make_task()},
     )
@@ -108,8 +109,8 @@ def test_scale_needs_thresholds_that_are_weights(tmp_path):
     """A threshold of the configuration is not scaled: the spikes would be others."""
     content = write_recipe(tmp_path, network=_with_units(trainable_threshold=False), seeds=[0])
     tasks = {"scales": make_task()}
-    training.train(
-        "tiny", content, tmp_path / "runs", publish=True, progress=lambda event: None, tasks=tasks
+    publish.train_and_publish(
+        "tiny", content, tmp_path / "runs", progress=lambda event: None, tasks=tasks
     )
     network = _with_units(trainable_threshold=False)
     for start in ({"model": "tiny"}, {"model": "tiny", "scale": 0.5}):
@@ -128,7 +129,7 @@ def test_start_and_teacher_are_told_in_the_results_and_on_the_card(small_zoo, tm
     content = tmp_path / "content"
     shutil.copytree(small_zoo[0], content)
     start, teacher = {"model": "tiny", "scale": 0.5}, {"model": "tiny", "weight": 0.3}
-    results = _train(content, tmp_path, start=start, teacher=teacher, publish=True)
+    results = _train(content, tmp_path, start=start, teacher=teacher, published=True)
     sha256 = presets.info("tiny", content)["files"]["model.weights.h5"]["sha256"]
     assert results["seeds"][0]["start_sha256"] == sha256
     assert results["seeds"][0]["teacher_sha256"] == sha256
@@ -160,14 +161,14 @@ def test_a_training_does_not_go_on_with_other_weights(small_zoo, tmp_path, key):
         _train(content, tmp_path, **changes)
 
 
-def _train(content, folder, publish=False, **changes):
+def _train(content, folder, published=False, **changes):
     """Train a model "next" beside those of the folder."""
     write_recipe(content, name="next", seeds=[0], **changes)
-    return training.train(
+    run = publish.train_and_publish if published else training.train
+    return run(
         "next",
         content,
         folder / "runs",
-        publish=publish,
         progress=lambda event: None,
         tasks={"scales": make_task()},
     )

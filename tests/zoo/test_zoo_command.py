@@ -155,3 +155,13 @@ def test_wrong_usage(capsys):
     with pytest.raises(SystemExit) as end:
         command.main(["paint"])
     assert end.value.code == 2 and "paint" in capsys.readouterr().err
+
+
+def test_refuses_to_publish_what_the_recipe_does_not_say(tmp_path, capsys):
+    write_recipe(tmp_path)
+    runs = tmp_path / "runs"
+    arguments = ["train", "tiny", "--content", str(tmp_path), "--runs", str(runs), "--publish"]
+    for change in (["--epochs", "1"], ["--seeds", "1"]):
+        assert command.main([*arguments, *change]) != 0
+        assert "cannot be published with other seeds or epochs" in capsys.readouterr().err
+    assert not runs.exists()

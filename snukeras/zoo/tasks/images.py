@@ -33,7 +33,7 @@ class Digits(Task):
     5,000 of the training images; the test split that of the data set.
 
     Figure: accuracy in percent. Networks whose coding is fixed at inference, as it is by default,
-    have one figure; what other spikes change is measured by `snukeras.experiments.rate_coding`.
+    have one figure; what other spikes change is measured by `experiments.rate_coding`.
     """
 
     name = "mnist"

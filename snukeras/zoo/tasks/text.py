@@ -1,14 +1,15 @@
 """Text as numbers of words: predict the next word from those before it."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from snukeras.datasets import penn_treebank, wikitext2
+from snukeras.zoo.tasks.language_model import _Evaluation, _trainer
+from snukeras.zoo.tasks.sampled_softmax import candidates
 from snukeras.zoo.tasks.task import SPLITS, Task
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 _DATA = {"steps": 35, "candidates": None, "exact_epochs": 0, "precision": "float32"}
-_EVALUATION_STEPS = 512
 _GOLDEN_STEPS = 8
 _MEASURED_STEPS = 1000
 
@@ -184,277 +184,6 @@ class Words(Task):
         yield self.texts["test"][None, :_MEASURED_STEPS], None
 
 
-def candidates(
-    counts: np.ndarray, number: int, random: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw words for a sampled softmax, without replacement, frequent ones more likely.
-
-    The chance of a word is proportional to its count to the power of 3/4, and 1 at most: the most
-    frequent words are always there. A sum over the vocabulary is then estimated without bias by
-    the sum over the drawn words of each term divided by its word's chance (Horvitz and Thompson,
-    1952); the words are drawn systematically, at equal distances along a random order.
-
-    Args:
-        counts: Count of each word in the training text.
-        number: Words to draw.
-        random: Generator.
-
-    Returns:
-        Numbers of the drawn words, increasing, int32; and the logarithms of their chances.
-    """
-    number = min(number, len(counts))
-    share = np.maximum(counts, 1).astype(np.float64) ** 0.75
-    chances = np.zeros(len(counts))
-    certain = np.zeros(len(counts), bool)
-    while True:
-        chances = share * ((number - certain.sum()) / share[~certain].sum())
-        chances[certain] = 1.0
-        above = (chances > 1.0) & ~certain
-        if not above.any():
-            break
-        certain |= above
-        if certain.all():
-            chances[:] = 1.0
-            break
-    order = random.permutation(len(counts))
-    ends = np.cumsum(chances[order])
-    # The last end is the number but for rounding.
-    places = np.searchsorted(ends, random.random() + np.arange(number), side="right")
-    drawn = np.sort(order[np.minimum(places, len(order) - 1)])
-    return drawn.astype(np.int32), np.log(chances[drawn]).astype(np.float32)
-
-
-class _Chain:
-    """A language model taken apart: its layers, and the table at both ends.
-
-    Runs the layers on given states and returns the states they leave, whether or not the layers
-    are stateful themselves, and for any batch size.
-    """
-
-    def __init__(self, model: "keras.Model") -> None:
-        import keras
-
-        from snukeras.layers import TiedEmbedding
-
-        embedding, *between = [
-            layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)
-        ]
-        if not isinstance(embedding, TiedEmbedding) or model.output_shape[-1] != (
-            embedding.input_dim
-        ):
-            raise ValueError(
-                "A network for text has to begin with a TiedEmbedding and to end with its "
-                "projection, its other layers one after the other between them. Received: "
-                f"{', '.join(type(layer).__name__ for layer in model.layers)}"
-            )
-        self.embedding = embedding
-        self.between = between
-        self.recurrent = [layer for layer in between if isinstance(layer, keras.layers.RNN)]
-
-    def zeros(self, rows: int) -> list["tf.Tensor"]:
-        """States of all recurrent layers at the start of a text."""
-        return [state for layer in self.recurrent for state in layer.get_initial_state(rows)]
-
-    def features(
-        self, words: "tf.Tensor", states: "list[tf.Tensor]"
-    ) -> "tuple[tf.Tensor, list[tf.Tensor]]":
-        """Return what the last layer before the projection gives, and the states at the end."""
-        x = self.embedding(words)
-        left: list[tf.Tensor] = []
-        for layer in self.between:
-            if layer in self.recurrent:
-                number = len(layer.get_initial_state(1))
-                with _returning_state(layer):
-                    x, *after = layer(x, initial_state=states[len(left) : len(left) + number])
-                left += after
-            else:
-                x = layer(x)
-        return x, left
-
-
-@contextmanager
-def _returning_state(layer: "keras.layers.RNN") -> Iterator[None]:
-    before = layer.return_state
-    layer.return_state = True
-    try:
-        yield
-    finally:
-        layer.return_state = before
-
-
-class _Evaluation:
-    """Measures one network; compiled once."""
-
-    def __init__(self, model: "keras.Model") -> None:
-        import tensorflow as tf
-
-        from snukeras.metrics import Perplexity
-
-        self.model = model
-        self.chain = chain = _Chain(model)
-        self.metric = metric = Perplexity(from_logits=True)
-
-        @tf.function(reduce_retracing=True, autograph=False)
-        def step(x: tf.Tensor, y: tf.Tensor, weights: tf.Tensor, states: list) -> list:
-            features, states = chain.features(x, states)
-            metric.update_state(y, chain.embedding(features, reverse=True), weights)
-            return states
-
-        self.step = step
-
-    def perplexity(self, x: np.ndarray, y: np.ndarray) -> float:
-        """Return the perplexity of the words y, each predicted from x up to its place."""
-        length = -(-len(x) // _EVALUATION_STEPS) * _EVALUATION_STEPS
-        weights = np.zeros(length, np.float32)
-        weights[: len(x)] = 1.0
-        # The last batch is filled up: one length, compiled once.
-        x, y = (np.resize(words.astype(np.int32), length) for words in (x, y))
-        self.metric.reset_state()
-        states = self.chain.zeros(1)
-        for at in range(0, length, _EVALUATION_STEPS):
-            now = slice(at, at + _EVALUATION_STEPS)
-            states = self.step(x[None, now], y[None, now], weights[None, now], states)
-        return float(self.metric.result())
-
-
-def _trainer(network: "keras.Model", rows: int, precision: str) -> "keras.Model":
-    """Make the model that `fit` trains; see `Words.training_data` for what it takes."""
-    import keras
-    import tensorflow as tf
-
-    chain = _Chain(network)
-
-    class Trainer(keras.Model):
-        def __init__(self) -> None:
-            super().__init__(name=f"{network.name}_trainer")
-            self.network = network
-            self.carried = [
-                keras.Variable(state, trainable=False, name=f"carried_{index}")
-                for index, state in enumerate(chain.zeros(rows))
-            ]
-            self.built = True
-
-        def call(self, inputs: Any, training: bool = False) -> Any:
-            words, first = inputs[:2]
-            states = [tf.convert_to_tensor(state) * (1.0 - first) for state in self.carried]
-            features, left = chain.features(words, states)
-            for variable, state in zip(self.carried, left, strict=True):
-                variable.assign(tf.stop_gradient(state))
-            return features
-
-        def compute_loss(
-            self,
-            x: Any = None,
-            y: Any = None,
-            y_pred: Any = None,
-            sample_weight: Any = None,
-            training: bool = True,
-        ) -> Any:
-            table, bias = chain.embedding.embeddings, chain.embedding.bias
-            loss = sampled_nll(y_pred, table, bias, y, x[2], x[3], precision)
-            return tf.reduce_mean(loss) + sum(self.losses)
-
-    return Trainer()
-
-
-def sampled_nll(
-    features: "tf.Tensor",
-    table: Any,
-    bias: Any,
-    words: "tf.Tensor",
-    drawn: "tf.Tensor",
-    log_chances: "tf.Tensor",
-    precision: str = "float32",
-) -> "tf.Tensor":
-    """Negative log-likelihood of words, with the partition function estimated from drawn words.
-
-    The right word counts with its own term; each drawn word that is not the right one with its
-    term divided by its chance. With the whole vocabulary drawn it is exact.
-
-    Args:
-        features: Shape (..., width).
-        table: Shape (vocabulary, width).
-        bias: Shape (vocabulary,), or None.
-        words: The right words, shape (...).
-        drawn, log_chances: As `candidates` gives them.
-        precision: Dtype of the products with the drawn words.
-
-    Returns:
-        float32, shape (number of words,).
-    """
-    import tensorflow as tf
-
-    table = _dense_gradient(tf.convert_to_tensor(table))
-    bias = tf.zeros(tf.shape(table)[:1]) if bias is None else tf.convert_to_tensor(bias)
-    bias = _dense_gradient(bias)
-    features = tf.reshape(features, (-1, features.shape[-1]))
-    words = tf.cast(tf.reshape(words, (-1,)), tf.int32)
-    right = tf.reduce_sum(features * tf.gather(table, words), axis=-1) + tf.gather(bias, words)
-    logits = tf.matmul(
-        tf.cast(features, precision), tf.cast(tf.gather(table, drawn), precision), transpose_b=True
-    )
-    others = _log_sum(logits, tf.gather(bias, drawn) - log_chances, words, drawn)
-    return tf.nn.softplus(others - right)
-
-
-def _dense_gradient(x: "tf.Tensor") -> "tf.Tensor":
-    """Pass a tensor through; its gradient comes out as a tensor, each row summed up once."""
-    import tensorflow as tf
-
-    @tf.custom_gradient
-    def through(value: Any) -> Any:
-        return tf.identity(value), tf.convert_to_tensor
-
-    return through(x)
-
-
-def _log_sum(logits: Any, shifts: Any, words: Any, drawn: Any) -> Any:
-    """log of the sum of exp(logits + shifts) over the drawn words other than the right one."""
-    import tensorflow as tf
-
-    @tf.custom_gradient
-    def apply(logits: Any, shifts: Any) -> Any:
-        logits, shifts = tf.stop_gradient(logits), tf.stop_gradient(shifts)
-        total = _forward(logits, shifts, words, drawn)
-
-        def gradient(upstream: Any) -> Any:
-            return _backward(logits, shifts, words, drawn, total, upstream)
-
-        return total, gradient
-
-    return apply(logits, shifts)
-
-
-def _compiled(function: Callable) -> Callable:
-    """Compile with XLA, at the first call: TensorFlow is not imported before."""
-
-    @cache
-    def made() -> Callable:
-        import tensorflow as tf
-
-        return tf.function(function, jit_compile=True, reduce_retracing=True, autograph=False)
-
-    return lambda *arguments: made()(*arguments)
-
-
-@_compiled
-def _forward(logits: Any, shifts: Any, words: Any, drawn: Any) -> Any:
-    import tensorflow as tf
-
-    z = tf.cast(logits, tf.float32) + shifts
-    z = tf.where(words[:, None] == drawn, tf.float32.min, z)
-    return tf.reduce_logsumexp(z, axis=-1)
-
-
-@_compiled
-def _backward(logits: Any, shifts: Any, words: Any, drawn: Any, total: Any, upstream: Any) -> Any:
-    import tensorflow as tf
-
-    z = tf.cast(logits, tf.float32) + shifts - total[:, None]
-    z = tf.where(words[:, None] == drawn, 0.0, tf.exp(z) * upstream[:, None])
-    return tf.cast(z, logits.dtype), tf.reduce_sum(z, axis=0)
-
-
 PENN_TREEBANK = Words(
     "penn_treebank",
     "Penn Treebank",
@@ -462,6 +191,8 @@ PENN_TREEBANK = Words(
     " ".join(source.sha256 for source in penn_treebank.SOURCES),
     "LDC material: measure with it, do not pass it on",
 )
+
+
 WIKITEXT2 = Words(
     "wikitext2",
     "WikiText-2",

@@ -1,0 +1,151 @@
+"""The MNIST models of the zoo on many simulated chips, fresh and after a year of drift.
+
+    python -m experiments.digits_on_chips mnist_snu mnist_ssnu --chips 20
+
+Every network is programmed on chips of the generic PCM model, whose range each column has for
+itself, and read at the reference time (25 s) and a year later, without drift compensation and with
+one factor for each column. Chips that are done are kept.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments.reporting import reported
+from snukeras import _files
+from snukeras.pcm import DifferentialPair, GenericPCM, evaluate_chips
+from snukeras.pcm.monte_carlo import YEAR, summarize
+from snukeras.zoo import presets, training
+from snukeras.zoo.tasks import TASKS, Digits, Task, registry
+
+RESULTS_FOLDER = "digits_on_chips"
+TIMES = {"25 s": 25.0, "1 year": YEAR}
+COMPENSATIONS = {"none": None, "column": "column"}
+
+
+def experiment(
+    name: str,
+    chips: int = 20,
+    compensations: Iterable[str] = tuple(COMPENSATIONS),
+    runs: Path | str = "runs/digits_on_chips",
+    content: Path | str | None = None,
+    tasks: Mapping[str, Task] = TASKS,
+) -> dict[str, Any]:
+    """Evaluate a preset on chips; goes on where it was stopped.
+
+    Args:
+        name: A preset of a task of digits.
+        chips: Number of chips, each programmed anew.
+        compensations: Of "none", "column": what corrects drift.
+        runs: Folder for the rows of finished chips.
+        content: Folder of presets and results. Default: the one that ships with the package.
+        tasks: The tasks that presets may name.
+
+    Returns:
+        The results, as written to `results/digits_on_chips/NAME.json`: the shipped test figure, and
+        by compensation and time the mean and deviation over chips, the worst chip, and what the
+        mean loses, all in percent correct.
+
+    Raises:
+        ValueError: No such preset, one of another kind of task, or rows of other weights.
+    """
+    folder = presets.content_folder(content)
+    preset = presets.info(name, folder)
+    task = registry.task_of(preset, tasks)
+    if not isinstance(task, Digits):
+        raise ValueError(f"{name} has to have a task of digits. Received: {task.name}")
+    model = presets.load(name, content=folder)
+    model.compile(loss=task.loss({}), weighted_metrics=task.metrics())
+    x, y = task.images["test"]
+    device = GenericPCM()
+    path = folder / presets.RESULTS / RESULTS_FOLDER / f"{name}.json"
+    weights = preset["files"][presets.WEIGHTS]["sha256"]
+    results: dict[str, Any] = _files.read_json(path) if path.exists() else {}
+    if results.get("weights_sha256") != weights or results.get("chips") != chips:
+        results = {"name": name, "weights_sha256": weights, "chips": chips, "cases": {}}
+    results |= {
+        "unit": preset["unit"],
+        "shipped": preset["test"],
+        "device": device.get_config(),
+        "scale": "column",
+        "versions": training.versions(),
+    }
+    Path(runs).mkdir(parents=True, exist_ok=True)
+    for label in compensations:
+        rows = evaluate_chips(
+            model,
+            x,
+            y,
+            chips=chips,
+            times=[*TIMES.values()],
+            results=Path(runs) / f"{name}-{label}.json",
+            batch_size=500,
+            device=device,
+            pair=DifferentialPair(device.g_max, scale="column"),
+            compensation=COMPENSATIONS[label],
+        )
+        summary = summarize(rows)
+        results["cases"][label] = {
+            time: {
+                key: round(100 * summary[seconds][task.metric][key], 4)
+                for key in ("mean", "std", "min", "max")
+            }
+            | {"loss": round(preset["test"] - 100 * summary[seconds][task.metric]["mean"], 4)}
+            for time, seconds in TIMES.items()
+        }
+        _files.write_json(path, results)
+    return results
+
+
+def table(content: Path | str | None = None) -> str:
+    """Return the figures of all models as Markdown."""
+    folder = presets.content_folder(content) / presets.RESULTS / RESULTS_FOLDER
+    lines = [
+        "| model | float | chips | compensation | "
+        + " | ".join(f"{time}: mean, worst chip" for time in TIMES)
+        + " | lost after a year |",
+        "|---|---|---|---|" + "---|" * (len(TIMES) + 1),
+    ]
+    for path in sorted(folder.glob("*.json")):
+        results = _files.read_json(path)
+        for label, case in results["cases"].items():
+            cells = [
+                f"{case[t]['mean']:.2f} ± {case[t]['std']:.2f}, {case[t]['min']:.2f}" for t in TIMES
+            ]
+            row = [
+                f"`{results['name']}`",
+                f"{results['shipped']:.2f}",
+                str(results["chips"]),
+                label,
+                *cells,
+                f"{round(case['1 year']['loss'], 2) + 0.0:.2f}",  # no minus before a zero
+            ]
+            lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines) + "\n"
+
+
+@reported
+def main(argv: list[str] | None = None) -> int:
+    """Evaluate the named models; 0 if all went well."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.digits_on_chips",
+        description="Evaluate MNIST models of the zoo on simulated chips over a year.",
+    )
+    parser.add_argument("names", nargs="+", metavar="NAME", help="a preset, e.g. mnist_snu")
+    parser.add_argument("--chips", type=int, default=20)
+    parser.add_argument(
+        "--compensations", nargs="+", choices=[*COMPENSATIONS], default=[*COMPENSATIONS]
+    )
+    parser.add_argument("--runs", type=Path, default=Path("runs/digits_on_chips"))
+    parser.add_argument("--content", type=Path, help="folder of presets")
+    given = parser.parse_args(argv)
+    for name in given.names:
+        experiment(name, given.chips, given.compensations, given.runs, given.content)
+    print(table(given.content))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

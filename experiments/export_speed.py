@@ -1,0 +1,256 @@
+"""How fast exported networks run in ONNX Runtime, and what a large export costs.
+
+    python -m experiments.export_speed latency
+    python -m experiments.export_speed scale
+
+`latency` times networks 88-150-88 at batch 1 on one core: sequences of 100 steps in the exporter's
+form and in the one that tf2onnx makes of the same network, in turns, and single steps of the
+streaming form. Let nothing else run meanwhile. `scale` exports a network of 60 million weights,
+crossbar map and verification included, and reports its time and its memory.
+"""
+
+import argparse
+import itertools
+import os
+import platform
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from experiments.reporting import reported
+from snukeras import _files
+from snukeras.zoo import presets
+
+if TYPE_CHECKING:
+    import keras
+
+RESULTS_FOLDER = "export_speed"
+KEYS, UNITS, STEPS = 88, 150, 100
+NETWORKS = {
+    "SNU": ("SNU", False),
+    "SNU, recurrent": ("SNU", True),
+    "SSNU": ("SSNU", False),
+    "SSNU, recurrent": ("SSNU", True),
+}
+WIDE = (5000, 5000)
+
+
+def network(cls: str, recurrent: bool) -> "keras.Model":
+    """A network 88-150-88 of random weights."""
+    import keras
+
+    from snukeras import layers
+
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            keras.Input((None, KEYS)),
+            # The stepwise form of the layer is the one that tf2onnx can convert.
+            getattr(layers, cls)(
+                UNITS, recurrent=recurrent, return_sequences=True, implementation="cell"
+            ),
+            keras.layers.Dense(KEYS, activation="sigmoid"),
+        ]
+    )
+
+
+def latency(rounds: int = 300, steps: int = 3000) -> dict[str, Any]:
+    """Time all `NETWORKS`; microseconds.
+
+    Args:
+        rounds: How often each form runs a sequence; the forms take turns.
+        steps: How many single steps of the streaming form are timed.
+    """
+    import onnxruntime
+    import tensorflow as tf
+
+    from snukeras.export.onnx.build import to_onnx
+    from snukeras.export.onnx.tf2onnx_call import convert_function
+
+    found = []
+    for name, (cls, recurrent) in NETWORKS.items():
+        model = network(cls, recurrent)
+        signature = [tf.TensorSpec((None, None, KEYS), "float32")]
+        forms = {
+            "exported": _session(to_onnx(model)),
+            "tf2onnx": _session(convert_function(model, signature)),
+        }
+        x = (np.random.default_rng(0).random((1, STEPS, KEYS)) < 0.05).astype("float32")
+        times: dict[str, list[float]] = {form: [] for form in forms}
+        outputs: dict[str, np.ndarray] = {}
+        for turn in range(rounds + 20):
+            for form, session in forms.items():
+                feed = {session.get_inputs()[0].name: x}
+                start = time.perf_counter()
+                (outputs[form],) = session.run(None, feed)
+                if turn >= 20:
+                    times[form].append(1e6 * (time.perf_counter() - start))
+        found.append(
+            {
+                "network": name,
+                **{form: statistics.median(values) for form, values in times.items()},
+                "difference": float(np.abs(outputs["exported"] - outputs["tf2onnx"]).max()),
+                "step": _step(_session(to_onnx(model, streaming=True)), x[0], steps),
+            }
+        )
+    return {
+        "experiment": "latency",
+        "onnxruntime": onnxruntime.__version__,
+        "processor": _processor(),
+        "steps": STEPS,
+        "rounds": rounds,
+        "networks": found,
+    }
+
+
+def _session(proto):
+    """A session on one thread."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def _step(session, x, count):
+    """Median time of one step, its states fed back by the caller as in use."""
+    entry, *states = session.get_inputs()
+    held = [np.zeros((1, state.shape[1]), "float32") for state in states]
+    times = []
+    for number in range(count + 100):
+        feed = {entry.name: x[None, number % len(x)]}
+        feed.update(zip((state.name for state in states), held, strict=True))
+        start = time.perf_counter()
+        _, *held = session.run(None, feed)
+        if number >= 100:
+            times.append(1e6 * (time.perf_counter() - start))
+    return statistics.median(times)
+
+
+def scale(widths: tuple[int, ...] = WIDE, features: int = KEYS) -> dict[str, Any]:
+    """Export a large network, map and verification included; seconds and bytes.
+
+    Args:
+        widths: Units of its two layers of units, the first of them recurrent.
+        features: Size of input and output.
+    """
+    import keras
+
+    from snukeras import export
+    from snukeras.layers import SNU
+
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((None, features)),
+            SNU(widths[0], recurrent=True, return_sequences=True, name="first"),
+            SNU(widths[1], return_sequences=True, name="second"),
+            keras.layers.Dense(2000, activation="relu", name="dense"),
+            keras.layers.Dense(features, activation="sigmoid", name="out"),
+        ]
+    )
+    before = _peak()
+    stages: list[tuple[str, float]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        report = export.export(
+            model,
+            Path(folder) / "export",
+            target="pcm",
+            streaming=True,
+            progress=lambda text: stages.append((text, time.perf_counter() - start)),
+        )
+        seconds = time.perf_counter() - start
+        size = sum(path.stat().st_size for path in (Path(folder) / "export").iterdir())
+    stages.append(("", seconds))
+    return {
+        "experiment": "scale",
+        "processor": _processor(),
+        "weights": report["map"]["weights"],
+        "tiles": report["map"]["tiles"],
+        "devices": report["map"]["devices"],
+        "verified": report["verification"]["ok"],
+        "seconds": seconds,
+        "stages": {text: after - at for (text, at), (_, after) in itertools.pairwise(stages)},
+        "peak_bytes": _peak(),
+        "peak_before_bytes": before,
+        "folder_bytes": size,
+    }
+
+
+def _peak() -> int:
+    """The largest memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
+
+
+def table(part: str = "latency", content: Path | str | None = None) -> str:
+    """Return a table of the results, as Markdown.
+
+    Args:
+        part: "latency" or "scale".
+        content: Folder of the zoo's content.
+    """
+    folder = presets.content_folder(content) / presets.RESULTS / RESULTS_FOLDER
+    results = _files.read_json(folder / f"{part}.json")
+    if part == "scale":
+        lines = [
+            "| weights | devices | tiles | time | memory at most | files |",
+            "|---|---|---|---|---|---|",
+            f"| {results['weights']:,} | {results['devices']:,} | {results['tiles']:,} "
+            f"| {results['seconds']:.0f} s | {results['peak_bytes'] / 2**30:.1f} GiB "
+            f"| {results['folder_bytes'] / 2**30:.2f} GiB |",
+        ]
+        return "\n".join(lines) + "\n"
+    lines = [
+        f"| network 88-150-88 | {results['steps']} steps, exported | the same, tf2onnx alone "
+        "| ratio | one step, streaming |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {entry['network']} | {entry['exported']:.0f} us | {entry['tf2onnx']:.0f} us "
+        f"| {entry['exported'] / entry['tf2onnx']:.2f} | {entry['step']:.0f} us |"
+        for entry in results["networks"]
+    ]
+    return "\n".join(lines) + "\n"
+
+
+@reported
+def main(argv: list[str] | None = None) -> int:
+    """Run one part and write its file; 0 if all went well."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.export_speed", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("part", choices=("latency", "scale"))
+    parser.add_argument("--output", type=Path, help="default: zoo/results/export_speed/PART.json")
+    arguments = parser.parse_args(argv)
+    if arguments.part == "latency" and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one core
+    results = latency() if arguments.part == "latency" else scale()
+    folder = presets.content_folder() / presets.RESULTS / RESULTS_FOLDER
+    path = arguments.output or folder / f"{arguments.part}.json"
+    _files.write_json(path, results)
+    print(f"{path} is written.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""GRAPES on MNIST, against plain training and against a matched learning rate."""

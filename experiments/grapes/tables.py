@@ -1,0 +1,156 @@
+"""Tables of the GRAPES experiments: accuracy, forgetting, robustness on devices."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.grapes.training import METHODS, NETWORKS, PARTS, RESULTS_FOLDER, TARGET
+from snukeras import _files
+from snukeras.zoo import presets
+
+
+def table(part: str = "accuracy", content: Path | str | None = None) -> str:
+    """Return the measured table of a part, or of the "modulation", as Markdown.
+
+    Figures are means over seeds with the deviation of a seed; differences are means of the paired
+    differences with their standard error.
+    """
+    folder = presets.content_folder(content) / presets.RESULTS / RESULTS_FOLDER
+    results = {
+        name: _files.read_json(path)["trainings"]
+        if (path := folder / f"{name}.json").exists()
+        else []
+        for name in PARTS
+    }
+    rows = {
+        "accuracy": _accuracy_rows,
+        "forgetting": _forgetting_rows,
+        "robustness": _robustness_rows,
+        "modulation": _modulation_rows,
+    }[part](results)
+    header, *lines = rows
+    lines = [header, ["---"] * len(header), *lines]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+_Rows = Iterable[list[str]]
+
+
+_TITLES = {"relu": "ReLU", "snu": "SNU", "ssnu": "sSNU"}
+_TRAINED = {"float": "in float", "constraint": "PCMConstraint", "noise": "PCMNoise"}
+
+
+def _groups(trainings: list[dict[str, Any]]) -> Iterator[tuple[str, str, dict[str, list]]]:
+    """Network, scenario, and the trainings of each method, with the same seeds in order."""
+    for kind in NETWORKS:
+        for scenario in dict.fromkeys(run["scenario"] for run in trainings):
+            found = [r for r in trainings if (r["network"], r["scenario"]) == (kind, scenario)]
+            if found:
+                by = {m: {r["seed"]: r for r in found if r["method"] == m} for m in METHODS}
+                seeds = sorted(set.intersection(*(set(runs) for runs in by.values())))
+                if not seeds:
+                    continue
+                yield kind, scenario, {m: [runs[s] for s in seeds] for m, runs in by.items()}
+
+
+def _accuracy_rows(results: dict[str, list]) -> _Rows:
+    yield [
+        *("network", "method", "seeds", "test accuracy, %"),
+        *("against plain", "against matched", f"epochs to {TARGET:.0%}"),
+    ]
+    for kind, _, runs in _groups(results["accuracy"]):
+        test = {method: 100 * np.array([r["test"] for r in runs[method]]) for method in METHODS}
+        for method in METHODS:
+            yield [
+                *(_TITLES[kind], method, str(len(runs[method])), _spread(test[method])),
+                *_differences(method, test),
+                _epochs(runs[method]),
+            ]
+
+
+def _epochs(runs: list[dict[str, Any]]) -> str:
+    """After how many epochs the validation accuracy first is at the target."""
+    reached = []
+    for run in runs:
+        found = [part for part, accuracy in enumerate(run["valid"], 1) if accuracy >= TARGET]
+        if found:
+            reached.append(found[0] / run["parts_of_an_epoch"])
+    if not reached:
+        return "not reached"
+    some = "" if len(reached) == len(runs) else f", {len(reached)} of {len(runs)} seeds"
+    return _spread(np.array(reached)) + some
+
+
+def _forgetting_rows(results: dict[str, list]) -> _Rows:
+    yield [
+        *("tasks", "network", "method", "seeds", "first task, before", "first task, after"),
+        *("against plain", "against matched", "second task", "both, mean"),
+    ]
+    for kind, scenario, runs in _groups(results["forgetting"]):
+        ends = {m: 100 * np.array([r["course"][-1] for r in runs[m]]) for m in METHODS}
+        first = {method: end[:, 0] for method, end in ends.items()}
+        for method in METHODS:
+            before = 100 * np.array([r["first_before"] for r in runs[method]])
+            yield [
+                *(scenario, _TITLES[kind], method, str(len(before)), _spread(before)),
+                _spread(first[method]),
+                *_differences(method, first),
+                _spread(ends[method][:, 1]),
+                _spread(ends[method].mean(axis=1)),
+            ]
+
+
+def _robustness_rows(results: dict[str, list]) -> _Rows:
+    yield [
+        *("trained", "network", "method", "seeds", "test accuracy, %", "against matched"),
+        *("on a chip after a day, %", "against plain", "against matched"),
+    ]
+    for kind, scenario, runs in _groups([*results["accuracy"], *results.get("robustness", [])]):
+        test = {m: 100 * np.array([r["test"] for r in runs[m]]) for m in METHODS}
+        chip = {m: 100 * np.array([r["test_on_chip"] for r in runs[m]]) for m in METHODS}
+        for method in METHODS:
+            yield [
+                *(_TRAINED[scenario], _TITLES[kind], method, str(len(test[method]))),
+                *(_spread(test[method]), _differences(method, test)[1]),
+                *(_spread(chip[method]), *_differences(method, chip)),
+            ]
+
+
+def _modulation_rows(results: dict[str, list]) -> _Rows:
+    yield ["network", "M at the start, by hidden layer", "M at the end, by hidden layer"]
+    for kind, _, runs in _groups(results["accuracy"]):
+        cells = []
+        for when in ("modulation_at_start", "modulation_at_end"):
+            layers = zip(*(run[when] for run in runs["grapes"]), strict=True)
+            cells.append(
+                ", ".join(
+                    f"{np.mean([m['mean'] for m in layer]):.2f} ± "
+                    f"{np.mean([m['deviation'] for m in layer]):.2f}"
+                    for layer in layers
+                )
+            )
+        yield [_TITLES[kind], *cells]
+
+
+def _differences(method: str, figures: dict[str, np.ndarray]) -> list[str]:
+    """The paired differences of a method from plain and from matched."""
+    cells = []
+    for other in ("plain", "matched"):
+        if METHODS.index(method) <= METHODS.index(other):
+            cells.append("")
+            continue
+        difference = figures[method] - figures[other]
+        if len(difference) == 1:
+            cells.append(f"{difference[0]:+.2f}")
+            continue
+        error = difference.std(ddof=1) / np.sqrt(len(difference))
+        cells.append(f"{difference.mean():+.2f} ± {error:.2f}")
+    return cells
+
+
+def _spread(figures: np.ndarray) -> str:
+    if len(figures) == 1:
+        return f"{figures[0]:.2f}"
+    return f"{figures.mean():.2f} ± {figures.std(ddof=1):.2f}"

@@ -1,0 +1,1 @@
+"""All-memristive networks: level-tuned neurons beside the classic winner-takes-all."""

@@ -1,0 +1,134 @@
+"""How the figure of a rate-coded model hangs on the spikes it was given, and on their number.
+
+    python -m experiments.rate_coding mnist_snu mnist_ssnu
+
+A preset codes its images by fixed spikes (`snukeras.layers.RateCoding`), so it has one figure. Here
+its weights are measured with other spikes: several seeds of the coding, and other numbers of
+steps at the same rate.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.reporting import reported
+from snukeras import _files
+from snukeras.layers import RateCoding
+from snukeras.zoo import presets
+from snukeras.zoo.tasks import TASKS, Task, registry
+
+STEPS = (5, 10, 20, 40)
+CODINGS = (1, 2, 3, 4, 5)
+
+
+def recoded(model: Any, steps: int, seed: int) -> Any:
+    """Return a copy of a model whose RateCoding layers have other steps and another seed.
+
+    The probability of a spike at a step stays what it is.
+    """
+    import keras
+
+    def copy(layer: keras.Layer) -> keras.Layer:
+        config = layer.get_config()
+        if isinstance(layer, RateCoding):
+            if layer.max_spikes is not None:
+                config["max_spikes"] = layer.probability * steps
+            config |= {"steps": steps, "training_steps": None, "seed": seed}
+        return type(layer).from_config(config)
+
+    twin = keras.models.clone_model(model, clone_function=copy)
+    twin.set_weights(model.get_weights())
+    return twin
+
+
+def experiment(
+    name: str,
+    steps: Iterable[int] = STEPS,
+    codings: Iterable[int] = CODINGS,
+    content: Path | str | None = None,
+    tasks: Mapping[str, Task] = TASKS,
+) -> dict[str, Any]:
+    """Measure a model with other spikes, on the test split; goes on where it was stopped.
+
+    Args:
+        name: A preset whose network has a RateCoding layer.
+        steps: Numbers of steps.
+        codings: Seeds of the coding.
+        content: Folder of presets and results. Default: the one that ships with the package.
+        tasks: The tasks that presets may name.
+
+    Returns:
+        The results, as written to `results/rate_coding/NAME.json`: the shipped figure, and for each
+        number of steps the figure of each seed.
+
+    Raises:
+        ValueError: No such preset, or one that codes nothing by rate.
+    """
+    folder = presets.content_folder(content)
+    preset = presets.info(name, folder)
+    path = folder / presets.RESULTS / "rate_coding" / f"{name}.json"
+    weights = preset["files"][presets.WEIGHTS]["sha256"]
+    results: dict[str, Any] = _files.read_json(path) if path.exists() else {}
+    if results.get("weights_sha256") != weights:
+        results = {"name": name, "weights_sha256": weights, "figures": {}}
+    results |= {"unit": preset["unit"], "shipped": preset["test"]}
+    task = registry.task_of(preset, tasks)
+    model = presets.load(name, content=folder)
+    if not any(isinstance(layer, RateCoding) for layer in model.layers):
+        raise ValueError(f"{name} has no RateCoding layer: there are no other spikes to give it.")
+    for count in steps:
+        for seed in codings:
+            of_count = results["figures"].setdefault(str(count), {})
+            if str(seed) in of_count:
+                continue
+            twin = recoded(model, count, seed)
+            twin.compile(loss=task.loss({}), weighted_metrics=task.metrics())
+            of_count[str(seed)] = round(task.evaluate(twin, "test"), 4)
+            _files.write_json(path, results)
+            print(f"{name}, {count} steps, coding {seed}: {of_count[str(seed)]}", flush=True)
+    return results
+
+
+def table(content: Path | str | None = None) -> str:
+    """Return the figures of all models as Markdown: mean and deviation over codings."""
+    folder = presets.content_folder(content) / presets.RESULTS / "rate_coding"
+    found = [_files.read_json(path) for path in sorted(folder.glob("*.json"))]
+    counts = sorted({int(count) for results in found for count in results["figures"]})
+    lines = [
+        "| model | as shipped | " + " | ".join(f"{count} steps" for count in counts) + " |",
+        "|---|---|" + "---|" * len(counts),
+    ]
+    for results in found:
+        cells = []
+        for count in counts:
+            figures = [*results["figures"].get(str(count), {}).values()]
+            deviation = f" ± {np.std(figures, ddof=1):.3f}" if len(figures) > 1 else ""
+            cells.append(f"{np.mean(figures):.3f}{deviation}" if figures else "-")
+        row = [f"`{results['name']}`", f"{results['shipped']:.3f}", *cells]
+        lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines) + "\n"
+
+
+@reported
+def main(argv: list[str] | None = None) -> int:
+    """Measure the named models; 0 if all went well."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.rate_coding",
+        description="Measure rate-coded models with other spikes and other numbers of steps.",
+    )
+    parser.add_argument("names", nargs="+", metavar="NAME", help="a preset, e.g. mnist_snu")
+    parser.add_argument("--steps", type=int, nargs="+", default=[*STEPS])
+    parser.add_argument("--codings", type=int, nargs="+", default=[*CODINGS], help="seeds")
+    parser.add_argument("--content", type=Path, help="folder of presets")
+    arguments = parser.parse_args(argv)
+    for name in arguments.names:
+        experiment(name, arguments.steps, arguments.codings, arguments.content)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""Check arguments; each error names the argument, what is allowed, and what was received."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+
+def whole(name: str, value: Any, minimum: int = 1) -> int:
+    """Return an integer of at least `minimum`, else raise ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
+        raise ValueError(
+            f"Argument `{name}` must be an integer of at least {minimum}. "
+            f"Received: {name}={value!r}"
+        )
+    return int(value)
+
+
+def number(name: str, value: Any) -> float:
+    """Return a finite number of at least 0, else raise ValueError."""
+    if not isinstance(value, int | float | np.number) or not 0 <= value < math.inf:
+        raise ValueError(
+            f"Argument `{name}` must be a finite number of at least 0. Received: {name}={value!r}"
+        )
+    return float(value)
+
+
+def fraction(name: str, value: Any) -> float:
+    """Return a number of at least 0 and below 1, else raise ValueError."""
+    if not isinstance(value, int | float | np.number) or not 0.0 <= value < 1.0:
+        raise ValueError(
+            f"Argument `{name}` must be a number of at least 0 and below 1. "
+            f"Received: {name}={value!r}"
+        )
+    return float(value)
+
+
+def sizes(name: str, value: Any, rank: int) -> tuple[int, ...]:
+    values = (value,) * rank if isinstance(value, int | np.integer) else value
+    if (
+        not isinstance(values, tuple | list)
+        or len(values) != rank
+        or not all(isinstance(v, int | np.integer) and not isinstance(v, bool) for v in values)
+        or not all(1 <= v < math.inf for v in values)
+    ):
+        raise ValueError(
+            f"Argument `{name}` must be a positive integer, or {rank} of them. "
+            f"Received: {name}={value!r}"
+        )
+    return tuple(int(v) for v in values)
+
+
+def per_unit(
+    name: str, value: Any, units: int, low: float = -math.inf, high: float = math.inf
+) -> float | list[float]:
+    """Check a number, or one number per unit; return it as JSON can hold it."""
+    try:
+        values = np.asarray(value, dtype="float64")
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"Argument `{name}` must be a number or a list of {units} numbers. "
+            f"Received: {name}={value!r}"
+        ) from None
+    if values.shape not in ((), (units,)):
+        raise ValueError(
+            f"Argument `{name}` must be a number or a list of {units} numbers, one per unit. "
+            f"Received: {name} of shape {values.shape}"
+        )
+    if not (np.all(np.isfinite(values)) and np.all(values >= low) and np.all(values <= high)):
+        allowed = "finite" if math.isinf(low) else f"finite and between {low:g} and {high:g}"
+        raise ValueError(f"Argument `{name}` must be {allowed}. Received: {name}={value!r}")
+    return values.tolist()

@@ -1,4 +1,0 @@
-"""Measure speed and memory: `python -m snukeras.benchmark`.
-
-Contestants of one framework run in a process of that framework; the processes take turns.
-"""

@@ -1,0 +1,1 @@
+"""Lower a Keras model to one ONNX graph."""

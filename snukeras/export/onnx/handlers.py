@@ -1,0 +1,131 @@
+"""How a Keras layer finds its ONNX form: a register of handlers, and what they work with.
+
+A layer is taught to the exporter by a function that adds its nodes to the graph:
+
+    @handles(MyLayer)
+    def _my_layer(context, call, layer, values):
+        x = as_float(context, call, 0, values[0])
+        return [Value(context.graph.node("Relu", [x], f"{call.name}/relu"), values[0].mask)]
+
+It returns the outputs in Keras's order, or None where it has no form of its own for these
+arguments; tf2onnx then converts the call, as it does every layer without a handler.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from snukeras.export.errors import ExportError
+from snukeras.export.onnx.activations import emitter
+from snukeras.export.onnx.graph import GraphBuilder, element_type
+from snukeras.network.topology import Call
+
+
+class CannotLowerError(ExportError):
+    """A layer cannot be expressed; the message is the reason."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """A tensor in the ONNX graph, with the mask that Keras would carry along, if any."""
+
+    name: str
+    mask: str | None = None
+
+
+@dataclasses.dataclass
+class Context:
+    """What handlers need: the graph, and what has been asked of it.
+
+    Attributes:
+        graph: the graph being built.
+        streaming: one step instead of a sequence; tensors have no time axis then.
+        potentials: also put out the membrane potentials of all steps.
+        states: (units, input name, output name) of states that enter and leave the graph.
+        traces: layer name to the names of its input, outputs and potentials (verification).
+    """
+
+    graph: GraphBuilder
+    streaming: bool = False
+    potentials: bool = False
+    states: list[tuple[int, str, str]] = dataclasses.field(default_factory=list)
+    traces: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+
+    def enter(self, name: str, label: str) -> str:
+        """Name of a state that enters the graph, NAME/LABEL_in; `leave` is to follow."""
+        return self.graph.unique(f"{name}/{label}_in")
+
+    def leave(self, name: str, label: str, units: int, entry: str, result: str) -> None:
+        """Lets a state leave the graph as NAME/LABEL_out, paired with the one that entered."""
+        out = self.graph.unique(f"{name}/{label}_out")
+        self.graph.node("Identity", [result], out, outputs=[out])
+        self.states.append((units, entry, out))
+
+
+Handler = Callable[[Context, Call, Any, list[Value]], list[Value] | None]
+_HANDLERS: dict[type, Handler] = {}
+
+
+def handles(*classes: type) -> Callable[[Handler], Handler]:
+    """Registers a handler for exactly these layer classes (not for subclasses)."""
+
+    def register(handler: Handler) -> Handler:
+        for cls in classes:
+            _HANDLERS[cls] = handler
+        return handler
+
+    return register
+
+
+def handler_of(layer: Any) -> Handler | None:
+    """The handler of a layer's class, or None."""
+    return _HANDLERS.get(type(layer))
+
+
+def own_layers() -> list[str]:
+    """Names of the layers that have a form of our own."""
+    return sorted({cls.__name__ for cls in _HANDLERS})
+
+
+def check_policy(layer: Any) -> None:
+    """Raises CannotLowerError where a layer computes in anything but float32."""
+    policy = getattr(layer, "dtype_policy", None)
+    if policy is None or policy.name == "float32":
+        return
+    if policy.compute_dtype != "float32" or any(v.dtype != "float32" for v in layer.weights):
+        raise CannotLowerError(
+            f"its dtype policy is {policy.name!r}; export needs float32: set "
+            "keras.config.set_dtype_policy('float32'), build the model again, copy the weights"
+        )
+
+
+def as_float(context: Context, call: Call, index: int, value: Value) -> str:
+    """The tensor as float32, cast where the model feeds integers."""
+    if call.inputs[index].dtype == "float32":
+        return value.name
+    return context.graph.node("Cast", [value.name], f"{call.name}/cast", to=element_type("float32"))
+
+
+def activate(context: Context, call: Call, activation: Any, x: str) -> str:
+    """x after an activation that `emitter` knows."""
+    emit = emitter(activation)
+    if emit is None:
+        raise CannotLowerError(f"the activation {activation!r} has no ONNX form")
+    return emit(context.graph, x, f"{call.name}/activation")
+
+
+def mask_of(context: Context, value: Value) -> str | None:
+    """The mask of a sequence; in streaming form there is none."""
+    if value.mask is not None and context.streaming:
+        raise CannotLowerError("masks have no place in streaming form: leave the step out")
+    return value.mask
+
+
+def check_step(layer: Any, initial: Any) -> None:
+    """Raises CannotLowerError where a recurrent layer cannot go step by step."""
+    if layer.go_backwards:
+        raise CannotLowerError("go_backwards needs the whole sequence; it cannot stream")
+    if not layer.return_sequences or layer.return_state or initial:
+        raise CannotLowerError(
+            "streaming needs return_sequences=True, no return_state and no initial_state"
+        )

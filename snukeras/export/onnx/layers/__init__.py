@@ -1,0 +1,1 @@
+"""How each layer is lowered to ONNX."""

@@ -1,0 +1,153 @@
+"""LSTM, GRU and SimpleRNN as ONNX's operators of these names: sequence or step, with their states.
+
+ONNX stacks a layer's weights gate by gate along the first axis and has two biases, that of the
+input product and that of the recurrent one. Masks have no place in these operators; tf2onnx makes
+a loop for them.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from snukeras.export.onnx.handlers import (
+    CannotLowerError,
+    Context,
+    Value,
+    as_float,
+    check_step,
+    handles,
+    mask_of,
+)
+from snukeras.network.topology import Call
+
+# Keras's activation: ONNX's name for it, alpha, beta.
+_ACTIVATIONS: dict[Any, tuple[str, float | None, float | None]] = {
+    keras.activations.sigmoid: ("Sigmoid", None, None),
+    keras.activations.tanh: ("Tanh", None, None),
+    keras.activations.relu: ("Relu", None, None),
+    keras.activations.softsign: ("Softsign", None, None),
+    keras.activations.softplus: ("Softplus", None, None),
+    keras.activations.hard_sigmoid: ("HardSigmoid", 1.0 / 6.0, 0.5),
+    keras.activations.leaky_relu: ("LeakyRelu", 0.2, None),
+    keras.activations.elu: ("Elu", 1.0, None),
+    keras.activations.linear: ("Affine", 1.0, 0.0),
+}
+
+
+def _describe(cell):
+    """Operator, ONNX's order of Keras's gates, activations, attributes, equation, states."""
+    if isinstance(cell, keras.layers.LSTMCell):
+        return (
+            "LSTM",
+            (0, 3, 1, 2),  # Keras: input, forget, candidate, output; ONNX: i, o, f, c
+            (cell.recurrent_activation, cell.activation, cell.activation),
+            {},
+            "i, f, o = sigma(x[t] W + c + h[t-1] U); c[t] = f c[t-1] + i g(...); h[t] = o g(c[t])",
+            "hc",
+        )
+    if isinstance(cell, keras.layers.GRUCell):
+        return (
+            "GRU",
+            (0, 1, 2),
+            (cell.recurrent_activation, cell.activation),
+            {"linear_before_reset": int(cell.reset_after)},
+            "z, r = sigma(x[t] W + c + h[t-1] U); h[t] = z h[t-1] + (1 - z) g(...)",
+            "h",
+        )
+    return "RNN", (0,), (cell.activation,), {}, "h[t] = g(x[t] W + c + h[t-1] U)", "h"
+
+
+@handles(keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)
+def _gated(context: Context, call: Call, layer: Any, values: list[Value]) -> list[Value] | None:
+    graph, name, cell = context.graph, call.name, layer.cell
+    operator, order, activations, attributes, equation, labels = _describe(cell)
+    mask = mask_of(context, values[0])
+    initial = [value.name for value in values[1:]]
+    keeps = context.streaming or layer.stateful
+    if context.streaming:
+        check_step(layer, initial)
+    if layer.stateful and initial:
+        raise CannotLowerError("it is stateful and is given an initial state as well")
+    if layer.stateful and mask is not None:
+        raise CannotLowerError("it is stateful and masked; only SNU and SSNU can be both")
+    known = all(activation in _ACTIVATIONS for activation in activations)
+    if keeps and not known:
+        raise CannotLowerError(
+            "with these activations it has no operator of its own in ONNX, so its states cannot "
+            f"enter; use {', '.join(sorted(a.__name__ for a in _ACTIVATIONS))}"
+        )
+    if not known or mask is not None:
+        return None
+
+    def squeeze(x, axis, label):
+        axes = graph.constant([axis], f"axis_{axis}", "int64")
+        return graph.node("Squeeze", [x, axes], f"{name}/{label}")
+
+    def unsqueeze(x, axis, label):
+        axes = graph.constant([axis], f"axis_{axis}", "int64")
+        return graph.node("Unsqueeze", [x, axes], f"{name}/{label}")
+
+    x = as_float(context, call, 0, values[0])
+    if context.streaming:
+        x = unsqueeze(x, 0, "step")
+    else:
+        x = graph.node("Transpose", [x], f"{name}/time_first", perm=[1, 0, 2])
+        if layer.go_backwards:
+            last, before, first_axis, back = (
+                graph.constant([value], f"slice_{value}", "int64")
+                for value in (-1, np.iinfo("int64").min, 0, -1)
+            )
+            x = graph.node("Slice", [x, last, before, first_axis, back], f"{name}/backwards")
+    entries = [context.enter(name, label) for label in labels] if keeps else initial
+    starts = [
+        unsqueeze(entry, 0, f"{label}_start") for entry, label in zip(entries, labels, strict=False)
+    ]
+    kinds = [_ACTIVATIONS[activation] for activation in activations]
+    alphas, betas = ([kind[i] for kind in kinds if kind[i] is not None] for i in (1, 2))
+    attributes |= {"activation_alpha": alphas} if alphas else {}
+    attributes |= {"activation_beta": betas} if betas else {}
+    weights = _weights(graph, cell, order, name)
+    outputs = [graph.unique(f"{name}/{label}") for label in ("all", *labels)]
+    graph.node(
+        operator,
+        [x, *weights, *(["", *starts] if starts else [])],  # "" stands for lengths of sequences
+        name,
+        doc=equation,
+        outputs=outputs,
+        hidden_size=cell.units,
+        activations=[kind[0] for kind in kinds],
+        **attributes,
+    )
+    states = [
+        squeeze(out, 0, f"{label}_end") for out, label in zip(outputs[1:], labels, strict=True)
+    ]
+    if keeps:
+        for label, entry, state in zip(labels, entries, states, strict=True):
+            context.leave(name, label, cell.units, entry, state)
+    if context.streaming:
+        return [Value(states[0])]
+    if layer.return_sequences:
+        every = squeeze(outputs[0], 1, "steps")
+        first = graph.node("Transpose", [every], f"{name}/batch_first", perm=[1, 0, 2])
+    else:
+        first = states[0]
+    return [Value(first), *(Value(state) for state in states if layer.return_state)]
+
+
+def _weights(graph, cell, order, name):
+    """Names of W, R and B in ONNX's shapes and order of gates."""
+
+    def stacked(values):
+        gates = np.split(np.asarray(values, "float32"), len(order), axis=-1)
+        return np.concatenate([gates[gate] for gate in order], axis=-1)
+
+    bias = np.zeros((2, len(order) * cell.units), "float32")
+    if cell.bias is not None:
+        given = np.asarray(cell.bias)
+        bias[: given.ndim] = given  # GRU with reset_after has both
+    return [
+        graph.constant(stacked(cell.kernel).T[None], f"{name}/kernel"),
+        graph.constant(stacked(cell.recurrent_kernel).T[None], f"{name}/recurrent_kernel"),
+        graph.constant(stacked(bias).reshape(1, -1), f"{name}/bias"),
+    ]

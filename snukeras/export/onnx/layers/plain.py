@@ -1,0 +1,123 @@
+"""ONNX forms of our own for Keras's plain layers, so that graphs stay short and readable."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from snukeras.export.onnx.activations import emitter
+from snukeras.export.onnx.convert import convert
+from snukeras.export.onnx.graph import element_type
+from snukeras.export.onnx.handlers import CannotLowerError, Value, activate, as_float, handles
+from snukeras.network import topology
+from snukeras.network.topology import Call, Ref
+
+
+@handles(keras.layers.Dense)
+def _dense(context, call, layer, values):
+    graph, name = context.graph, call.name
+    if emitter(layer.activation) is None or getattr(layer, "quantization_mode", None):
+        return None
+    x = as_float(context, call, 0, values[0])
+    kernel = graph.constant(np.asarray(layer.kernel), f"{name}/kernel")
+    x = graph.node("MatMul", [x, kernel], f"{name}/product")
+    if layer.bias is not None:
+        bias = graph.constant(np.asarray(layer.bias), f"{name}/bias")
+        x = graph.node("Add", [x, bias], f"{name}/biased")
+    return [Value(activate(context, call, layer.activation, x), values[0].mask)]
+
+
+@handles(
+    keras.layers.Dropout,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+    keras.layers.AlphaDropout,
+    keras.layers.GaussianDropout,
+    keras.layers.GaussianNoise,
+    keras.layers.ActivityRegularization,
+    keras.layers.Identity,
+)
+def _identity(context, call, layer, values):
+    return [values[0]]
+
+
+@handles(keras.layers.Activation, keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU)
+def _activation(context, call, layer, values):
+    if emitter(layer) is None:
+        return None
+    x = as_float(context, call, 0, values[0])
+    return [Value(activate(context, call, layer, x), values[0].mask)]
+
+
+@handles(keras.layers.Masking)
+def _masking(context, call, layer, values):
+    graph, name = context.graph, call.name
+    x = as_float(context, call, 0, values[0])
+    skip = graph.constant(layer.mask_value, f"{name}/mask_value")
+    same = graph.node("Equal", [x, skip], f"{name}/same")
+    differs = graph.node("Cast", [same], f"{name}/same_number", to=element_type("float32"))
+    # All features equal to the mask value <=> the smallest of the equalities is 1.
+    lowest = graph.node("ReduceMin", [differs], f"{name}/all_same", axes=[-1], keepdims=1)
+    zero, one = graph.constant(0.0, "zero"), graph.constant(1.0, "one")
+    column = graph.node("Less", [lowest, one], f"{name}/mask_column")
+    x = graph.node("Where", [column, x, zero], f"{name}/masked")
+    last_axis = graph.constant([-1], "last_axis", "int64")
+    mask = graph.node("Squeeze", [column, last_axis], f"{name}/mask")
+    return [Value(x, mask)]
+
+
+@handles(keras.layers.TimeDistributed)
+def _time_distributed(context, call, layer, values):
+    """The inner layer on batch and time folded into one axis; no loop."""
+    if not _simple(call):
+        raise CannotLowerError("TimeDistributed takes one tensor")
+    inner, ref, value = layer.layer, call.inputs[0], values[0]
+    if isinstance(inner, keras.layers.RNN | keras.layers.Wrapper):
+        raise CannotLowerError(f"TimeDistributed around {type(inner).__name__} is not supported")
+    if type(inner) in _LAST_AXIS and not context.streaming:
+        return convert(context, Call(call.name, inner, (ref,), {}), values)
+    graph, name = context.graph, call.name
+    flat = dataclasses.replace(ref, shape=(None, *ref.shape[2:]))
+    if context.streaming:  # one step has no time axis to fold
+        return _inner(context, name, inner, flat, value.name)
+    lead = graph.node("Shape", [value.name], f"{name}/lead", start=0, end=2)
+    tail = graph.node("Shape", [value.name], f"{name}/tail", start=2)
+    minus = graph.constant([-1], "last_axis", "int64")
+    folded = graph.node("Concat", [minus, tail], f"{name}/folded_shape", axis=0)
+    x = graph.node("Reshape", [value.name, folded], f"{name}/folded")
+    (result,) = _inner(context, name, inner, flat, x)
+    rest = graph.node("Shape", [result.name], f"{name}/rest", start=1)
+    whole = graph.node("Concat", [lead, rest], f"{name}/whole_shape", axis=0)
+    return [Value(graph.node("Reshape", [result.name, whole], f"{name}/unfolded"), value.mask)]
+
+
+# These treat the axes before the last one alike, so that nothing need be folded.
+_LAST_AXIS = (keras.layers.Dense, keras.layers.Activation, keras.layers.ReLU)
+
+
+def _inner(context, name, inner, ref, x):
+    """A layer, or the layers of a model, on tensors that have no time axis."""
+    context = dataclasses.replace(context, streaming=False)
+    if not isinstance(inner, keras.Model):
+        return convert(context, Call(name, inner, (ref,), {}), [Value(x)])
+    plan = topology.read(inner)
+    if len(plan.inputs) != 1 or len(plan.outputs) != 1:
+        raise CannotLowerError("TimeDistributed takes a model of one input and one output")
+    known = {plan.inputs[0][1].key: Value(x)}
+    for call in plan.calls:
+        named = dataclasses.replace(call, name=f"{name}/{call.name}")
+        outputs = convert(context, named, [known[ref.key] for ref in call.inputs])
+        known |= {(call.name, index): output for index, output in enumerate(outputs)}
+    return [known[plan.outputs[0][1].key]]
+
+
+def _simple(call):
+    """True if the call takes one tensor and nothing else that matters."""
+    rest = [v for k, v in call.kwargs.items() if k not in ("mask", "training") and v is not None]
+    return (
+        len(call.inputs) == 1
+        and isinstance(call.args[0], Ref)
+        and not rest
+        and len([a for a in call.args if a is not None]) == 1
+    )

@@ -1,0 +1,95 @@
+"""How neurons of an all-memristive layer compete: level-tuned, winner-takes-all, or not at all."""
+
+import keras
+from keras import ops
+
+from snukeras.pcm._arrays import check_number
+
+
+@keras.saving.register_keras_serializable(package="snukeras")
+class LevelTuned:
+    """Coupling of a layer's neurons by levels: each works on the inputs of its own level alone.
+
+    The neurons of a layer see each other's postsynaptic potentials s_1 ... s_K (uS, the sums of
+    their synapse outputs). Neuron k is enabled where s_k > levels[k]; with `chain` only if all
+    neurons before it are enabled too. The highest enabled neuron integrates, alone: it tunes out
+    those below it, so that each neuron prefers a band of levels.
+
+    A reconstruction: that the potential of one neuron enables the next comes from the patent
+    US 10,755,167; that the highest enabled one works alone is our reading of "level-tuned".
+
+    Args:
+        levels: K numbers in uS, not decreasing.
+        chain: whether neurons before it must be enabled for a neuron to be enabled.
+
+    Raises:
+        ValueError: levels that decrease, are negative or not finite.
+    """
+
+    one_winner = False
+
+    def __init__(self, levels, chain=False):
+        self.levels = [check_number("levels", level, minimum=0.0) for level in levels]
+        if not self.levels or sorted(self.levels) != self.levels:
+            raise ValueError(
+                "`levels` must be numbers that do not decrease, one a neuron: the last neuron "
+                f"takes the highest level. Received: {levels!r}"
+            )
+        self.chain = bool(chain)
+
+    def check(self, units):
+        if len(self.levels) != units:
+            raise ValueError(
+                f"`levels` must hold one level for each of the {units} neurons. Received: "
+                f"{len(self.levels)}"
+            )
+
+    def __call__(self, potentials):
+        """Returns which neurons integrate, booleans of the shape (..., K) of `potentials`."""
+        enabled = ops.cast(potentials > ops.convert_to_tensor(self.levels, "float32"), "int32")
+        if self.chain:
+            enabled = ops.cumprod(enabled, axis=-1)
+        above = ops.flip(ops.cumsum(ops.flip(enabled, axis=-1), axis=-1), axis=-1) - enabled
+        return ops.logical_and(enabled > 0, ops.equal(above, 0))
+
+    def get_config(self):
+        return {"levels": self.levels, "chain": self.chain}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="snukeras")
+class WinnerTakesAll:
+    """The classic coupling by lateral inhibition: all integrate, the first to fire resets the rest.
+
+    Args:
+        level: integration threshold in uS: potentials up to it are not integrated.
+    """
+
+    one_winner = True
+
+    def __init__(self, level=0.0):
+        self.level = check_number("level", level, minimum=0.0)
+
+    def check(self, units):
+        pass
+
+    def __call__(self, potentials):
+        """Returns which neurons integrate, booleans of the shape of `potentials`."""
+        return potentials > self.level
+
+    def get_config(self):
+        return {"level": self.level}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="snukeras")
+class Uncoupled(WinnerTakesAll):
+    """No coupling: each neuron integrates what exceeds `level` (uS). The control."""
+
+    one_winner = False

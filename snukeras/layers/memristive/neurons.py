@@ -1,0 +1,162 @@
+"""Phase-change neurons: a device integrates the input and fires when it is conductive enough."""
+
+import keras
+from keras import ops
+
+from snukeras import _arguments
+from snukeras.layers.memristive.steps import (
+    _NEURON,
+    _RESET,
+    _at,
+    _check_steps,
+    _count,
+    _device,
+    _over_time,
+    _with_device,
+)
+from snukeras.pcm import PulseState
+from snukeras.pcm._arrays import check_number
+from snukeras.pcm._random import numbered
+
+
+@keras.saving.register_keras_serializable(package="snukeras")
+class PhaseChangeNeurons(keras.layers.Layer):
+    """Neurons whose membrane potential is the crystallised fraction of a phase-change device.
+
+    In a step, a postsynaptic potential s (uS) is worth n = min(floor(s / pulse_input), max_pulses)
+    SET pulses, evenly spaced in the step. Each lets the cell crystallise further, by an amount
+    that differs from cycle to cycle. When the fraction that is read, G / g_max, reaches
+    `threshold`, the neuron fires, its cell is melted by RESET, and it rests until the step ends.
+
+    The neuron follows Tuma et al. 2016 (doi 10.1038/nnano.2016.70) and US 10,949,735; the device
+    is that of `snukeras.pcm`. Left out: the shape of pulses; the conductance stands for the
+    fraction. Called by itself, the layer starts each sample with cells just RESET.
+
+    Args:
+        units: number of neurons.
+        device: a PulsedPCM; default NandakumarPCM().
+        threshold: fraction of g_max at which a neuron fires.
+        pulse_input: uS that cause one SET pulse.
+        max_pulses: most SET pulses in a step.
+        step_time: s that a step takes.
+        seed: int or None.
+
+    Call arguments:
+        inputs: postsynaptic potentials, uS, (batch, steps, units).
+
+    Returns:
+        Spikes, 0 or 1, (batch, steps, units).
+    """
+
+    def __init__(
+        self,
+        units,
+        device=None,
+        threshold=0.35,
+        pulse_input=50.0,
+        max_pulses=4,
+        step_time=1e-3,
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(**{"trainable": False, **kwargs})
+        self.units = _arguments.whole("units", units)
+        self.device = _device(device)
+        self.threshold = check_number("threshold", threshold, above=0.0, maximum=1.0)
+        self.pulse_input = check_number("pulse_input", pulse_input, above=0.0)
+        self.max_pulses = _arguments.whole("max_pulses", max_pulses)
+        self.step_time = check_number("step_time", step_time, minimum=0.0)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def build(self, input_shape):
+        _check_steps(type(self).__name__, input_shape, "units")
+        if input_shape[-1] != self.units:
+            raise ValueError(
+                f"The last axis of the inputs must be the {self.units} units. Received: "
+                f"input_shape={tuple(input_shape)}"
+            )
+        self.built = True
+
+    def fraction(self, conductance):
+        """The membrane potential: the crystallised fraction for a conductance in uS."""
+        return conductance / self.device.g_max
+
+    def advance(self, cells, drive, t, seed, one_winner=False):
+        """One step.
+
+        Args:
+            cells: PulseState (batch, units).
+            drive: uS, (batch, units); 0 for neurons that do not integrate.
+            t: s.
+            seed: two integers, see `snukeras.pcm._random.numbered`.
+            one_winner: the first to fire RESETs all others and ends the step.
+
+        Returns:
+            cells, spikes (bool), numbers of SET pulses and of RESETs as int32 scalars.
+        """
+        pulses = ops.clip(ops.floor(drive / self.pulse_input), 0, self.max_pulses)
+        pulses = ops.cast(pulses, "int32")
+        none, no = ops.zeros((), "int32"), ops.zeros_like(drive, dtype="bool")
+
+        def body(m, state):
+            cells, (spikes, resting, sets, resets) = PulseState(*state[:3]), state[3:]
+            # Spread evenly over the step: otherwise a weak input would be as early as a strong one.
+            due = (m * pulses) // self.max_pulses > ((m - 1) * pulses) // self.max_pulses
+            due = ops.logical_and(due, ops.logical_not(resting))
+            use = _NEURON + 3 * m
+            cells = self.device.pulse(cells, due, t, numbered(seed, use))
+            read = self.fraction(self.device.read(cells, t, numbered(seed, use + 1)))
+            fired = ops.logical_and(due, read >= self.threshold)
+            ended = fired
+            if one_winner:
+                first = ops.argmax(ops.where(fired, read, -1.0), axis=-1)
+                fired = ops.logical_and(fired, ops.one_hot(first, self.units, dtype="bool"))
+                ended = ops.broadcast_to(ops.any(fired, axis=-1, keepdims=True), ops.shape(fired))
+            melted = ops.logical_and(ended, cells.pulses > 0)
+            cells = self.device.reset_where(cells, melted, t, numbered(seed, use + 2))
+            return (
+                *cells,
+                ops.logical_or(spikes, fired),
+                ops.logical_or(resting, ended),
+                sets + _count(due),
+                resets + _count(melted),
+            )
+
+        # A loop, not unrolled: so compilation takes a third of the time.
+        state = ops.fori_loop(1, self.max_pulses + 1, body, (*cells, no, no, none, none))
+        spikes, _, sets, resets = state[3:]
+        return PulseState(*state[:3]), spikes, sets, resets
+
+    def call(self, inputs):
+        seed = ops.cast(self.seed_generator.next(), "uint32")
+        shape = (ops.shape(inputs)[0], self.units)
+        drive = ops.transpose(ops.cast(inputs, "float32"), (1, 0, 2))
+        # Step 0 is the RESET, before the first input.
+        cells = self.device.reset(shape, 0.0, numbered(_at(seed, 0), _RESET))
+
+        def step(i, state):
+            t = ops.cast(i, "float32") * self.step_time
+            cells, spikes, _, _ = self.advance(PulseState(*state), drive[i], t, _at(seed, i + 1))
+            return (ops.cast(spikes, "float32"),), tuple(cells)
+
+        (spikes,), _ = _over_time(step, ops.shape(drive)[0], (ops.zeros_like(drive),), cells)
+        return ops.transpose(spikes, (1, 0, 2))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return super().get_config() | {
+            "units": self.units,
+            "device": keras.saving.serialize_keras_object(self.device),
+            "threshold": self.threshold,
+            "pulse_input": self.pulse_input,
+            "max_pulses": self.max_pulses,
+            "step_time": self.step_time,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**_with_device(config))

@@ -1,0 +1,159 @@
+"""Rate coding: images as trains of spikes."""
+
+import math
+import random
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from snukeras import _arguments
+
+_INFERENCE = ("fixed", "random")
+
+
+@keras.saving.register_keras_serializable(package="snukeras")
+class RateCoding(keras.layers.Layer):
+    """Codes intensities by the rate of their spikes, one Bernoulli trial per value and step.
+
+    A value p of the input spikes at each step with the probability p * max_spikes / steps (cut to
+    [0, 1]), so that it spikes p * max_spikes times in `steps` steps on average: the input of the
+    rate-coded MNIST of Wozniak et al. 2020, after the authors' toolkit (neuroaikit, where
+    steps = 20 and max_spikes = 6).
+
+    In training each call draws new spikes. At inference a value spikes at a step where it exceeds
+    a threshold in [0, 1) that was drawn once, by the seed, for each place and step. Each spike
+    train has the same distribution as in training, but the same image always gets the same one:
+    predictions can be repeated, and exported. `inference="random"` draws anew there as well.
+
+    Args:
+        steps: positive integer, number of steps.
+        max_spikes: positive number, expected spikes of the value 1 in `steps` steps; default:
+            `steps`, a spike at every step.
+        training_steps: number of steps in training, where it is to differ from `steps`; the
+            probability at a step stays the same.
+        inference: "fixed" (spikes are a function of the input) or "random".
+        seed: integer, or None for a random one.
+
+    Call arguments:
+        inputs: values in [0, 1], shape (batch, ...).
+        training: whether new spikes are drawn, for `training_steps` steps.
+
+    Returns:
+        Spikes 0 and 1, shape (batch, steps, ...). They carry no gradient to the input.
+
+    Raises:
+        ValueError: an argument is outside what is allowed; the message names it.
+
+    Example:
+
+        model = keras.Sequential([
+            keras.Input((784,)),
+            snukeras.layers.RateCoding(20),
+            snukeras.layers.SNU(256, return_sequences=True),
+            snukeras.layers.SNU(10, return_sequences=True),
+            keras.layers.GlobalAveragePooling1D(),
+        ])
+    """
+
+    def __init__(
+        self,
+        steps: int,
+        max_spikes: float | None = None,
+        training_steps: int | None = None,
+        inference: str = "fixed",
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.steps = _arguments.whole("steps", steps)
+        self.training_steps = (
+            None if training_steps is None else _arguments.whole("training_steps", training_steps)
+        )
+        if max_spikes is not None and not (
+            isinstance(max_spikes, int | float | np.number)
+            and math.isfinite(max_spikes)
+            and 0 < max_spikes <= steps
+        ):
+            raise ValueError(
+                "Argument `max_spikes` must be a positive number of at most `steps`, or None. "
+                f"Received: max_spikes={max_spikes!r}, steps={steps}"
+            )
+        self.max_spikes = max_spikes
+        if inference not in _INFERENCE:
+            raise ValueError(
+                f"Argument `inference` must be one of {_INFERENCE}. "
+                f"Received: inference={inference!r}"
+            )
+        self.inference = inference
+        # Drawn here where None is given, so that a saved layer keeps its fixed spikes; from
+        # Python's generator, as Keras draws its seeds: keras.utils.set_random_seed decides it.
+        self.seed = random.randint(1, 2**31 - 1) if seed is None else seed
+        self.seed_generator = keras.random.SeedGenerator(self.seed)
+        self._thresholds: np.ndarray | None = None
+
+    @property
+    def probability(self) -> float:
+        """The probability of a spike of the value 1 at a step."""
+        return 1.0 if self.max_spikes is None else self.max_spikes / self.steps
+
+    def build(self, input_shape: Any) -> None:
+        if any(size is None for size in input_shape[1:]):
+            raise ValueError(
+                f"{type(self).__name__} needs inputs of known shape but for the batch. "
+                f"Received: input_shape={tuple(input_shape)}"
+            )
+        self._thresholds = self.thresholds(tuple(input_shape[1:]))
+        # The thresholds fit no other shape.
+        self.input_spec = keras.layers.InputSpec(shape=(None, *input_shape[1:]))
+        self.built = True
+
+    def thresholds(self, shape: tuple[int, ...]) -> np.ndarray:
+        """What an expected spike count has to exceed at inference, by step and place.
+
+        A value p spikes at a step of fixed spikes where p * probability > threshold.
+
+        Args:
+            shape: shape of the input without the batch.
+
+        Returns:
+            float32 in [0, 1), shape (steps, *shape).
+        """
+        # NumPy's, so that a model codes alike on every backend.
+        return np.random.default_rng(self.seed).random((self.steps, *shape), dtype="float32")
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        rate = ops.expand_dims(inputs, 1)
+        if self.probability != 1.0:
+            rate = rate * ops.cast(self.probability, rate.dtype)
+        if training or self.inference == "random":
+            steps = self._steps(training)
+            shape = (ops.shape(inputs)[0], steps, *inputs.shape[1:])
+            # float32 also under half-precision policies, whose random numbers are coarse.
+            draws = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
+        else:
+            draws = ops.convert_to_tensor(self._thresholds)[None]
+        return ops.cast(ops.cast(rate, "float32") > draws, self.compute_dtype)
+
+    def _steps(self, training: bool) -> int:
+        return self.training_steps if training and self.training_steps else self.steps
+
+    def compute_output_spec(self, inputs: Any, training: bool = False) -> keras.KerasTensor:
+        steps: int | None = self._steps(training)
+        if not training and self.training_steps not in (None, self.steps):
+            # A model built now may be called either way.
+            steps = None
+        return keras.KerasTensor(
+            (inputs.shape[0], steps, *inputs.shape[1:]), dtype=self.compute_dtype
+        )
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "steps": self.steps,
+            "max_spikes": self.max_spikes,
+            "training_steps": self.training_steps,
+            "inference": self.inference,
+            "seed": self.seed,
+        }

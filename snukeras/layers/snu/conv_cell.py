@@ -1,0 +1,209 @@
+"""One step of convolutional Spiking Neural Units, spiking and soft."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from snukeras import _arguments
+from snukeras.activations import SoftStep
+from snukeras.layers.snu.cell import SNUCell
+
+_PADDINGS = ("valid", "same")
+
+
+@keras.saving.register_keras_serializable(package="snukeras")
+class ConvSNUCell(SNUCell):
+    """Cell of the convolutional SNU: `SNUCell` with convolutions in place of its matrix products.
+
+        a_t = x_t * W (+ c) (+ y_{t-1} * H) + decay * s_{t-1} * (1 - y_{t-1})
+        s_t = g(a_t)
+        y_t = step(s_t - threshold)
+
+    where `*` before a kernel is a convolution. Every place of a feature map is a unit with a state
+    of its own; decay, threshold and bias c belong to a filter, the same at all places. With
+    `lateral_inhibition` the filters at one place compete: the gate is 1 minus the largest output
+    among them, and places do not know of each other.
+
+    Args:
+        rank: number of dimensions of a map, 1 or 2.
+        filters: positive integer, number of filters; it takes the place of `units`.
+        kernel_size: integer, or one per dimension.
+        strides: integer, or one per dimension, of the convolution of the input. A stride above 1
+            is incompatible with a dilation above 1.
+        padding: "valid" or "same", of the convolution of the input.
+        dilation_rate: integer, or one per dimension, of the convolution of the input.
+        recurrent: add the term y_{t-1} * H, a convolution of the same kernel size with padding
+            "same", without strides or dilation.
+        **kwargs: the other arguments of `SNUCell`.
+
+    Call arguments:
+        inputs: shape (batch, ..., channels), e.g. (batch, height, width, channels) for rank 2.
+        states: [y, s], each of the shape of the output.
+        training: whether dropout is applied.
+
+    Raises:
+        ValueError, TypeError: an argument is outside what is allowed; the message names it.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        filters: int,
+        kernel_size: Any,
+        strides: Any = 1,
+        padding: str = "valid",
+        dilation_rate: Any = 1,
+        **kwargs: Any,
+    ):
+        if rank not in (1, 2):
+            raise ValueError(f"Argument `rank` must be 1 or 2. Received: rank={rank!r}")
+        if kwargs.pop("data_format", "channels_last") not in (None, "channels_last"):
+            raise ValueError(
+                "Feature maps must have their channels last; `data_format` can only be "
+                "'channels_last'. Move the channels with keras.layers.Permute."
+            )
+        super().__init__(filters, **kwargs)
+        self.rank = rank
+        self.kernel_size = _arguments.sizes("kernel_size", kernel_size, rank)
+        self.strides = _arguments.sizes("strides", strides, rank)
+        if padding not in _PADDINGS:
+            raise ValueError(
+                f"Argument `padding` must be one of {_PADDINGS}. Received: padding={padding!r}"
+            )
+        self.padding = padding
+        self.dilation_rate = _arguments.sizes("dilation_rate", dilation_rate, rank)
+        if max(self.strides) > 1 and max(self.dilation_rate) > 1:
+            raise ValueError(
+                "Arguments `strides` and `dilation_rate` cannot both be above 1. Received: "
+                f"strides={strides!r}, dilation_rate={dilation_rate!r}"
+            )
+        self.map_shape: tuple[int, ...] | None = None
+
+    @property
+    def filters(self) -> int:
+        return self.units
+
+    def build(self, input_shape: Any) -> None:
+        if len(input_shape) != self.rank + 2 or any(size is None for size in input_shape[1:]):
+            raise ValueError(
+                f"{type(self).__name__} takes inputs of shape (batch, {'height, width'}, channels) "
+                "with known sizes but for the batch. "
+                f"Received: input_shape={tuple(input_shape)}"
+                if self.rank == 2
+                else f"{type(self).__name__} takes inputs of shape (batch, length, channels) with "
+                f"known sizes but for the batch. Received: input_shape={tuple(input_shape)}"
+            )
+        self.map_shape = self.map_of(input_shape[1:-1])
+        # The weights of the parent, in the shapes of convolutions.
+        self.kernel = self.add_weight(
+            shape=(*self.kernel_size, input_shape[-1], self.filters),
+            name="kernel",
+            initializer=self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
+        )
+        if self.recurrent:
+            self.recurrent_kernel = self.add_weight(
+                shape=(*self.kernel_size, self.filters, self.filters),
+                name="recurrent_kernel",
+                initializer=self.recurrent_initializer,
+                regularizer=self.recurrent_regularizer,
+                constraint=self.recurrent_constraint,
+            )
+        self._build_per_unit()
+        self.built = True
+
+    def map_of(self, sizes: Any) -> tuple[int, ...]:
+        """The size of the output maps for input maps of some size, without channels.
+
+        Raises:
+            ValueError: the kernel is larger than the map.
+        """
+        found = []
+        for size, kernel, stride, dilation in zip(
+            sizes, self.kernel_size, self.strides, self.dilation_rate, strict=True
+        ):
+            reach = 1 if self.padding == "same" else dilation * (kernel - 1) + 1
+            found.append((size - reach) // stride + 1)
+        if min(found) < 1:
+            raise ValueError(
+                f"{type(self).__name__} with kernel_size={self.kernel_size} and padding='valid' "
+                f"leaves nothing of a map of size {tuple(sizes)}. Use padding='same'."
+            )
+        return tuple(found)
+
+    def project(self, inputs: Any) -> Any:
+        """Return the convolution x * W (+ c) in the dtype of the policy, for any leading axes."""
+        dtype = self.dtype_policy.compute_dtype
+        maps = inputs.shape[-self.rank - 1 :]
+        lead = ops.shape(inputs)[: -self.rank - 1]
+        # Time, if there is any, is folded into the batch: one convolution for all steps.
+        drive = ops.conv(
+            ops.reshape(ops.cast(inputs, dtype), (-1, *maps)),
+            ops.cast(self.kernel, dtype),
+            strides=self.strides,
+            padding=self.padding,
+            data_format="channels_last",
+            dilation_rate=self.dilation_rate,
+        )
+        if self.bias is not None:
+            drive = ops.add(drive, ops.cast(self.bias, dtype))
+        return ops.reshape(drive, (*lead, *drive.shape[1:]))
+
+    def recur(self, outputs: Any) -> Any:
+        """Return the recurrent convolution y * H in the dtype of the states."""
+        dtype = self.dtype_policy.compute_dtype
+        product = ops.conv(
+            ops.cast(outputs, dtype),
+            ops.cast(self.recurrent_kernel, dtype),
+            strides=1,
+            padding="same",
+            data_format="channels_last",
+        )
+        return ops.cast(product, self.compute_dtype)
+
+    def get_initial_state(self, batch_size: Any = None) -> list:
+        if self.map_shape is None:
+            raise ValueError(
+                f"{type(self).__name__} does not know the size of its maps yet: build it first."
+            )
+        shape = (batch_size, *self.map_shape, self.filters)
+        return [ops.zeros(shape, dtype=self.compute_dtype) for _ in range(2)]
+
+    def get_config(self) -> dict:
+        config = super().get_config()
+        del config["units"]
+        return {
+            **config,
+            "rank": self.rank,
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "padding": self.padding,
+            "dilation_rate": self.dilation_rate,
+        }
+
+
+@keras.saving.register_keras_serializable(package="snukeras")
+class ConvSSNUCell(ConvSNUCell):
+    """Cell of the convolutional soft SNU: `ConvSNUCell` with the sigmoid in place of the step.
+
+    Args:
+        rank ... **kwargs: see `ConvSNUCell`; there is no `pseudo_derivative`.
+    """
+
+    spiking = False
+
+    def __init__(self, rank: int, filters: int, kernel_size: Any, **kwargs: Any):
+        if "pseudo_derivative" in kwargs:
+            raise TypeError(
+                f"{type(self).__name__} has no argument `pseudo_derivative`: its output is the "
+                "sigmoid, which has a derivative of its own. Use ConvSNUCell for the spiking unit."
+            )
+        super().__init__(rank, filters, kernel_size, **kwargs)
+        self.output_function = SoftStep()
+
+    @property
+    def pseudo_derivative(self) -> None:
+        return None

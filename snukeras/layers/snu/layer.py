@@ -1,0 +1,270 @@
+"""The Spiking Neural Unit: cell and layer."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from snukeras.layers.snu.cell import _NO_PSEUDO_DERIVATIVE, SNUCell, SSNUCell
+
+_IMPLEMENTATIONS = ("auto", "fused", "cell")
+
+
+def _argument_of_cell(name: str) -> property:
+    return property(lambda self: getattr(self.cell, name), doc=f"`{name}` of the cell.")
+
+
+@keras.saving.register_keras_serializable(package="snukeras")
+class SNU(keras.layers.RNN):
+    """Layer of Spiking Neural Units; it stands wherever a keras.layers.LSTM could.
+
+    The equations and the arguments of the unit are those of `SNUCell`. The layer adds what Keras's
+    recurrent layers have, and a fast path on TensorFlow.
+
+    Args:
+        units ... seed: see `SNUCell`.
+        return_sequences: return the output of every step, not of the last alone.
+        return_state: return the last states y and s, each (batch, units), after the output.
+        go_backwards: process the steps in reverse and return them reversed.
+        stateful: start each batch from the last states of the one before (`reset_state()` clears).
+        unroll: unroll the loop over time (plain path).
+        zero_output_for_mask: put out zeros at masked steps instead of the output before.
+        implementation: "fused" computes the input product for all steps at once and the
+            recurrence as one compiled scan with a backward pass of its own (TensorFlow alone);
+            "cell" steps through the cell with the loop of Keras; "auto" takes "fused" where it
+            can: on TensorFlow, without `unroll`.
+
+    Call arguments:
+        sequences: shape (batch, time, features).
+        initial_state: [y, s], each (batch, units); zeros by default.
+        mask: shape (batch, time), False at steps to skip.
+        training: whether dropout is applied, and whether the fast path keeps what gradients need;
+            without it they cost a second forward pass.
+
+    Returns:
+        Shape (batch, time, units) or (batch, units); with `return_state` a tuple with y and s.
+
+    Raises:
+        ValueError, TypeError: an argument is outside what is allowed; the message names it.
+
+    Example:
+
+        model = keras.Sequential([
+            snukeras.layers.SNU(150, return_sequences=True),
+            keras.layers.Dense(88, activation="sigmoid"),
+        ])
+    """
+
+    _cell_class: type[SNUCell] = SNUCell
+
+    def __init__(
+        self,
+        units: int,
+        state_activation: Any = "relu",
+        decay: Any = 0.8,
+        trainable_decay: bool = False,
+        threshold: Any = 1.0,
+        trainable_threshold: bool = True,
+        recurrent: bool = False,
+        lateral_inhibition: bool = False,
+        pseudo_derivative: Any = "tanh",
+        use_bias: bool = False,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        zero_output_for_mask: bool = False,
+        implementation: str = "auto",
+        **kwargs: Any,
+    ):
+        # Of the convolutional layers, whose cell is this one's but for the products.
+        convolution = kwargs.pop("convolution", {})
+        if implementation not in _IMPLEMENTATIONS:
+            raise ValueError(
+                f"Argument `implementation` must be one of {_IMPLEMENTATIONS}. "
+                f"Received: implementation={implementation!r}"
+            )
+        cell_arguments = dict(
+            state_activation=state_activation,
+            decay=decay,
+            trainable_decay=trainable_decay,
+            threshold=threshold,
+            trainable_threshold=trainable_threshold,
+            recurrent=recurrent,
+            lateral_inhibition=lateral_inhibition,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            recurrent_initializer=recurrent_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            recurrent_regularizer=recurrent_regularizer,
+            bias_regularizer=bias_regularizer,
+            kernel_constraint=kernel_constraint,
+            recurrent_constraint=recurrent_constraint,
+            bias_constraint=bias_constraint,
+            dropout=dropout,
+            recurrent_dropout=recurrent_dropout,
+            seed=seed,
+            dtype=kwargs.get("dtype"),
+            trainable=kwargs.get("trainable", True),
+            **convolution,
+        )
+        cell_arguments["filters" if convolution else "units"] = units
+        if self._cell_class.spiking:
+            cell_arguments["pseudo_derivative"] = pseudo_derivative
+        super().__init__(
+            self._cell_class(**cell_arguments),
+            return_sequences=return_sequences,
+            return_state=return_state,
+            go_backwards=go_backwards,
+            stateful=stateful,
+            unroll=unroll,
+            zero_output_for_mask=zero_output_for_mask,
+            **kwargs,
+        )
+        self.implementation = implementation
+        self.input_spec = [keras.layers.InputSpec(ndim=3)]
+
+    units = _argument_of_cell("units")
+    state_activation = _argument_of_cell("state_activation")
+    decay = _argument_of_cell("decay")
+    trainable_decay = _argument_of_cell("trainable_decay")
+    threshold = _argument_of_cell("threshold")
+    trainable_threshold = _argument_of_cell("trainable_threshold")
+    recurrent = _argument_of_cell("recurrent")
+    lateral_inhibition = _argument_of_cell("lateral_inhibition")
+    pseudo_derivative = _argument_of_cell("pseudo_derivative")
+    use_bias = _argument_of_cell("use_bias")
+    kernel_initializer = _argument_of_cell("kernel_initializer")
+    recurrent_initializer = _argument_of_cell("recurrent_initializer")
+    bias_initializer = _argument_of_cell("bias_initializer")
+    kernel_regularizer = _argument_of_cell("kernel_regularizer")
+    recurrent_regularizer = _argument_of_cell("recurrent_regularizer")
+    bias_regularizer = _argument_of_cell("bias_regularizer")
+    kernel_constraint = _argument_of_cell("kernel_constraint")
+    recurrent_constraint = _argument_of_cell("recurrent_constraint")
+    bias_constraint = _argument_of_cell("bias_constraint")
+    dropout = _argument_of_cell("dropout")
+    recurrent_dropout = _argument_of_cell("recurrent_dropout")
+    seed = _argument_of_cell("seed")
+
+    def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
+        """As keras.layers.RNN; from then on a wrong number of features is an error of its own."""
+        super().build(sequences_shape, initial_state_shape)
+        (spec,) = self.input_spec
+        self.input_spec = [keras.layers.InputSpec(ndim=spec.ndim, axes={-1: sequences_shape[-1]})]
+
+    @property
+    def variable_dtype(self) -> str:
+        """The dtype of the states that a stateful layer carries: that of the cell's states."""
+        return self.cell.compute_dtype
+
+    def call(
+        self,
+        sequences: Any,
+        initial_state: Any = None,
+        mask: Any = None,
+        training: bool = False,
+    ) -> Any:
+        """As keras.layers.RNN, but for the states, which are never rounded to half precision."""
+        if sequences.shape[1] == 0:
+            raise ValueError(
+                f"Layer {self.name!r} needs sequences of at least one step. "
+                f"Received: shape {tuple(sequences.shape)}, which is (batch, time, features)."
+            )
+        if initial_state is None and self.stateful:
+            self._check_batch_size(sequences)
+            initial_state = self.states
+        if initial_state is not None:
+            dtype = self.cell.compute_dtype
+            initial_state = [ops.cast(state, dtype) for state in initial_state]
+        if self._takes_fused():
+            # Imported here: it needs TensorFlow, which the other backends do without.
+            from snukeras.layers.snu import fused
+
+            result = fused.run(self, sequences, initial_state, mask, training)
+        else:
+            result = self._step_through(sequences, initial_state, mask, training)
+        last_output, outputs, states = result
+        # One dropout mask serves all steps of a call, and no other call.
+        self.cell.reset_dropout_mask()
+        self.cell.reset_recurrent_dropout_mask()
+        if self.stateful:
+            for variable, state in zip(self.states, states, strict=True):
+                variable.assign(state)
+        output = ops.cast(outputs if self.return_sequences else last_output, self.compute_dtype)
+        return (output, *states) if self.return_state else output
+
+    def _check_batch_size(self, sequences: Any) -> None:
+        expected, received = self.states[0].shape[0], sequences.shape[0]
+        if received is not None and received != expected:
+            raise ValueError(
+                f"Layer {self.name!r} is stateful and holds the states of a batch of {expected}; "
+                f"every batch must be of that size. Received: a batch of {received}. "
+                "Give the batch size in keras.Input(batch_shape=...) and drop the remainder."
+            )
+
+    def _step_through(self, sequences: Any, state: Any, mask: Any, training: bool) -> Any:
+        """Run the cell step by step in the loop of Keras; the plain path."""
+        if state is None:
+            state = self.get_initial_state(batch_size=ops.shape(sequences)[0])
+        # Drawn before the loop, so that all steps share them.
+        self.cell.get_dropout_mask(sequences[:, 0])
+        self.cell.get_recurrent_dropout_mask(state[0])
+        return self.inner_loop(sequences, state, mask=mask, training=training)
+
+    def _takes_fused(self) -> bool:
+        if self.implementation == "cell":
+            return False
+        hindrance = None
+        if keras.backend.backend() != "tensorflow":
+            hindrance = f"the backend is {keras.backend.backend()}, and it needs TensorFlow"
+        elif self.unroll:
+            hindrance = "the layer has unroll=True"
+        if hindrance and self.implementation == "fused":
+            raise ValueError(
+                f"Layer {self.name!r} cannot use implementation='fused': {hindrance}. "
+                "Use implementation='auto' or 'cell'."
+            )
+        return hindrance is None
+
+    def get_config(self) -> dict:
+        config = {**super().get_config(), "implementation": self.implementation}
+        del config["cell"]
+        of_cell = self.cell.get_config()
+        for name in ("name", "trainable", "dtype"):
+            del of_cell[name]
+        return {**config, **of_cell}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "SNU":
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="snukeras")
+class SSNU(SNU):
+    """Layer of soft Spiking Neural Units.
+
+    Args:
+        units ... implementation: see `snukeras.layers.SNU`; there is no `pseudo_derivative`.
+    """
+
+    _cell_class = SSNUCell
+
+    def __init__(self, units: int, **kwargs: Any):
+        if "pseudo_derivative" in kwargs:
+            raise TypeError(_NO_PSEUDO_DERIVATIVE.format(type(self).__name__))
+        super().__init__(units, **kwargs)

@@ -1,0 +1,1 @@
+"""GRAPES: modulate the errors of hidden units by the weights that come into them."""

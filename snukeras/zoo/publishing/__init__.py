@@ -1,0 +1,1 @@
+"""Publish trained models: weights, golden outputs, costs and cards."""

@@ -1,0 +1,291 @@
+"""Model cards and the table of models, written from presets and result files alone."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from snukeras import _files
+from snukeras.zoo import presets
+
+if TYPE_CHECKING:
+    import keras
+
+CARD = "README.md"
+
+
+def outline(model: "keras.Model") -> str:
+    """Describe a network in a line: size of the input, then class and units of each layer.
+
+    Examples: "88 - SNU 150 - Dense 88", "28x28x1 - SNU 10". Layers without weights of their own
+    are left out. The input of a text is "words", and where a table is tied the line ends so.
+    """
+    from snukeras.layers import TiedEmbedding
+
+    sizes = [str(size) for size in model.input_shape[1:] if size is not None]
+    parts = ["x".join(sizes) or "words"]
+    for layer in model.layers:
+        if layer.weights:
+            recurrent = "recurrent " if getattr(layer, "recurrent", False) else ""
+            units = getattr(layer, "output_dim", None) or layer.output.shape[-1]
+            parts.append(f"{recurrent}{type(layer).__name__} {units}")
+    if any(isinstance(layer, TiedEmbedding) for layer in model.layers):
+        parts.append(f"tied {model.output_shape[-1]}")
+    return " - ".join(parts)
+
+
+def card(name: str, content: Path | str | None = None) -> str:
+    """Return the model card of a preset as Markdown.
+
+    It shows the figures of the other models of the task as well.
+
+    Args:
+        name: One of `snukeras.zoo.list()`.
+        content: Folder of presets. Default: the one that ships with the package.
+
+    Raises:
+        ValueError: No such preset, or one without its results file.
+    """
+    preset = presets.info(name, content)
+    results = preset["results"]
+    if results is None:
+        raise ValueError(f"{presets.RESULTS}/{name}.json is missing, so {name} has no card.")
+    published = preset["published"]
+    lines = [
+        f"# {preset['title']}",
+        "",
+        f"{preset['description']}",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| name | `{name}` |",
+        f"| task | {results['data']['name']} (`{preset['task']}`) |",
+        f"| network | {preset['network']} |",
+        f"| parameters | {preset['parameters']:,} |",
+        f"| test, {results['unit']} | {spread(results['test'])}, {count(results)} |",
+        f"| validation, {results['unit']} | {spread(results['valid'])} |",
+        f"| these weights | seed {preset['seed']} (best on validation): test "
+        f"{preset['test']:.3f}, validation {preset['valid']:.3f} |",
+    ]
+    if published:
+        lines.append(f"| published | {published['value']} ({published['source']}) |")
+    lines += [
+        *_costs(results.get("costs")),
+        f"| training | {_minutes(results):.1f} minutes a seed |",
+        f"| licence of the weights | {preset['licence']} |",
+        f"| licence of the data | {results['data']['licence']} |",
+        "",
+        *_beside(preset, content),
+        *_use(name, preset["task"]),
+        *_training(name, results),
+        "## Files",
+        "",
+        "| file | bytes | sha256 |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {file} | {pinned['bytes']:,} | `{pinned['sha256']}` |"
+        for file, pinned in preset["files"].items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def write(task: str | None = None, content: Path | str | None = None) -> list[str]:
+    """Write the cards of a task's presets anew, since each shows the figures of the others.
+
+    Args:
+        task: Name of a task. Default: all of them.
+        content: Folder of presets. Default: the one that ships with the package.
+
+    Returns:
+        The names of the presets; those without a results file have no card.
+    """
+    folder = presets.content_folder(content)
+    names = []
+    for name in presets.list(folder):
+        preset = presets.info(name, folder)
+        if preset["results"] is not None and task in (None, preset["task"]):
+            _files.write_text(folder / name / CARD, card(name, folder))
+            names.append(name)
+    return names
+
+
+def _costs(costs: dict[str, Any] | None) -> list[str]:
+    """Rows on spikes, operations and devices, where they were measured."""
+    if costs is None:
+        return []
+    rows = []
+    steps = costs["steps_per_sample"]
+    if costs["spikes_per_sample"] is not None:
+        spikes = costs["spikes_per_sample"]
+        rows.append(
+            f"| spikes | {spikes:,.0f} a sample of {steps:.4g} steps, "
+            f"{spikes / steps:,.1f} a step |"
+        )
+    driven = [
+        f"{costs[f'{what}_per_step']:,} {what}"
+        for what in ("additions", "multiplications")
+        if costs[f"{what}_per_step"]
+    ]
+    rows += [
+        f"| operations a step, dense | {costs['macs_per_step']:,} multiply-accumulates |",
+        f"| operations a step, zeros skipped | {' and '.join(driven)} |",
+        f"| counted on | {costs['samples']:,} {costs['data']} |",
+        f"| PCM devices | {costs['pcm_devices']:,}, two a weight |",
+    ]
+    return rows
+
+
+def _minutes(results: dict[str, Any]) -> float:
+    seconds = [seed["seconds"] for seed in results["seeds"]]
+    return float(sum(seconds) / len(seconds) / 60)
+
+
+def _beside(preset: dict[str, Any], content: Path | str | None) -> list[str]:
+    """Return the table of all models of the task."""
+    rows = []
+    for name in presets.list(content):
+        other = presets.info(name, content)
+        results = other["results"]
+        if results is None or other["task"] != preset["task"]:
+            continue
+        costs = results.get("costs")
+        published = other["published"]
+        figures = [
+            f"**`{name}`**" if name == preset["name"] else f"[`{name}`](../{name}/{CARD})",
+            other["network"],
+            f"{other['parameters']:,}",
+            f"{costs['macs_per_step']:,}" if costs else "-",
+            f"{costs['additions_per_step'] + costs['multiplications_per_step']:,}"
+            if costs
+            else "-",
+            str(published["value"]) if published else "-",
+            f"{spread(results['test'])}, {count(results)}",
+        ]
+        rows.append(f"| {' | '.join(figures)} |")
+    return [
+        "## Beside the other models of this task",
+        "",
+        "| model | network | parameters | operations a step, dense | zeros skipped | published | "
+        f"test, {preset['unit']} |",
+        "|---|---|---|---|---|---|---|",
+        *rows,
+        "",
+    ]
+
+
+def _use(name: str, task: str) -> list[str]:
+    return [
+        "## Use",
+        "",
+        "```python",
+        "import keras, snukeras",
+        "from snukeras.zoo.tasks import TASKS",
+        "",
+        f'model = snukeras.zoo.load("{name}")                  # an ordinary Keras model',
+        f'fresh = snukeras.zoo.load("{name}", weights=False)   # the architecture alone',
+        "",
+        f'task = TASKS["{task}"]                               # fine-tune it on your x and y',
+        "model.compile(keras.optimizers.Adam(1e-4), task.loss({}))",
+        "model.fit(x, y)",
+        "```",
+        "",
+        "Another head, and data of your own: [docs/zoo.md](../../docs/zoo.md).",
+        "",
+        "```console",
+        f"$ snukeras-export zoo:{name} --target pcm --output exported   # ONNX and crossbar map",
+        f"$ snukeras-zoo evaluate {name}                                # the figures again",
+        "```",
+        "",
+    ]
+
+
+def _training(name: str, results: dict[str, Any]) -> list[str]:
+    """Return the recipe, and what came of each seed."""
+    return [
+        "## Training",
+        "",
+        f"`snukeras-zoo train {name}` repeats it. The epoch is chosen on the validation split; the",
+        "test split is measured once, at that epoch.",
+        "",
+        "| seed | epoch | validation | test | minutes |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {seed['seed']} | {seed['epoch']} of {seed['epochs_trained']} | "
+            f"{seed['valid']:.3f} | {seed['test']:.3f} | {seed['seconds'] / 60:.1f} |"
+            for seed in results["seeds"]
+        ),
+        "",
+        *_recipe(results["recipe"]),
+        "",
+        "Versions: " + ", ".join(f"{k} {v}" for k, v in results["versions"].items()) + ".",
+        f"Data: sha256 `{results['data']['sha256']}`.",
+        "",
+    ]
+
+
+def table(content: Path | str | None = None) -> str:
+    """Return the table of all models that have results, as Markdown."""
+    folder = presets.content_folder(content)
+    lines = [
+        "| model | task | network | parameters | published | test, mean of seeds | unit |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in presets.list(folder):
+        preset = presets.info(name, folder)
+        results = preset["results"]
+        if results is None:
+            continue
+        published = preset["published"]
+        lines.append(
+            f"| `{name}` | {results['data']['name']} | {preset['network']} | "
+            f"{preset['parameters']:,} | {published['value'] if published else '-'} | "
+            f"{spread(results['test'])}, {count(results)} | {results['unit']} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def spread(summary: dict[str, Any]) -> str:
+    """Write the mean and deviation of seeds."""
+    if summary["deviation"] is None:
+        return f"{summary['mean']:.3f}"
+    return f"{summary['mean']:.3f} ± {summary['deviation']:.3f}"
+
+
+def count(results: dict[str, Any]) -> str:
+    """Write the number of seeds."""
+    seeds = len(results["seeds"])
+    return "one seed" if seeds == 1 else f"{seeds} seeds"
+
+
+def _recipe(recipe: dict[str, Any]) -> list[str]:
+    """List the recipe, an entry a line."""
+    rows = [f"- layer: {_entry(layer)}" for layer in recipe["network"]["layers"]]
+    for key in (
+        "start",
+        "teacher",
+        "loss",
+        "optimizer",
+        "schedule",
+        "averaging",
+        "constraint",
+        "noise",
+    ):
+        if recipe.get(key):
+            rows.append(f"- {key}: {_entry(recipe[key])}")
+    for key in ("epochs", "batch_size", "patience", "padding"):
+        if recipe[key] is not None:
+            rows.append(f"- {key.replace('_', ' ')}: {recipe[key]}")
+    if recipe.get("data"):
+        rows.append(f"- data: {_entry(recipe['data'])}")
+    if recipe.get("half_precision"):
+        rows.append("- weights stored as float16; the figures are those of the stored weights")
+    if recipe["notes"]:
+        rows.append(f"- {recipe['notes']}")
+    return rows
+
+
+def _entry(entry: dict[str, Any]) -> str:
+    arguments = ", ".join(
+        f"{key} {json.dumps(value)}" for key, value in entry.items() if key != "class"
+    )
+    return f"{entry['class']}: {arguments}" if "class" in entry else arguments

@@ -1,0 +1,44 @@
+"""Average weights over the epochs of a training."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from snukeras.zoo.training.state import _constrained, _State
+
+
+def _add_to_sum(state: _State, recipe: dict[str, Any]) -> None:
+    averaging = recipe["averaging"]
+    if averaging and averaging["class"] == "swa" and state.epoch >= averaging["first_epoch"]:
+        weights = [variable.numpy() for variable in state.trainer.trainable_variables]
+        sums = state.sum_of_weights or [np.zeros_like(weight, np.float64) for weight in weights]
+        state.sum_of_weights = [a + b for a, b in zip(sums, weights, strict=True)]
+        state.summed += 1
+
+
+@contextmanager
+def _averaged(state: _State, recipe: dict[str, Any]) -> Iterator[None]:
+    """Give the model its averaged weights within the block, where the recipe averages.
+
+    An average of weights on a grid is off it, and is rounded to it again.
+    """
+    averaging = recipe["averaging"]
+    if not averaging or (averaging["class"] == "swa" and not state.summed):
+        yield
+        return
+    variables = state.trainer.trainable_variables
+    raw = [variable.numpy() for variable in variables]
+    try:
+        if averaging["class"] == "ema":
+            state.trainer.optimizer.finalize_variable_values(variables)
+        else:
+            for variable, total in zip(variables, state.sum_of_weights, strict=True):
+                variable.assign((total / state.summed).astype(np.float32))
+        for variable, constraint in _constrained(state.model):
+            variable.assign(constraint.nearest(variable))
+        yield
+    finally:
+        for variable, value in zip(variables, raw, strict=True):
+            variable.assign(value)

@@ -1,0 +1,52 @@
+"""The results of a model's seeds as they are kept and shown."""
+
+import platform
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+import snukeras
+from snukeras.zoo.tasks import Task
+
+FORMAT = 1
+
+
+def results_of(recipe: dict[str, Any], task: Task, seeds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Gather the results of the seeds, with everything that produced them."""
+    summary = {}
+    for split in ("valid", "test"):
+        figures = [result[split] for result in seeds]
+        summary[split] = {
+            "mean": float(np.mean(figures)),
+            # Deviation of a sample; none of a single seed.
+            "deviation": float(np.std(figures, ddof=1)) if len(figures) > 1 else None,
+        }
+    pick = min if task.lower_is_better else max
+    return {
+        "format": FORMAT,
+        "name": recipe["name"],
+        "task": task.name,
+        "metric": task.metric,
+        "unit": task.unit,
+        **summary,
+        "best_seed": pick(seeds, key=lambda result: result["valid"])["seed"],
+        "parameters": seeds[0]["parameters"],
+        "seeds": [{k: v for k, v in seed.items() if k != "history"} for seed in seeds],
+        "recipe": recipe,
+        "data": {"name": task.title, "sha256": task.data_sha256, "licence": task.data_licence},
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that figures depend on."""
+    import tensorflow as tf  # its distribution has several names (tensorflow, tensorflow-cpu)
+
+    return {
+        "python": platform.python_version(),
+        "snukeras": snukeras.__version__,
+        "keras": metadata.version("keras"),
+        "tensorflow": tf.__version__,
+        "numpy": np.__version__,
+    }

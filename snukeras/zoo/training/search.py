@@ -1,0 +1,239 @@
+"""Try settings of a recipe, judged by the validation split alone.
+
+    python -m snukeras.zoo.training.search jsb_lstm --epochs 120 \\
+        --vary '{"optimizer.learning_rate": [0.003, 0.01], "network.layers.1.rate": [0.3, 0.5]}'
+
+Every combination is trained once. A setting is named by its place in the recipe. The test split is
+never measured here, so nobody can look at its figures while choosing. What was tried before, in
+zoo/results/search/NAME.json, is not tried again, and a training that was killed goes on.
+`--around-best` starts from the best setting so far, to search one direction after the other.
+"""
+
+import argparse
+import copy
+import itertools
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from snukeras import _files
+from snukeras.zoo import presets, recipes
+from snukeras.zoo.tasks import TASKS, Task, registry
+from snukeras.zoo.training import seeds, transfer
+from snukeras.zoo.training.results import versions
+
+FOLDER = "search"
+
+
+def search(
+    name: str,
+    vary: Mapping[str, Sequence[Any]],
+    epochs: int | None = None,
+    seed: int = 0,
+    around_best: bool = False,
+    runs: Path | str = "runs/search",
+    content: Path | str | None = None,
+    progress: seeds.Progress | None = None,
+    tasks: Mapping[str, Task] = TASKS,
+) -> dict[str, Any]:
+    """Train every combination of settings, and add their validation figures to the results.
+
+    Args:
+        name: A model with a recipe.
+        vary: Values to try for each place in the recipe, such as "optimizer.learning_rate" or
+            "network.layers.0.units"; numbers count the entries of a list.
+        epochs: Epochs of each training; a schedule shrinks with them. Default: the recipe's.
+        seed: Seed of each training.
+        around_best: Vary the best setting so far, of those trained for as many epochs, instead of
+            the recipe.
+        runs: Folder for states.
+        content: Folder of recipes and results. Default: the one that ships with the package.
+        progress: As for `snukeras.zoo.training.train`.
+        tasks: The tasks that recipes may name.
+
+    Returns:
+        The results, as written to `results/search/NAME.json` of the content folder.
+
+    Raises:
+        ValueError: Unknown name, a place that the recipe does not have, or a value that it refuses,
+            or values that are no list.
+    """
+    base = recipes.read(name, content)
+    task = registry.task_of(base, tasks)
+    if not isinstance(vary, Mapping) or not all(isinstance(v, list | tuple) for v in vary.values()):
+        raise ValueError(
+            "Argument `vary` has to name a list of values for each place, like "
+            f'{{"optimizer.learning_rate": [0.003, 0.01]}}. Received: {vary}'
+        )
+    path = presets.content_folder(content) / presets.RESULTS / FOLDER / f"{name}.json"
+    combinations = [
+        dict(zip(vary, values, strict=True)) for values in itertools.product(*vary.values())
+    ]
+    results = _read(path, name, task)
+    # Trainings of another length do not compare.
+    length = base["epochs"] if epochs is None else epochs
+    alike = [trial for trial in results["trials"] if trial["recipe"]["epochs"] == length]
+    if around_best and alike:
+        best = _sorted({**results, "trials": alike})[0]["recipe"]
+        base = {**base, **{key: best[key] for key in best if key not in ("seeds", "epochs")}}
+    planned = [_changed(base, settings, epochs) for settings in combinations]
+    for settings, recipe in zip(combinations, planned, strict=True):
+        sources = transfer.sources(recipe, content)
+        identity = _files.sha256_of_json([seeds._identity(recipe, sources), seed])
+        if any(trial["identity"] == identity for trial in results["trials"]):
+            continue
+        folder = Path(runs) / name / identity[:12]
+        try:
+            result = seeds.train_seed(
+                recipe, task, seed, folder, test=False, content=content, progress=progress
+            )
+            outcome = {key: result[key] for key in ("valid", "epoch", "epochs_trained", "seconds")}
+        except FloatingPointError:
+            outcome = {"valid": None, "epoch": None, "epochs_trained": None, "seconds": None}
+        # Read again: another process may have added trials meanwhile.
+        results = _read(path, name, task)
+        results["trials"].append(
+            {"settings": settings, "seed": seed, **outcome, "identity": identity, "recipe": recipe}
+        )
+        results["versions"] = versions()
+        _files.write_json(path, results)
+    return results
+
+
+def _read(path: Path, name: str, task: Task) -> dict[str, Any]:
+    if path.is_file():
+        return _files.read_json(path)
+    return {
+        "name": name,
+        "task": task.name,
+        "metric": task.metric,
+        "unit": task.unit,
+        "lower_is_better": task.lower_is_better,
+        "trials": [],
+    }
+
+
+def _changed(base: dict[str, Any], settings: dict[str, Any], epochs: int | None) -> dict[str, Any]:
+    """Return the recipe with other settings."""
+    recipe = copy.deepcopy(base)
+    for place, value in settings.items():
+        *way, last = place.split(".")
+        try:
+            at: Any = recipe
+            for step in way:
+                at = at[int(step)] if isinstance(at, list) else at[step]
+            at[int(last) if isinstance(at, list) else last] = value
+        except (KeyError, IndexError, TypeError, ValueError):
+            raise ValueError(
+                f"The recipe {base['name']} has no such place. Received: {place!r}. A place is "
+                'like "optimizer.learning_rate" or "network.layers.0.units".'
+            ) from None
+    if epochs is not None:
+        recipe["epochs"] = epochs
+    return recipes.check(recipe)
+
+
+def _at(recipe: dict[str, Any], place: str) -> Any:
+    """Return the value at a place, None where the recipe leaves it out."""
+    at: Any = recipe
+    for step in place.split("."):
+        try:
+            at = at[int(step)] if isinstance(at, list) else at[step]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return at
+
+
+def table(name: str | None = None, content: Path | str | None = None) -> str:
+    """Return the trials of a model, best first, or what was searched for each model.
+
+    Args:
+        name: A model that was searched. Default: a line for each of them.
+        content: Folder of recipes and results. Default: the one that ships with the package.
+    """
+    folder = presets.content_folder(content) / presets.RESULTS / FOLDER
+    if name is None:
+        lines = ["| model | settings tried | best on validation | unit |", "|---|---|---|---|"]
+        for path in sorted(folder.glob("*.json")):
+            results = _files.read_json(path)
+            best = _sorted(results)[0]["valid"]
+            lines.append(
+                f"| `{results['name']}` | {len(results['trials'])} | "
+                f"{'-' if best is None else f'{best:.3f}'} | {results['unit']} |"
+            )
+        return "\n".join(lines) + "\n"
+    results = _files.read_json(folder / f"{name}.json")
+    trials = _sorted(results)
+    places = list(dict.fromkeys(place for trial in trials for place in trial["settings"]))
+    recipe = recipes.read(name, content)
+    lines = [
+        f"| {' | '.join(_title(recipe, place) for place in places)} | epochs | validation, "
+        f"{results['unit']} |",
+        "|---" * (len(places) + 2) + "|",
+    ]
+    for trial in trials:
+        values = [_at(trial["recipe"], place) for place in places]
+        figure = "diverged" if trial["valid"] is None else f"{trial['valid']:.3f}"
+        if all(value == _at(recipe, place) for value, place in zip(values, places, strict=True)):
+            figure = f"{figure}, chosen"
+        cells = [json.dumps(value) for value in values]
+        lines.append(f"| {' | '.join(cells)} | {trial['recipe']['epochs']} | {figure} |")
+    return "\n".join(lines) + "\n"
+
+
+def _title(recipe: dict[str, Any], place: str) -> str:
+    """Write a place for people: its last two steps, a layer by its class."""
+    way = place.split(".")
+    if way[:2] == ["network", "layers"]:
+        return f"{recipe['network']['layers'][int(way[2])]['class']} {'.'.join(way[3:])}"
+    return way[-1].replace("_", " ")
+
+
+def _sorted(results: dict[str, Any]) -> list[dict[str, Any]]:
+    sign = 1 if results["lower_is_better"] else -1
+    return sorted(
+        results["trials"],
+        key=lambda trial: float("inf") if trial["valid"] is None else sign * trial["valid"],
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; 0 if all went well."""
+    parser = argparse.ArgumentParser(
+        prog="python -m snukeras.zoo.training.search",
+        description="Try settings of a recipe, judged by the validation split alone.",
+    )
+    parser.add_argument("name")
+    parser.add_argument("--vary", type=json.loads, required=True, metavar="JSON")
+    parser.add_argument("--epochs", type=int, metavar="N")
+    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument(
+        "--around-best", action="store_true", help="vary the best setting so far, not the recipe"
+    )
+    parser.add_argument("--runs", type=Path, default=Path("runs/search"), metavar="DIR")
+    parser.add_argument("--content", type=Path, metavar="DIR")
+    arguments = parser.parse_args(argv)
+    try:
+        search(
+            arguments.name,
+            arguments.vary,
+            arguments.epochs,
+            arguments.seed,
+            arguments.around_best,
+            arguments.runs,
+            arguments.content,
+            progress=lambda event: print(
+                f"epoch {event['epoch']}: best {event['best_valid']:.4f}", end="\r", flush=True
+            ),
+        )
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(table(arguments.name, arguments.content), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""Train the models of the zoo from their recipes.
+
+Everything of a training lies in a folder, `runs/NAME/seed-N`: state.npz after each epoch,
+result.json at the end. A training that was killed, at any moment, goes on from the last whole
+epoch and ends like one that was not: state.npz holds the weights, the optimizer, the random
+generators and the best weights so far in one file, which is replaced at once.
+(`keras.callbacks.BackupAndRestore` writes weights and epoch one after the other, and leaves out the
+state of the random generators.)
+"""
+
+import importlib.util
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from snukeras import _files
+from snukeras.zoo import recipes
+from snukeras.zoo.tasks import TASKS, Task
+from snukeras.zoo.tasks.registry import task_of
+from snukeras.zoo.training.results import results_of
+from snukeras.zoo.training.seeds import Progress, train_seed
+
+RESULTS = "results.json"
+
+
+def train(
+    name: str,
+    content: Path | str | None = None,
+    runs: Path | str = "runs",
+    seeds: Iterable[int] | None = None,
+    epochs: int | None = None,
+    restart: bool = False,
+    tensorboard: bool = False,
+    progress: Progress | None = None,
+    tasks: Mapping[str, Task] = TASKS,
+) -> dict[str, Any]:
+    """Train a model of the zoo with each seed of its recipe.
+
+    The epoch is chosen on the validation split; the test split is measured once, with the
+    weights of that epoch. Seeds that are finished are not trained again, unfinished ones go on.
+    Keras, NumPy and Python are seeded globally (`keras.utils.set_random_seed`).
+
+    Args:
+        name: A model with a recipe.
+        content: Folder of recipes. Default: the one that ships with the package.
+        runs: Folder for states and results.
+        seeds: Seeds to train. Default: the recipe's.
+        epochs: Epochs, to try a recipe out. Default: the recipe's.
+        restart: Forget what earlier runs left.
+        tensorboard: Log to `runs/NAME/seed-N/tensorboard`.
+        progress: Called after each epoch with a dict of name, seed, epoch, epochs, loss, valid,
+            best_valid, best_epoch. Default: print a line.
+        tasks: The tasks that recipes may name.
+
+    Returns:
+        The results, as written to `runs/NAME/results.json`.
+
+    Raises:
+        ValueError: Unknown name, a bad recipe, or a run that was begun with another recipe.
+        FloatingPointError: The training diverged.
+        ImportError: `tensorboard` is asked for and not installed.
+    """
+    recipe = recipes.read(name, content)
+    asked = {**recipe}
+    if seeds is not None:
+        asked["seeds"] = [*seeds]
+    if epochs is not None:
+        asked["epochs"] = epochs
+    recipe = recipes.check(asked)
+    if tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise ImportError("TensorBoard logs need the package tensorboard: pip install tensorboard.")
+    task = task_of(recipe, tasks)
+    folder = Path(runs) / name
+    results_of_seeds = []
+    for seed in recipe["seeds"]:
+        result = train_seed(
+            recipe,
+            task,
+            seed,
+            folder / f"seed-{seed}",
+            content=content,
+            restart=restart,
+            tensorboard=tensorboard,
+            progress=progress,
+        )
+        results_of_seeds.append(result)
+    results = results_of(recipe, task, results_of_seeds)
+    _files.write_json(folder / RESULTS, results)
+    return results
