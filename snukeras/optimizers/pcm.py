@@ -1,7 +1,6 @@
 """PCMOptimizer: training with phase-change memory in the loop."""
 
 import fnmatch
-from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -9,13 +8,9 @@ from keras import ops
 
 from snukeras.constraints import PCMConstraint
 from snukeras.pcm._arrays import check_number, outside_of_graphs, replicas
-from snukeras.pcm._random import numbered
 from snukeras.pcm.pairs import DifferentialPair
-from snukeras.pcm.pulses import NandakumarPCM, PulsedPCM, PulseState
-
-# Where the random numbers of one step begin; loops count up from there.
-_PULSES, _CHECK, _RESET, _PROGRAM, _READ = 0, 100_000, 100_001, 200_000, 300_000
-_LONG = 40  # pulses after which the mean device hardly grows
+from snukeras.pcm.pulsed_pairs import PairState, PulsedPairs
+from snukeras.pcm.pulses import NandakumarPCM, PulsedPCM
 
 
 @keras.saving.register_keras_serializable(package="snukeras")
@@ -131,14 +126,13 @@ class PCMOptimizer(keras.optimizers.Optimizer):
         self.seed_generator = keras.random.SeedGenerator(seed)
         self._pair = DifferentialPair(self.device.g_max)
         self._scale = self._pair.span / self.w_max  # uS per unit of weight
-        self._epsilon = self.granularity or self.device.granularity()
-        self._above = self.refresh_above or 0.75 * _LONG * self.device.granularity(_LONG)
-        self._within = self.refresh_within or 0.75 * self._above
-        if self._within >= self._above:
-            raise ValueError(
-                "`refresh_within` must be below `refresh_above`, else refreshed pairs would be "
-                f"refreshed for ever. Received: {self._within:g} and {self._above:g} uS"
-            )
+        self._pairs = PulsedPairs(
+            self.device,
+            self.granularity,
+            self.refresh_above,
+            self.refresh_within,
+            self.programming_pulses,
+        )
 
     # The optimizer of Keras. ------------------------------------------------------------------
 
@@ -258,10 +252,10 @@ class PCMOptimizer(keras.optimizers.Optimizer):
         seed, clock = self.seed_generator.next(), self._clock()
         target = ops.convert_to_tensor(np.concatenate(targets))
         everywhere = ops.ones_like(target, dtype="bool")
-        devices = self._program(self._devices(), everywhere, target, clock, seed)
-        self._keep(devices)
+        pairs = self._pairs.program(self._devices(), everywhere, target, clock, seed)
+        self._keep(pairs)
         self.accumulator.assign(ops.zeros_like(target))
-        self._show(self._reading(devices, clock, seed, _READ))
+        self._show(self._reading(pairs, clock, seed))
 
     def read(self, wait=0.0):
         """Lets `wait` seconds pass and writes a fresh reading of the devices into the model."""
@@ -269,7 +263,7 @@ class PCMOptimizer(keras.optimizers.Optimizer):
         self._built()
         self.clock.assign(self.clock + wait)
         seed = self.seed_generator.next()
-        self._show(self._reading(self._devices(), self._clock(), seed, _READ))
+        self._show(self._reading(self._devices(), self._clock(), seed))
 
     def conductances(self) -> dict[str, np.ndarray]:
         """Conductances in uS after the last pulse, without drift and read noise.
@@ -312,82 +306,31 @@ class PCMOptimizer(keras.optimizers.Optimizer):
         self.steps.assign(self.steps + 1)
         clock = self._clock()
 
-        whole = ops.sign(wanted) * ops.floor(ops.abs(wanted) / self._epsilon)
+        whole = ops.sign(wanted) * ops.floor(ops.abs(wanted) / self._pairs.granularity)
         # Pulses can be counted only where the accumulator is a number.
         whole = ops.where(ops.isfinite(wanted), whole, 0.0)
         whole = ops.clip(whole, -self.max_pulses, self.max_pulses)
-        left = wanted - whole * self._epsilon
-        devices = self._pulses(self._devices(), whole, clock, seed)
+        left = wanted - whole * self._pairs.granularity
+        pairs = self._pairs.pulse(self._devices(), whole, clock, seed)
 
         if self.refresh_every is not None:
             due = ops.equal(self.steps % self.refresh_every, 0)
-            kept = devices
-            devices = _Devices(
-                *ops.cond(due, lambda: tuple(self._refresh(kept, clock, seed)), lambda: tuple(kept))
+            kept = pairs
+            pairs = PairState(
+                *ops.cond(
+                    due,
+                    lambda: tuple(self._pairs.refresh(kept, clock, seed)),
+                    lambda: tuple(kept),
+                )
             )
-        self._keep(devices)
+        self._keep(pairs)
         self.accumulator.assign(left)
-        weights = self._reading(devices, clock, seed, _READ)
+        weights = self._reading(pairs, clock, seed)
         self._show(ops.where(ops.isfinite(left), weights, np.nan))
 
-    def _pulses(self, devices, whole, clock, seed):
-        """Gives |whole| SET pulses to G+ (positive) or G- (negative)."""
-        most = ops.max(ops.abs(whole))
-
-        def body(k, *devices):
-            where = ops.stack([whole > k, -whole > k])
-            return k + 1.0, *self._pulse(_Devices(*devices), where, clock, seed, _PULSES + k)
-
-        _, *devices = ops.while_loop(lambda k, *_: k < most, body, (_zero(), *devices))
-        return _Devices(*devices)
-
-    def _refresh(self, devices, clock, seed):
-        """RESETs saturated pairs and programs their differences again."""
-        plus, minus = self._read(devices, clock, seed, _CHECK)
-        difference = plus - minus
-        saturated = ops.logical_and(
-            ops.maximum(plus, minus) > self._above, ops.abs(difference) < self._within
-        )
-        refreshes = devices.refresh_count + ops.cast(saturated, "int32")
-        devices = self._program(devices, saturated, difference, clock, seed)
-        return devices._replace(refresh_count=refreshes)
-
-    def _program(self, devices, where, target, clock, seed):
-        """RESETs the pairs `where`, then pulses and reads them until they hold `target` (uS)."""
-        both = ops.stack([where, where])
-        state = self.device.reset_where(devices.state(), both, clock, numbered(seed, _RESET))
-        devices = devices.with_state(state)
-
-        def body(k, active, *devices):
-            devices = _Devices(*devices)
-            plus, minus = self._read(devices, clock, seed, _PROGRAM + 2.0 * k)
-            missing = target - (plus - minus)
-            active = ops.logical_and(active, ops.abs(missing) > self._epsilon)
-            up = ops.stack(
-                [ops.logical_and(active, missing > 0), ops.logical_and(active, missing < 0)]
-            )
-            devices = self._pulse(devices, up, clock, seed, _PROGRAM + 1.0 + 2.0 * k)
-            return k + 1.0, active, *devices
-
-        def unfinished(k, active, *_):
-            return ops.logical_and(k < self.programming_pulses, ops.any(active))
-
-        _, _, *devices = ops.while_loop(unfinished, body, (_zero(), where, *devices))
-        return _Devices(*devices)
-
-    def _pulse(self, devices, where, clock, seed, use):
-        state = self.device.pulse(devices.state(), where, clock, numbered(seed, use))
-        devices = devices.with_state(state)
-        return devices._replace(pulse_count=devices.pulse_count + ops.cast(where, "int32"))
-
-    def _read(self, devices, clock, seed, use):
-        """One reading of G+ and G-, uS."""
-        read = self.device.read(devices.state(), clock, numbered(seed, use))
-        return read[0], read[1]
-
-    def _reading(self, devices, clock, seed, use):
+    def _reading(self, pairs, clock, seed):
         """One reading as weights, flat."""
-        return self._pair.to_weights(*self._read(devices, clock, seed, use), self._scale)
+        return self._pair.to_weights(*self._pairs.read(pairs, clock, seed), self._scale)
 
     def _show(self, weights):
         """Writes flat weights into the model."""
@@ -401,10 +344,10 @@ class PCMOptimizer(keras.optimizers.Optimizer):
         return ops.cast(self.clock, "float32")
 
     def _devices(self):
-        return _Devices(*(ops.convert_to_tensor(v) for v in self._device_variables()))
+        return PairState(*(ops.convert_to_tensor(v) for v in self._device_variables()))
 
-    def _keep(self, devices):
-        for variable, value in zip(self._device_variables(), devices, strict=True):
+    def _keep(self, pairs):
+        for variable, value in zip(self._device_variables(), pairs, strict=True):
             variable.assign(value)
 
     def _device_variables(self):
@@ -415,22 +358,6 @@ class PCMOptimizer(keras.optimizers.Optimizer):
             self.pulse_count,
             self.refresh_count,
         )
-
-
-class _Devices(NamedTuple):
-    """The state of all devices as tensors, (2, pairs) but for the last, (pairs,)."""
-
-    conductance: Any
-    pulses_since_reset: Any
-    last_pulse: Any
-    pulse_count: Any
-    refresh_count: Any
-
-    def state(self):
-        return PulseState(self.conductance, self.pulses_since_reset, self.last_pulse)
-
-    def with_state(self, state):
-        return _Devices(*state, self.pulse_count, self.refresh_count)
 
 
 class _Matrix:
@@ -522,10 +449,6 @@ def _whole(name, value):
     if number != int(number):
         raise ValueError(f"`{name}` must be a whole number. Received: {value!r}")
     return int(number)
-
-
-def _zero():
-    return ops.convert_to_tensor(0.0, dtype="float32")
 
 
 def _value(variable):

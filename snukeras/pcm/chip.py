@@ -6,8 +6,8 @@ import numpy as np
 from snukeras.network.matrices import chip_variables
 from snukeras.network.models import copy_model
 from snukeras.pcm._arrays import host_array
+from snukeras.pcm.crossbar import Crossbar
 from snukeras.pcm.devices import GenericPCM
-from snukeras.pcm.tiles import Crossbar
 
 
 class Chip:

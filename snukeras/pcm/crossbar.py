@@ -1,94 +1,15 @@
-"""A matrix on crossbar tiles: converters, IR drop, drift compensation, the matrix product."""
+"""A matrix on crossbar tiles: placement, drift compensation, the matrix product."""
 
 import keras
 import numpy as np
 from keras import ops
 
-from snukeras.pcm._arrays import check_choice, check_number, host_array, like, to_tensor
-from snukeras.pcm._random import normal
+from snukeras.pcm._arrays import check_choice, check_number, host_array, to_tensor
+from snukeras.pcm.converters import Converter
 from snukeras.pcm.devices import IdealDevice
 from snukeras.pcm.faults import StuckDevices
 from snukeras.pcm.pairs import DifferentialPair
-
-
-@keras.saving.register_keras_serializable(package="snukeras")
-class Converter:
-    """A digital-to-analog or analog-to-digital converter: noise, range, resolution, in this order.
-
-    Args:
-        bits: resolution; 2**bits - 1 values, symmetric to 0. None: continuous.
-        bound: largest |value|; beyond it values are clipped. None: the largest |value| of each
-            vector, so nothing is clipped.
-        noise: standard deviation of additive noise, in the unit of the values.
-    """
-
-    def __init__(self, bits=None, bound=None, noise=0.0):
-        if bits is not None and (isinstance(bits, bool) or int(bits) != bits or bits < 2):
-            raise ValueError(f"`bits` must be None or an integer of at least 2. Received: {bits!r}")
-        self.bits = bits if bits is None else int(bits)
-        self.bound = bound if bound is None else check_number("bound", bound, above=0.0)
-        self.noise = check_number("noise", noise, minimum=0.0)
-
-    def __call__(self, x, seed=None):
-        """Converts vectors (..., n); `seed` (int or SeedGenerator) serves the noise."""
-        v = to_tensor(x, "x")
-        dtype = keras.backend.standardize_dtype(v.dtype)
-        if self.noise:
-            v = v + self.noise * normal(v.shape, dtype, seed)
-        if self.bound is not None:
-            v = ops.clip(v, -self.bound, self.bound)
-        if self.bits is not None:
-            if self.bound is None:
-                bound = ops.maximum(ops.max(ops.abs(v), axis=-1, keepdims=True), 1e-30)
-            else:
-                bound = ops.cast(self.bound, dtype)
-            step = bound / (2 ** (self.bits - 1) - 1)
-            v = ops.round(v / step) * step
-        return like(v, x)
-
-    def get_config(self):
-        return {"bits": self.bits, "bound": self.bound, "noise": self.noise}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)
-
-
-def with_ir_drop(conductances, wire_resistance):
-    """The conductances that a tile with resistive wires seems to have, to first order.
-
-    Currents lower the voltages along the wires. With r ohm between neighbouring cells, drivers
-    before row 0 of each word line and amplifiers before row 0 of each bit line, a device at row i
-    and column j loses, of a voltage of 1 V,
-
-        r sum_k (min(i, k) + 1) G_kj      on its bit line (G+ and G- have one each), and
-        r sum_l (min(j, l) + 1) (G+_il + G-_il)   on its word line,
-
-    if every word line carries the same voltage. To first order in r the loss acts on the devices'
-    contributions as if each conductance were smaller by that factor; this holds for any input,
-    because sum_ik G_i min(i, k) G_k x_k is symmetric in i and k, and the word line's own current
-    is proportional to its voltage.
-
-    Args:
-        conductances: (2, rows, columns), G+ and G- of one tile, uS.
-        wire_resistance: ohm per cell; 0 for ideal wires. 0.35 ohm is the figure of aihwkit.
-    """
-    g = to_tensor(conductances, "conductances")
-    r = check_number("wire_resistance", wire_resistance, minimum=0.0) * 1e-6  # 1 / uS
-    if r == 0.0:
-        return conductances
-    rows, columns = g.shape[-2:]
-    along_bit_line = ops.matmul(_shared_cells(rows, g.dtype), g)
-    both = ops.sum(g, axis=-3, keepdims=True)
-    along_word_line = ops.matmul(both, _shared_cells(columns, g.dtype))
-    loss = r * (along_bit_line + along_word_line)
-    return like(g * ops.maximum(1.0 - loss, 0.0), conductances)
-
-
-def _shared_cells(n, dtype):
-    """(n, n): the number of wire segments that the currents of cells i and k share."""
-    i = np.arange(n)
-    return ops.cast(np.minimum(i[:, None], i[None, :]) + 1, dtype)
+from snukeras.pcm.wires import with_ir_drop
 
 
 class Crossbar:
