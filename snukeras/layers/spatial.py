@@ -6,13 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from snukeras.network.matrices import digital_kernels, matrices
 from snukeras.regularizers import proximity, transport
-
-_TRANSPOSED = (
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-)
 
 
 class Connection(NamedTuple):
@@ -215,8 +210,8 @@ class Spatial(keras.Model):
 
 
 def _kernel(layer, recurrent=False):
-    layer = getattr(layer, "cell", layer)
-    return getattr(layer, "recurrent_kernel" if recurrent else "kernel", None)
+    role = "recurrent_kernel" if recurrent else "kernel"
+    return next((m.variable for m in matrices(layer) if m.role == role), None)
 
 
 def _units(layer):
@@ -229,15 +224,17 @@ def _layers_with_neurons(network):
         kernel = _kernel(layer)
         if kernel is not None and (hasattr(layer, "filters") or hasattr(layer, "units")):
             plain = (
-                not isinstance(layer, _TRANSPOSED)
-                and getattr(layer, "groups", 1) == 1
+                all(
+                    m.unrolling.natural(len(m.variable.shape)) and m.unrolling.groups == 1
+                    for m in matrices(layer)
+                )
                 and getattr(layer, "data_format", "channels_last") != "channels_first"
                 and kernel.shape[-1] % _units(layer) == 0
             )
             if plain:
                 found[layer.name] = layer
                 continue
-        if any(len(weight.shape) > 1 for weight in layer.weights):
+        if matrices(layer, embeddings=True) or digital_kernels(layer):
             raise ValueError(
                 "Spatial places the neurons of Dense, of convolutions (channels last, one group, "
                 f"not transposed) and of recurrent layers. Received: {layer.name}, a "

@@ -3,12 +3,13 @@
 import dataclasses
 import hashlib
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
 
 from snukeras.network.errors import BadInputError
-from snukeras.network.matrices import parameters, roles
+from snukeras.network.matrices import Unrolling, leaves, parameters, roles, unused
 
 
 def rebuilt_model(model: keras.Model, weights: dict[str, np.ndarray]) -> keras.Model:
@@ -30,8 +31,7 @@ class Weight:
         layer: name of the layer, "snu".
         role: "kernel", "recurrent_kernel", "bias", "threshold", "decay", ...
         values: float32 array.
-        matrix: True if it goes onto tiles, with the last axis as columns and the others unrolled
-            into rows; False if it stays digital.
+        unrolling: how it lies on tiles; None if it stays digital.
         variable: the Keras variable, or None for a constant of the configuration.
     """
 
@@ -39,16 +39,19 @@ class Weight:
     layer: str
     role: str
     values: np.ndarray
-    matrix: bool
+    unrolling: Unrolling | None
     variable: keras.Variable | None = None
+
+    @property
+    def matrix(self) -> bool:
+        """Whether it goes onto tiles."""
+        return self.unrolling is not None
 
 
 def collect(model: keras.Model, embedding: bool = False) -> list[Weight]:
     """All weights of a model, in the order of its layers.
 
-    Matrices are the kernels of Dense and of convolutions (not depthwise or transposed ones), the
-    kernels and recurrent kernels of SNU, SSNU, LSTM, GRU and SimpleRNN, and on request Embedding
-    tables. Everything else is digital.
+    Matrices are those of `snukeras.network.matrices`; everything else is digital.
 
     Raises:
         BadInputError: a weight is NaN or infinite.
@@ -56,25 +59,20 @@ def collect(model: keras.Model, embedding: bool = False) -> list[Weight]:
     found: list[Weight] = []
     seen: set[int] = set()
     names: set[str] = set()
-    for layer_name, layer in _leaves(model, ""):
-        for role, values, matrix, variable in _own(layer, embedding):
+    for layer_name, layer in leaves(model):
+        for role, values, unrolling, variable in _own(layer, embedding):
             if variable is not None and id(variable) in seen:
                 continue
             if variable is not None:
                 seen.add(id(variable))
-            name = f"{layer_name}/{role}"
-            count = 1
-            while name in names:
-                count += 1
-                name = f"{layer_name}/{role}_{count}"
-            names.add(name)
+            name = unused(f"{layer_name}/{role}", names)
             values = np.asarray(values, dtype="float32")
             if not np.all(np.isfinite(values)):
                 raise BadInputError(
                     f"{name} holds weights that are NaN or infinite.",
                     "Look for a training run that diverged.",
                 )
-            found.append(Weight(name, layer_name, role, values, matrix, variable))
+            found.append(Weight(name, layer_name, role, values, unrolling, variable))
     return found
 
 
@@ -98,35 +96,14 @@ def digest(weights: list[Weight]) -> str:
     return total.hexdigest()
 
 
-def _leaves(layer, name) -> Iterator[tuple[str, keras.layers.Layer]]:
-    """Layers without layers inside, each with its path of names; inner ones first."""
-
-    def under(child):
-        return f"{name}/{child.name}" if name else child.name
-
-    if isinstance(layer, keras.Model):
-        for child in layer.layers:
-            yield from _leaves(child, under(child))
-    elif isinstance(layer, keras.layers.Bidirectional):
-        for child in (layer.forward_layer, layer.backward_layer):
-            yield from _leaves(child, under(child))
-    elif isinstance(layer, keras.layers.Wrapper):
-        yield from _leaves(layer.layer, name)
-    elif isinstance(layer, keras.layers.RNN):
-        yield from _leaves(layer.cell, name)
-    elif isinstance(layer, keras.layers.StackedRNNCells):
-        for child in layer.cells:
-            yield from _leaves(child, under(child))
-    yield name or layer.name, layer
-
-
-def _own(layer, embedding):
-    """(role, values, matrix, variable) of one layer without layers inside."""
-    for role in roles(layer, embedding):
-        variable = getattr(layer, role, None)
-        if variable is not None:
-            yield role, variable, True, variable
+def _own(
+    layer: keras.Layer, embedding: bool
+) -> Iterator[tuple[str, Any, Unrolling | None, keras.Variable | None]]:
+    """Yield role, values, unrolling and variable of all that a layer computes with."""
+    for role, unrolling in roles(layer, embedding).items():
+        variable = getattr(layer, role)
+        yield role, variable, unrolling, variable
     for role, (values, variable) in parameters(layer).items():
-        yield role, values, False, variable
+        yield role, values, None, variable
     for variable in layer.weights:
-        yield variable.name, variable, False, variable
+        yield variable.name, variable, None, variable

@@ -1,9 +1,11 @@
 """A chip: all matrices of a Keras model on PCM, read at any time, given back as a Keras model."""
 
+import warnings
+
 import keras
 import numpy as np
 
-from snukeras.network.matrices import chip_variables
+from snukeras.network.matrices import Unrolling, by_path, digital_kernels
 from snukeras.network.models import copy_model
 from snukeras.pcm._arrays import host_array
 from snukeras.pcm.crossbar import Crossbar
@@ -15,7 +17,8 @@ class Chip:
 
     Time `t` is in seconds since the reference reading, see InferencePCM: chip.weights(25) are the
     weights 25 s after it. Each reading draws fresh read noise; drift exponents are drawn when the
-    chip is programmed. Kernels with more than two axes are unrolled to (-1, last axis).
+    chip is programmed. `snukeras.network.matrices` says which weights are matrices and how
+    kernels of more than two axes unroll into rows and columns, as for the exporter.
 
         chip = snukeras.pcm.Chip(model, snukeras.pcm.GenericPCM(), compensation="global", seed=1)
         chip.model(t=86400).evaluate(x, y)
@@ -23,7 +26,7 @@ class Chip:
     Args:
         source: a built Keras model, or a dict of matrices by name.
         device: an InferencePCM; default GenericPCM().
-        embeddings: see chip_variables.
+        embeddings: whether embedding tables go on the chip too.
         faults: dict of StuckDevices by matrix name (shaped like the unrolled matrix), or None.
         seed: int or None; one seed is one chip.
         **crossbar: every other argument of Crossbar: pair, tile_size, input_converter,
@@ -49,9 +52,20 @@ class Chip:
                     "`source` must be a built model. Received: one without weights; call it or "
                     "fit it once."
                 )
-            arrays = {n: v.numpy() for n, v in chip_variables(source, embeddings).items()}
+            found = by_path(source, embeddings)
+            arrays = {
+                name: keras.ops.convert_to_numpy(matrix.variable) for name, matrix in found.items()
+            }
+            self._unrollings = {name: matrix.unrolling for name, matrix in found.items()}
+            if left := digital_kernels(source, embeddings):
+                warnings.warn(
+                    f"These weights stay digital: {', '.join(left)}. Name them in `tile_matrices` "
+                    "of their layer's class to put them on the chip.",
+                    stacklevel=2,
+                )
         elif isinstance(source, dict):
             arrays = {name: host_array(matrix, name) for name, matrix in source.items()}
+            self._unrollings = dict.fromkeys(arrays, Unrolling())
         else:
             raise TypeError(
                 "`source` must be a built Keras model or a dict of matrices by name. "
@@ -69,7 +83,7 @@ class Chip:
         generator = keras.random.SeedGenerator(seed)
         self.crossbars = {
             name: Crossbar(
-                array.reshape(-1, array.shape[-1]),
+                self._unrollings[name].matrix(array),
                 self.device,
                 faults=faults.get(name),
                 name=name,
@@ -96,7 +110,7 @@ class Chip:
     def weights(self, t=0.0) -> dict[str, np.ndarray]:
         """The weights at time t by name, in the shape in which they were given."""
         return {
-            name: crossbar.weights(t).reshape(self._shapes[name])
+            name: self._unrollings[name].weight(crossbar.weights(t), self._shapes[name])
             for name, crossbar in self.crossbars.items()
         }
 
@@ -112,14 +126,14 @@ class Chip:
         Raises:
             ValueError: `model` has other kernels than this chip.
         """
-        variables = chip_variables(model, self.embeddings)
-        shapes = [tuple(v.shape) for v in variables.values()]
+        variables = [matrix.variable for matrix in by_path(model, self.embeddings).values()]
+        shapes = [tuple(v.shape) for v in variables]
         if shapes != list(self._shapes.values()):
             raise ValueError(
                 "`model` must have the kernels of this chip, in this order: "
                 f"{list(self._shapes.values())}. Received: {shapes}; is it another model?"
             )
-        for variable, weights in zip(variables.values(), self.weights(t).values(), strict=True):
+        for variable, weights in zip(variables, self.weights(t).values(), strict=True):
             variable.assign(weights)
 
     def model(self, t=0.0):

@@ -18,17 +18,18 @@ from snukeras.export.crossbar.placement import place
 from snukeras.export.crossbar.targets import Target, load_target
 from snukeras.export.crossbar.writer import write_map
 from snukeras.export.errors import BadInputError
+from snukeras.network.matrices import Unrolling
 from snukeras.network.weights import Weight
 
 
 def matrix(name, values):
     layer, role = name.rsplit("/", 1)
-    return Weight(name, layer, role, np.asarray(values, "float32"), True)
+    return Weight(name, layer, role, np.asarray(values, "float32"), Unrolling())
 
 
 def parameter(name, values):
     layer, role = name.rsplit("/", 1)
-    return Weight(name, layer, role, np.asarray(values, "float32"), False)
+    return Weight(name, layer, role, np.asarray(values, "float32"), None)
 
 
 def jsb(seed=0):

@@ -12,6 +12,7 @@ from snukeras.export.crossbar.device_list import write_device_list
 from snukeras.export.crossbar.load import load_map
 from snukeras.export.crossbar.targets import Target
 from snukeras.export.crossbar.writer import write_map
+from snukeras.network.matrices import Unrolling
 from snukeras.network.weights import Weight, digest
 
 
@@ -22,11 +23,11 @@ def example_weights():
     )
     dense = np.array([[0.25], [-0.5], [0.1]], dtype="float32")
     return [
-        Weight("snu/kernel", "snu", "kernel", kernel, True),
-        Weight("snu/threshold", "snu", "threshold", np.ones(3, "float32"), False),
-        Weight("snu/decay", "snu", "decay", np.full(3, 0.8, "float32"), False),
-        Weight("dense/kernel", "dense", "kernel", dense, True),
-        Weight("dense/bias", "dense", "bias", np.array([-0.5], "float32"), False),
+        Weight("snu/kernel", "snu", "kernel", kernel, Unrolling()),
+        Weight("snu/threshold", "snu", "threshold", np.ones(3, "float32"), None),
+        Weight("snu/decay", "snu", "decay", np.full(3, 0.8, "float32"), None),
+        Weight("dense/kernel", "dense", "kernel", dense, Unrolling()),
+        Weight("dense/bias", "dense", "bias", np.array([-0.5], "float32"), None),
     ]
 
 

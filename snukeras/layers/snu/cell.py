@@ -1,6 +1,6 @@
 """One step of the Spiking Neural Unit, spiking and soft."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -9,6 +9,7 @@ from keras import ops
 from snukeras import _arguments
 from snukeras.activations import SoftStep, Step
 from snukeras.constraints import UnitInterval
+from snukeras.network.matrices import Unrolling
 
 
 @keras.saving.register_keras_serializable(package="snukeras")
@@ -61,7 +62,10 @@ class SNUCell(keras.layers.SimpleRNNCell):
     """
 
     spiking = True
-    tile_matrices = ("kernel", "recurrent_kernel")
+    tile_matrices: ClassVar[dict[str, Unrolling]] = {
+        "kernel": Unrolling(),
+        "recurrent_kernel": Unrolling(per="step"),
+    }
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """One step of convolutional Spiking Neural Units, spiking and soft."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
@@ -8,6 +8,7 @@ from keras import ops
 from snukeras import _arguments
 from snukeras.activations import SoftStep
 from snukeras.layers.snu.cell import SNUCell
+from snukeras.network.matrices import Unrolling
 
 _PADDINGS = ("valid", "same")
 
@@ -45,6 +46,11 @@ class ConvSNUCell(SNUCell):
     Raises:
         ValueError, TypeError: an argument is outside what is allowed; the message names it.
     """
+
+    tile_matrices: ClassVar[dict[str, Unrolling]] = {
+        "kernel": Unrolling(per="output"),
+        "recurrent_kernel": Unrolling(per="output"),
+    }
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from snukeras.network.matrices import digital_kernels, matrices
 from snukeras.optimizers.grapes.layer import GRAPES, units_of
 
 Node = tuple[str, int]
@@ -213,8 +214,10 @@ def _lets_through(operation: Any) -> bool:
 
 
 def _has_matrix(operation: Any) -> bool:
-    """Whether a layer has weights between units."""
-    return any(len(weight.shape) >= 2 for weight in getattr(operation, "weights", ()))
+    """Return whether a layer has weights between units."""
+    if not isinstance(operation, keras.Layer):
+        return False
+    return bool(matrices(operation, embeddings=True) or digital_kernels(operation))
 
 
 def _node(name: str, number: int, operations: dict) -> Node:

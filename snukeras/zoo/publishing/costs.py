@@ -7,43 +7,115 @@ Counted are the weights of matrices and convolutions, not what is element-wise (
 biases); looking up a row of an embedding costs nothing.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from snukeras.network.matrices import Matrix, matrices
+
 if TYPE_CHECKING:
     import keras
 
 
 @dataclass
-class _Matrix:
-    """A kernel, what feeds it, and what was counted of it.
+class _Use:
+    """What was counted of a matrix.
 
     Attributes:
-        name: Layer and role, "snu/kernel".
-        weights: Number of weights.
-        rank: Number of axes: 2 for a matrix, more for a convolution.
-        uses: How often it was applied.
+        matrix: The matrix.
+        products: How often vectors met it.
         active, elements: Inputs that were not zero, and all.
         binary: Whether all inputs were zeros and ones.
     """
 
-    name: str
-    weights: int
-    rank: int
-    uses: int = 0
+    matrix: Matrix
+    products: int = 0
     active: int = 0
     elements: int = 0
     binary: bool = True
 
-    def meets(self, inputs: np.ndarray, elements: int, uses: int) -> None:
+    @property
+    def weights(self) -> int:
+        """Number of weights."""
+        return math.prod(self.matrix.shape)
+
+    def meets(self, inputs: np.ndarray, elements: int, products: int) -> None:
         """Count inputs; `elements` may be more than there are, zeros at the first step."""
-        self.uses += uses
+        self.products += products
         self.active += int(np.count_nonzero(inputs))
         self.elements += elements
         self.binary &= bool(np.isin(inputs, (0.0, 1.0)).all())
+
+    def operations(self) -> float:
+        """Return the operations that are left when zeros are skipped."""
+        return self.weights * self.products * self.active / max(self.elements, 1)
+
+
+class _Counter:
+    """Counts what the layers of a network do on batches of data."""
+
+    def __init__(self, model: "keras.Model") -> None:
+        import keras
+
+        from snukeras.layers import TiedEmbedding
+
+        self.layers: list[keras.Layer] = []
+        self.uses: dict[str, list[_Use]] = {}
+        self.projections: list[_Use] = []
+        self.samples = self.steps = 0
+        self.spikes: dict[str, int | None] = {}  # None: puts out more than zeros and ones
+        taps: list[Any] = []
+        for layer in model.layers:
+            uses = [_Use(matrix) for matrix in matrices(layer)]
+            if isinstance(layer, TiedEmbedding):
+                # A table is read; called again as the projection onto its words it is a matrix.
+                self.projections += uses
+            elif uses:
+                self.layers.append(layer)
+                taps += [layer.input, layer.output]
+                self.uses[layer.name] = uses
+        inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
+        self._probe = keras.Model(inputs, [*taps, model.outputs[0]])
+
+    def add(self, given: np.ndarray, mask: np.ndarray | None) -> None:
+        """Count a batch; without a mask all steps count."""
+        *values, output = (np.asarray(value) for value in self._probe(given, training=False))
+        pairs = [*zip(self.layers, values[::2], values[1::2], strict=True)]
+        if mask is None:
+            lengths = [entering.shape[1] for layer, entering, _ in pairs if _recurrent(layer)]
+            mask = np.ones((len(given), lengths[0] if lengths else 1), bool)
+        self.samples += len(given)
+        self.steps += int(mask.sum())
+        for layer, entering, leaving in pairs:
+            self._add_layer(layer, entering, leaving, mask)
+        for use in self.projections:
+            products = output.size // output.shape[-1]
+            use.meets(values[-1], products * (use.weights // output.shape[-1]), products)
+
+    def _add_layer(
+        self, layer: "keras.Layer", entering: np.ndarray, leaving: np.ndarray, mask: np.ndarray
+    ) -> None:
+        x, y = _masked(entering, mask), _masked(leaving, mask)
+        if not _recurrent(layer):
+            for use in self.uses[layer.name]:
+                use.meets(x, x.size, use.matrix.products(x.size, y.size))
+            return
+        for use in self.uses[layer.name]:
+            # The output of all steps, also where only the last one leaves the layer.
+            outputs = len(x) * int(np.prod(y.shape[1:]))
+            products = use.matrix.products(x.size, outputs, len(x))
+            if "recurrent" in use.matrix.role:
+                # The first step has no output before it.
+                use.meets(_masked(leaving[:, :-1], mask[:, 1:]), outputs, products)
+            else:
+                use.meets(x, x.size, products)
+        so_far = self.spikes.get(layer.name, 0)
+        if so_far is not None:
+            binary = np.isin(y, (0.0, 1.0)).all()
+            self.spikes[layer.name] = so_far + int(y.sum()) if binary else None
 
 
 def counted(
@@ -62,89 +134,39 @@ def counted(
         `macs_per_step` of dense arithmetic, `additions_per_step` and `multiplications_per_step` of
         arithmetic that skips zeros, `pcm_devices` (two a weight), and the `matrices`.
     """
-    import keras
-
-    from snukeras.layers import TiedEmbedding
-
-    layers: list[keras.Layer] = []
-    taps: list[Any] = []
-    projections: list[_Matrix] = []
-    matrices: dict[str, list[_Matrix]] = {}
-    for layer in model.layers:
-        own = [
-            _Matrix(f"{layer.name}/{weight.name}", int(np.prod(weight.shape)), len(weight.shape))
-            for weight in layer.weights
-            if len(weight.shape) > 1 and "bias" not in weight.name  # that of GRU has two rows
-        ]
-        if hasattr(layer, "embeddings"):
-            # A table is read; called again as the projection onto its words it is a matrix.
-            projections += own if isinstance(layer, TiedEmbedding) else []
-        elif own:
-            layers.append(layer)
-            taps += [layer.input, layer.output]
-            matrices[layer.name] = own
-    inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
-    probe = keras.Model(inputs, [*taps, model.outputs[0]])
-    samples = steps = 0
-    spikes: dict[str, int | None] = {}  # None: puts out more than zeros and ones
+    counter = _Counter(model)
     for given, mask in batches:
-        *values, output = (np.asarray(value) for value in probe(given, training=False))
-        samples += len(given)
-        if mask is None:
-            lengths = [
-                value.shape[1]
-                for layer, value in zip(layers, values[::2], strict=True)
-                if isinstance(layer, keras.layers.RNN)
-            ]
-            mask = np.ones((len(given), lengths[0] if lengths else 1), bool)
-        steps += int(mask.sum())
-        for layer, entering, leaving in zip(layers, values[::2], values[1::2], strict=True):
-            x, y = _masked(entering, mask), _masked(leaving, mask)
-            for matrix in matrices[layer.name]:
-                if not isinstance(layer, keras.layers.RNN):
-                    matrix.meets(x, x.size, y.size // y.shape[-1])
-                    continue
-                places = int(np.prod(leaving.shape[-matrix.rank + 1 : -1]))
-                if "recurrent" in matrix.name:
-                    # The first step has no output before it.
-                    before = _masked(leaving[:, :-1], mask[:, 1:])
-                    matrix.meets(before, len(x) * int(np.prod(y.shape[1:])), len(x) * places)
-                else:
-                    matrix.meets(x, x.size, len(x) * places)
-            if isinstance(layer, keras.layers.RNN):
-                so_far = spikes.get(layer.name, 0)
-                if so_far is not None:
-                    binary = np.isin(y, (0.0, 1.0)).all()
-                    spikes[layer.name] = so_far + int(y.sum()) if binary else None
-        for matrix in projections:
-            uses = output.size // output.shape[-1]
-            matrix.meets(values[-1], uses * (matrix.weights // output.shape[-1]), uses)
-    every = [*(matrix for own in matrices.values() for matrix in own), *projections]
-    spiking = [count for count in spikes.values() if count is not None]
+        counter.add(given, mask)
+    steps, samples = counter.steps, counter.samples
+    every = [*(use for uses in counter.uses.values() for use in uses), *counter.projections]
+    spiking = [count for count in counter.spikes.values() if count is not None]
     return {
         "samples": samples,
         "steps_per_sample": round(steps / samples, 3),
         "spikes_per_sample": round(sum(spiking) / samples, 3) if spiking else None,
-        "macs_per_step": round(sum(m.weights * m.uses for m in every) / steps),
-        "additions_per_step": round(sum(_driven(m) for m in every if m.binary) / steps),
-        "multiplications_per_step": round(sum(_driven(m) for m in every if not m.binary) / steps),
-        "pcm_devices": 2 * sum(matrix.weights for matrix in every),
+        "macs_per_step": round(sum(use.weights * use.products for use in every) / steps),
+        "additions_per_step": round(sum(u.operations() for u in every if u.binary) / steps),
+        "multiplications_per_step": round(
+            sum(u.operations() for u in every if not u.binary) / steps
+        ),
+        "pcm_devices": 2 * sum(use.weights for use in every),
         "matrices": [
             {
-                "name": matrix.name,
-                "weights": matrix.weights,
-                "macs_per_step": round(matrix.weights * matrix.uses / steps, 3),
-                "active_inputs": round(matrix.active / max(matrix.elements, 1), 6),
-                "binary": matrix.binary,
+                "name": use.matrix.name,
+                "weights": use.weights,
+                "macs_per_step": round(use.weights * use.products / steps, 3),
+                "active_inputs": round(use.active / max(use.elements, 1), 6),
+                "binary": use.binary,
             }
-            for matrix in every
+            for use in every
         ],
     }
 
 
-def _driven(matrix: _Matrix) -> float:
-    """Operations that are left when zeros are skipped."""
-    return matrix.weights * matrix.uses * matrix.active / max(matrix.elements, 1)
+def _recurrent(layer: "keras.Layer") -> bool:
+    import keras
+
+    return isinstance(layer, keras.layers.RNN)
 
 
 def _masked(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
