@@ -249,7 +249,7 @@ def ops_of(layer, shape):
     x = tf.ones(shape)
     with tf.GradientTape() as tape:
         tape.watch(x)
-        axis = grapes.units_of(layer.layer)[0].axis
+        axis = grapes.layer.units_of(layer.layer)[0].axis
         y = grapes.scaled_gradient(x, grapes._along(axis, layer.modulation()))
     return tape.gradient(y, x).numpy()
 
