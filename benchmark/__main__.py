@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark import measure, report
+from benchmark import measure, report, tables
 from benchmark.contestants import choose
 from benchmark.networks import NETWORKS, WORKS, tiny
 
@@ -33,7 +33,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             if options.plot:
                 report.plot(results, options.plot)
             return 0
-        output = _output(options.output)
         results = _measure(options)
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
@@ -41,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted; nothing was written", file=sys.stderr)
         return 130
     report.show(results)
-    if output:
-        report.save(output, results)
+    if options.output:
+        report.save(options.output, results)
     if options.plot:
         try:
             report.plot(results, options.plot)
@@ -93,9 +92,9 @@ def _parser() -> argparse.ArgumentParser:
         "--output",
         nargs="?",
         type=Path,
-        const=Path(),
+        const=tables.FILE,
         metavar="FILE.json",
-        help="write the results; without FILE to zoo/results/benchmark.json of the checkout",
+        help="write the results; without FILE to benchmark/results/benchmark.json of the checkout",
     )
     add("--plot", type=Path, metavar="FILE.png", help="draw the results (needs snukeras[plot])")
     add(
@@ -116,16 +115,6 @@ def _positive(kind: type) -> Any:
 
     parse.__name__ = f"positive {kind.__name__}"
     return parse
-
-
-def _output(path: Path | None) -> Path | None:
-    """Return the file to write, None for none."""
-    if path != Path():
-        return path
-    checkout = Path(__file__).resolve().parents[2]
-    if not (checkout / "zoo").is_dir() or not (checkout / "pyproject.toml").is_file():
-        raise ValueError("Outside a checkout --output needs a FILE.")
-    return checkout / "zoo" / "results" / "benchmark.json"
 
 
 def _measure(options: argparse.Namespace) -> dict[str, Any]:

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import report
-from snukeras.zoo import presets
 
-FILE = "benchmark.json"
+FILE = Path(__file__).resolve().parent / "results" / "benchmark.json"
 PEERS = ("spyx", "jax", "snntorch", "spikingjelly", "norse")
 # The step of a training or inference at most as long as this part of torch LSTM's.
 BARS = {
@@ -27,15 +26,15 @@ _LSTMS = 3.0
 _THREADS = ("one", "all")
 
 
-def table(part: str = "short", content: Path | str | None = None) -> str:
+def table(part: str = "short", file: Path | str | None = None) -> str:
     """Return a table of the benchmark's results, as Markdown.
 
     Args:
         part: "short" (this package beside others), "one" or "all" (everybody, by threads), "bars"
             (what was aimed at and what was measured), "scaling", "memory", "profile".
-        content: the folder of the zoo's content; that of the package by default.
+        file: results of `python -m benchmark`; those of the checkout by default.
     """
-    results = report.load(presets.content_folder(content) / presets.RESULTS / FILE)
+    results = report.load(FILE if file is None else Path(file))
     parts: dict[str, Callable[[], str]] = {
         "short": lambda: _short(results["speed"]),
         "bars": lambda: _bars(results["speed"]),

@@ -2,7 +2,7 @@
 
     python -m experiments.in_the_loop jsb_snu
 
-An experiment is a module of this package. It writes its figures to a file under zoo/results, and
-its function `table()` turns these files into Markdown. `python -m experiments FILE ...`
-writes the tables into documents.
+An experiment is a module of this package. It writes its figures to a file under
+experiments/results, and its function `table()` turns these files into Markdown.
+`python -m experiments FILE ...` writes the tables into documents.
 """

@@ -9,6 +9,8 @@ from pathlib import Path
 from snukeras import _files
 from snukeras.zoo.publishing import cards
 
+# Tables whose module is not an experiment of this package.
+_ELSEWHERE = {"speed": "benchmark.tables", "search": "snukeras.zoo.training.search"}
 _TABLE = re.compile(r"(<!-- table (\w+)(?: (\w+))? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -16,12 +18,12 @@ def table(name: str, part: str | None = None) -> str:
     """Return a table as Markdown.
 
     Args:
-        name: "models", or the name of an experiment's module.
+        name: "models", "search", "speed", or the name of an experiment's module.
         part: For an experiment with several tables, the argument of its function `table`.
     """
     if name == "models":
         return cards.table()
-    module = importlib.import_module(f"experiments.{name}")
+    module = importlib.import_module(_ELSEWHERE.get(name, f"experiments.{name}"))
     return str(module.table() if part is None else module.table(part))
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments import reporting
 from experiments.reporting import reported
 from snukeras import _files
 from snukeras.pcm import DifferentialPair, GenericPCM, evaluate_chips
@@ -32,6 +33,7 @@ def experiment(
     runs: Path | str = "runs/digits_on_chips",
     content: Path | str | None = None,
     tasks: Mapping[str, Task] = TASKS,
+    root: Path | str | None = None,
 ) -> dict[str, Any]:
     """Evaluate a preset on chips; goes on where it was stopped.
 
@@ -40,27 +42,27 @@ def experiment(
         chips: Number of chips, each programmed anew.
         compensations: Of "none", "column": what corrects drift.
         runs: Folder for the rows of finished chips.
-        content: Folder of presets and results. Default: the one that ships with the package.
+        content: Folder of presets. Default: the one that ships with the package.
         tasks: The tasks that presets may name.
+        root: Folder of all results. Default: `experiments/results` of the checkout.
 
     Returns:
-        The results, as written to `results/digits_on_chips/NAME.json`: the shipped test figure, and
+        The results, as written to `digits_on_chips/NAME.json`: the shipped test figure, and
         by compensation and time the mean and deviation over chips, the worst chip, and what the
         mean loses, all in percent correct.
 
     Raises:
         ValueError: No such preset, one of another kind of task, or rows of other weights.
     """
-    folder = presets.content_folder(content)
-    preset = presets.info(name, folder)
+    preset = presets.info(name, content)
     task = registry.task_of(preset, tasks)
     if not isinstance(task, Digits):
         raise ValueError(f"{name} has to have a task of digits. Received: {task.name}")
-    model = presets.load(name, content=folder)
+    model = presets.load(name, content=content)
     model.compile(loss=task.loss({}), weighted_metrics=task.metrics())
     x, y = task.images["test"]
     device = GenericPCM()
-    path = folder / presets.RESULTS / RESULTS_FOLDER / f"{name}.json"
+    path = reporting.folder(RESULTS_FOLDER, root) / f"{name}.json"
     weights = preset["files"][presets.WEIGHTS]["sha256"]
     results: dict[str, Any] = _files.read_json(path) if path.exists() else {}
     if results.get("weights_sha256") != weights or results.get("chips") != chips:
@@ -99,9 +101,9 @@ def experiment(
     return results
 
 
-def table(content: Path | str | None = None) -> str:
+def table(root: Path | str | None = None) -> str:
     """Return the figures of all models as Markdown."""
-    folder = presets.content_folder(content) / presets.RESULTS / RESULTS_FOLDER
+    folder = reporting.folder(RESULTS_FOLDER, root)
     lines = [
         "| model | float | chips | compensation | "
         + " | ".join(f"{time}: mean, worst chip" for time in TIMES)
@@ -143,7 +145,7 @@ def main(argv: list[str] | None = None) -> int:
     given = parser.parse_args(argv)
     for name in given.names:
         experiment(name, given.chips, given.compensations, given.runs, given.content)
-    print(table(given.content))
+    print(table())
     return 0
 
 

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from experiments import reporting
 from experiments.reporting import reported
 from snukeras import _files
-from snukeras.zoo import presets
 
 if TYPE_CHECKING:
     import keras
@@ -202,15 +202,14 @@ def _processor() -> str:
     return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
 
 
-def table(part: str = "latency", content: Path | str | None = None) -> str:
+def table(part: str = "latency", root: Path | str | None = None) -> str:
     """Return a table of the results, as Markdown.
 
     Args:
         part: "latency" or "scale".
-        content: Folder of the zoo's content.
+        root: Folder of all results. Default: `experiments/results` of the checkout.
     """
-    folder = presets.content_folder(content) / presets.RESULTS / RESULTS_FOLDER
-    results = _files.read_json(folder / f"{part}.json")
+    results = _files.read_json(reporting.folder(RESULTS_FOLDER, root) / f"{part}.json")
     if part == "scale":
         lines = [
             "| weights | devices | tiles | time | memory at most | files |",
@@ -240,13 +239,14 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m experiments.export_speed", description=__doc__.splitlines()[0]
     )
     parser.add_argument("part", choices=("latency", "scale"))
-    parser.add_argument("--output", type=Path, help="default: zoo/results/export_speed/PART.json")
+    parser.add_argument(
+        "--output", type=Path, help="default: experiments/results/export_speed/PART.json"
+    )
     arguments = parser.parse_args(argv)
     if arguments.part == "latency" and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one core
     results = latency() if arguments.part == "latency" else scale()
-    folder = presets.content_folder() / presets.RESULTS / RESULTS_FOLDER
-    path = arguments.output or folder / f"{arguments.part}.json"
+    path = arguments.output or reporting.folder(RESULTS_FOLDER) / f"{arguments.part}.json"
     _files.write_json(path, results)
     print(f"{path} is written.")
     return 0

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from experiments import reporting
 from experiments.reporting import reported, save_picture
 from snukeras import _files
-from snukeras.zoo import presets, recipes, training
+from snukeras.zoo import recipes, training
 from snukeras.zoo.publishing import cards
 from snukeras.zoo.tasks import TASKS, Task, registry
 
@@ -210,20 +211,19 @@ def _spread(counts: np.ndarray) -> dict[str, float]:
     }
 
 
-def table(part: str | None = None, content: Path | str | None = None) -> str:
+def table(part: str | None = None, root: Path | str | None = None) -> str:
     """Return the table of the trainings with the hardware in the loop, as Markdown.
 
     Args:
         part: None, or "units" for the shorter trainings of networks of other units; their files
             are in a folder of their own.
-        content: Folder of results. Default: the one that ships with the package.
+        root: Folder of all results. Default: `experiments/results` of the checkout.
 
     `python -m experiments.in_the_loop NAME --output FILE` makes them, and with `--float`
     the figures beside them.
     """
-    folder = presets.content_folder(content)
     own = RESULTS_FOLDER if part is None else f"{RESULTS_FOLDER}_{part}"
-    files = sorted((folder / presets.RESULTS / own).glob("*.json"))
+    files = sorted(reporting.folder(own, root).glob("*.json"))
     of_variants = {path.stem: _files.read_json(path) for path in files}
     lines = [
         "| network | devices | test, in float | test, devices in the loop | change "

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import in_the_loop
+from experiments import in_the_loop, reporting
 from experiments.reporting import reported
 from snukeras import _files
-from snukeras.zoo import presets, training
+from snukeras.zoo import training
 from snukeras.zoo.tasks import TASKS, Task
 
 RESULTS_FOLDER = "loop_settings"
@@ -89,9 +89,9 @@ def experiment(
     return gathered
 
 
-def table(content: Path | str | None = None) -> str:
+def table(root: Path | str | None = None) -> str:
     """Return the validation figures of the settings as Markdown."""
-    folder = presets.content_folder(content) / presets.RESULTS / RESULTS_FOLDER
+    folder = reporting.folder(RESULTS_FOLDER, root)
     lines = ["| network | units | settings | epochs | validation |", "|---|---|---|---|---|"]
     for path in sorted(folder.glob("*.json")):
         results = _files.read_json(path)

@@ -1,7 +1,7 @@
 """Plain and noise-aware training, on many simulated chips over a year of drift.
 
-    python -m experiments.noise_aware --output zoo/results/noise_aware/jsb_snu.json
-    python -m experiments.noise_aware --plot zoo/results/noise_aware/jsb_snu.png
+    python -m experiments.noise_aware --output experiments/results/noise_aware/jsb_snu.json
+    python -m experiments.noise_aware --plot experiments/results/noise_aware/jsb_snu.png
 
 A plain recipe and one with noise and few levels are trained with some seeds each. Every network is
 then programmed on many chips of the generic PCM model, whose range each column has for itself, and
@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from experiments import reporting
 from experiments.reporting import reported, save_picture
 from snukeras import _files
 from snukeras.datasets import piano_roll
 from snukeras.pcm import DifferentialPair, GenericPCM, evaluate_chips
 from snukeras.pcm.monte_carlo import DAY, HOUR, YEAR
-from snukeras.zoo import presets, recipes, training
+from snukeras.zoo import recipes, training
 from snukeras.zoo.publishing import cards
 from snukeras.zoo.tasks import TASKS, PianoRolls, Task, registry
 
@@ -172,18 +173,18 @@ def _seed(
     return {**{key: result[key] for key in kept}, "chips": figures}
 
 
-def _results(content: Path | str | None) -> list[dict[str, Any]]:
-    folder = presets.content_folder(content) / presets.RESULTS / RESULTS_FOLDER
-    return [_files.read_json(path) for path in sorted(folder.glob("*.json"))]
+def _results(root: Path | str | None) -> list[dict[str, Any]]:
+    paths = sorted(reporting.folder(RESULTS_FOLDER, root).glob("*.json"))
+    return [_files.read_json(path) for path in paths]
 
 
-def table(content: Path | str | None = None) -> str:
+def table(root: Path | str | None = None) -> str:
     """Return the figures over a year, as Markdown; the change is that from the plain weights."""
     lines = [
         f"| model | compensation | as trained | {' | '.join(TIMES)} | change after 1 year |",
         "|---|---|---|" + "---|" * (len(TIMES) + 1),
     ]
-    for results in _results(content):
+    for results in _results(root):
         plain = next(iter(results["models"].values()))["test"]["mean"]
         for name, model in results["models"].items():
             for compensation in COMPENSATIONS:

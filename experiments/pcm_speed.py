@@ -1,6 +1,6 @@
 """What the simulated devices cost: devices a second, noise and devices in the loop of training.
 
-    python -m experiments.pcm_speed --output zoo/results/pcm_speed.json
+    python -m experiments.pcm_speed --output experiments/results/pcm_speed.json
 
 The two sides of a comparison take turns in one run, and the median of their turns counts. Where
 aihwkit is installed, its PCM noise model gets the same matrices.
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from experiments import reporting
 from snukeras import _files
-from snukeras.zoo import presets, training
+from snukeras.zoo import training
 
 if TYPE_CHECKING:
     import keras
@@ -223,9 +224,9 @@ class _Fit:
         return float(np.median(self.times))
 
 
-def table(part: str) -> str:
+def table(part: str, root: Path | str | None = None) -> str:
     """Return one part of the results as Markdown."""
-    results = _files.read_json(presets.content_folder() / presets.RESULTS / RESULTS)[part]
+    results = _files.read_json(reporting.folder(RESULTS, root))[part]
     if part == "devices":
         return _table(
             [f"{results['chips']} chips of 52,800 devices", "seconds", "million devices a second"],

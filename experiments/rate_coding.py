@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from experiments import reporting
 from experiments.reporting import reported
 from snukeras import _files
 from snukeras.layers import RateCoding
 from snukeras.zoo import presets
 from snukeras.zoo.tasks import TASKS, Task, registry
 
+RESULTS_FOLDER = "rate_coding"
 STEPS = (5, 10, 20, 40)
 CODINGS = (1, 2, 3, 4, 5)
 
@@ -51,6 +53,7 @@ def experiment(
     codings: Iterable[int] = CODINGS,
     content: Path | str | None = None,
     tasks: Mapping[str, Task] = TASKS,
+    root: Path | str | None = None,
 ) -> dict[str, Any]:
     """Measure a model with other spikes, on the test split; goes on where it was stopped.
 
@@ -58,26 +61,26 @@ def experiment(
         name: A preset whose network has a RateCoding layer.
         steps: Numbers of steps.
         codings: Seeds of the coding.
-        content: Folder of presets and results. Default: the one that ships with the package.
+        content: Folder of presets. Default: the one that ships with the package.
         tasks: The tasks that presets may name.
+        root: Folder of all results. Default: `experiments/results` of the checkout.
 
     Returns:
-        The results, as written to `results/rate_coding/NAME.json`: the shipped figure, and for each
+        The results, as written to `rate_coding/NAME.json`: the shipped figure, and for each
         number of steps the figure of each seed.
 
     Raises:
         ValueError: No such preset, or one that codes nothing by rate.
     """
-    folder = presets.content_folder(content)
-    preset = presets.info(name, folder)
-    path = folder / presets.RESULTS / "rate_coding" / f"{name}.json"
+    preset = presets.info(name, content)
+    path = reporting.folder(RESULTS_FOLDER, root) / f"{name}.json"
     weights = preset["files"][presets.WEIGHTS]["sha256"]
     results: dict[str, Any] = _files.read_json(path) if path.exists() else {}
     if results.get("weights_sha256") != weights:
         results = {"name": name, "weights_sha256": weights, "figures": {}}
     results |= {"unit": preset["unit"], "shipped": preset["test"]}
     task = registry.task_of(preset, tasks)
-    model = presets.load(name, content=folder)
+    model = presets.load(name, content=content)
     if not any(isinstance(layer, RateCoding) for layer in model.layers):
         raise ValueError(f"{name} has no RateCoding layer: there are no other spikes to give it.")
     for count in steps:
@@ -93,9 +96,9 @@ def experiment(
     return results
 
 
-def table(content: Path | str | None = None) -> str:
+def table(root: Path | str | None = None) -> str:
     """Return the figures of all models as Markdown: mean and deviation over codings."""
-    folder = presets.content_folder(content) / presets.RESULTS / "rate_coding"
+    folder = reporting.folder(RESULTS_FOLDER, root)
     found = [_files.read_json(path) for path in sorted(folder.glob("*.json"))]
     counts = sorted({int(count) for results in found for count in results["figures"]})
     lines = [

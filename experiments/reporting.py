@@ -10,19 +10,20 @@ from typing import Any, ParamSpec
 import numpy as np
 
 from snukeras import _files
-from snukeras.zoo import presets
 
 _Arguments = ParamSpec("_Arguments")
 
+RESULTS = Path(__file__).resolve().parent / "results"
 
-def folder(name: str, content: Path | str | None = None) -> Path:
+
+def folder(name: str, root: Path | str | None = None) -> Path:
     """Return the folder of an experiment's results.
 
     Args:
         name: Of the folder, such as "spatial".
-        content: As for `snukeras.zoo.presets.content_folder`.
+        root: Folder of all results. Default: `experiments/results` of the checkout.
     """
-    return presets.content_folder(content) / presets.RESULTS / name
+    return (RESULTS if root is None else Path(root)) / name
 
 
 def parser(
@@ -39,7 +40,10 @@ def parser(
     found = argparse.ArgumentParser(prog=f"python -m experiments.{name}", description=description)
     found.add_argument("what", nargs="+", choices=steps)
     found.add_argument(
-        "--results", type=Path, default=folder(name), help=f"folder; default: zoo/results/{name}"
+        "--results",
+        type=Path,
+        default=folder(name),
+        help=f"folder; default: experiments/results/{name}",
     )
     found.add_argument("--seeds", type=int, nargs="+", default=[*seeds])
     return found

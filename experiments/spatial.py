@@ -265,9 +265,9 @@ def picture(folder: Path, kind: str) -> None:
     reporting.save_picture(figure, folder / "neurons.png")
 
 
-def table(content: Path | str | None = None) -> str:
+def table(root: Path | str | None = None) -> str:
     """Return the accuracies before and after the split as Markdown."""
-    runs = _files.read_json(reporting.folder("spatial", content) / "results.json")["runs"]
+    runs = _files.read_json(reporting.folder("spatial", root) / "results.json")["runs"]
     lines = [
         "| units | network | factor | MNIST before | Fashion before | MNIST after the split "
         "| Fashion after the split | neurons for MNIST, of the hidden ones | seeds |",

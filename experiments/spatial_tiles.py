@@ -314,15 +314,15 @@ def _chosen(runs: list[dict[str, Any]]) -> Iterable[list[str]]:
             ]
 
 
-def table(part: str = "sparsity", content: Path | str | None = None) -> str:
+def table(part: str = "sparsity", root: Path | str | None = None) -> str:
     """Return a table as Markdown.
 
     Args:
         part: "sparsity": traffic of all variants at each share of pruned weights; or "chosen": at
             the share that validation allows.
-        content: As for `snukeras.zoo.presets.content_folder`.
+        root: Folder of all results. Default: `experiments/results` of the checkout.
     """
-    path = reporting.folder("spatial_tiles", content) / "results.json"
+    path = reporting.folder("spatial_tiles", root) / "results.json"
     runs = _files.read_json(path)["runs"]
     rows = [*{"sparsity": _sparsity, "chosen": _chosen}[part](runs)]
     rows.insert(1, ["---"] * len(rows[0]))

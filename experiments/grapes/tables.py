@@ -6,18 +6,18 @@ from typing import Any
 
 import numpy as np
 
+from experiments import reporting
 from experiments.grapes.training import METHODS, NETWORKS, PARTS, RESULTS_FOLDER, TARGET
 from snukeras import _files
-from snukeras.zoo import presets
 
 
-def table(part: str = "accuracy", content: Path | str | None = None) -> str:
+def table(part: str = "accuracy", root: Path | str | None = None) -> str:
     """Return the measured table of a part, or of the "modulation", as Markdown.
 
     Figures are means over seeds with the deviation of a seed; differences are means of the paired
     differences with their standard error.
     """
-    folder = presets.content_folder(content) / presets.RESULTS / RESULTS_FOLDER
+    folder = reporting.folder(RESULTS_FOLDER, root)
     results = {
         name: _files.read_json(path)["trainings"]
         if (path := folder / f"{name}.json").exists()

@@ -1,6 +1,6 @@
 """GRAPES on MNIST, against plain training and against a matched learning rate.
 
-    python -m experiments.grapes accuracy forgetting robustness --output zoo/results/grapes
+    python -m experiments.grapes accuracy forgetting robustness --output experiments/results/grapes
 
 Three methods on the same networks, seeds and batches, all with plain SGD:
 

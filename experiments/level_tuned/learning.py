@@ -12,7 +12,7 @@ Three tasks, each without labels, one spike a pixel or stream and step:
 
 `search` chooses level and depression for each task and coupling, with seeds of its own; for streams
 anew for each condition. The tasks then run with ten others. All of it is in
-zoo/results/level_tuned; what is there already is not done again.
+experiments/results/level_tuned; what is there already is not done again.
 """
 
 from collections.abc import Iterable

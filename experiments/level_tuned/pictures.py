@@ -1,4 +1,4 @@
-"""Pictures of all-memristive networks, for zoo/results/level_tuned."""
+"""Pictures of all-memristive networks, for experiments/results/level_tuned."""
 
 from collections.abc import Collection
 from pathlib import Path

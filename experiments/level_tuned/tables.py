@@ -17,14 +17,14 @@ TITLES = {
 }
 
 
-def table(part: str = "patterns", content: Path | str | None = None) -> str:
+def table(part: str = "patterns", root: Path | str | None = None) -> str:
     """Return the table of a task as Markdown.
 
     Args:
         part: "patterns", "overlap" or "streams".
-        content: As for `snukeras.zoo.presets.content_folder`.
+        root: Folder of all results. Default: `experiments/results` of the checkout.
     """
-    path = reporting.folder("level_tuned", content) / f"{part}.json"
+    path = reporting.folder("level_tuned", root) / f"{part}.json"
     known = _files.read_json(path)["runs"]
     conditions = TASKS[part]["conditions"]
     keys = [*conditions[0]]

@@ -42,14 +42,16 @@ def preset(monkeypatch):
 def test_figures_and_table(preset, tmp_path):
     tasks = {"mnist": Drawn()}
     results = digits_on_chips.experiment(
-        "tiny", 2, ["column"], tmp_path / "runs", tmp_path, tasks=tasks
+        "tiny", 2, ["column"], tmp_path / "runs", tasks=tasks, root=tmp_path
     )
-    path = tmp_path / "results" / "digits_on_chips" / "tiny.json"
+    path = tmp_path / "digits_on_chips" / "tiny.json"
     assert json.loads(path.read_text()) == results
     case = results["cases"]["column"]["1 year"]
     assert case["min"] <= case["mean"] <= case["max"]
     assert case["loss"] == pytest.approx(50.0 - case["mean"])
-    more = digits_on_chips.experiment("tiny", 2, ["none"], tmp_path / "runs", tmp_path, tasks=tasks)
+    more = digits_on_chips.experiment(
+        "tiny", 2, ["none"], tmp_path / "runs", tasks=tasks, root=tmp_path
+    )
     assert more["cases"]["column"] == results["cases"]["column"] and "none" in more["cases"]
     table = digits_on_chips.table(tmp_path)
     assert (
@@ -60,4 +62,4 @@ def test_figures_and_table(preset, tmp_path):
 
 def test_other_tasks_are_refused(preset, tmp_path):
     with pytest.raises(ValueError, match="a task of digits"):
-        digits_on_chips.experiment("tiny", content=tmp_path, tasks={"mnist": make_task()})
+        digits_on_chips.experiment("tiny", root=tmp_path, tasks={"mnist": make_task()})

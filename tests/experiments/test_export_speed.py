@@ -4,13 +4,12 @@ import json
 
 import pytest
 
-from experiments import export_speed
-from snukeras.zoo import presets
+from experiments import export_speed, reporting
 
 
 @pytest.fixture
 def folder(tmp_path):
-    found = tmp_path / "results" / "export_speed"
+    found = tmp_path / "export_speed"
     found.mkdir(parents=True)
     return found
 
@@ -38,7 +37,7 @@ def test_scale(tmp_path, folder):
 
 def test_the_shipped_figures_hold_the_bars():
     """Half the time of tf2onnx alone, a step under 40 us; 60 million weights in 5 min and 8 GiB."""
-    folder = presets.content_folder() / "results" / export_speed.RESULTS_FOLDER
+    folder = reporting.folder(export_speed.RESULTS_FOLDER)
     latency = json.loads((folder / "latency.json").read_text())
     for entry in latency["networks"]:
         assert entry["exported"] <= 0.5 * entry["tf2onnx"] and entry["step"] < 40

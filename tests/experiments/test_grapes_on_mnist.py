@@ -24,9 +24,9 @@ def digits(monkeypatch):
 
 @pytest.mark.slow
 def test_trainings_go_on_and_can_be_repeated(digits, tmp_path, monkeypatch):
-    arguments = {"networks": ["relu"], "epochs": 1, "output": tmp_path / "results" / "grapes"}
+    arguments = {"networks": ["relu"], "epochs": 1, "output": tmp_path / "grapes"}
     __main__.experiment(["accuracy"], seeds=[0, 1], runs=tmp_path / "runs", **arguments)
-    results = json.loads((tmp_path / "results" / "grapes" / "accuracy.json").read_text())
+    results = json.loads((tmp_path / "grapes" / "accuracy.json").read_text())
     assert len(results["trainings"]) == 6
     first = {run["method"]: run for run in results["trainings"] if run["seed"] == 0}
     assert first["plain"]["modulation_at_start"] == []
@@ -70,7 +70,7 @@ def test_two_tasks_one_after_the_other(digits):
 
 
 def test_differences_are_paired(tmp_path):
-    folder = tmp_path / "results" / "grapes"
+    folder = tmp_path / "grapes"
     folder.mkdir(parents=True)
     base = {"network": "relu", "scenario": "float", "parts_of_an_epoch": 4}
     trainings = [

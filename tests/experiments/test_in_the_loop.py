@@ -82,12 +82,12 @@ def test_errors(content, tmp_path, capsys):
 
 
 def test_table_and_picture(content, tmp_path):
-    folder = content / "results" / "in_the_loop"
+    folder = tmp_path / "results" / "in_the_loop"
     for variant, hardware in (("tiny", True), ("tiny-float", False)):
         experiment(
             content, tmp_path, epochs=1, hardware=hardware, output=folder / f"{variant}.json"
         )
-    lines = in_the_loop.table(content=content).splitlines()
+    lines = in_the_loop.table(root=folder.parent).splitlines()
     assert len(lines) == 3 and lines[2].startswith("| 88 - SNU 6 - Dense 88 | 2,112 | ")
     assert in_the_loop.main(["--plot", str(folder / "tiny.png")]) == 0
     assert 5_000 < (folder / "tiny.png").stat().st_size < 150_000

@@ -10,7 +10,7 @@ from experiments import loop_settings
 
 def test_settings_and_table(tmp_path):
     content = write_recipe(tmp_path / "zoo", epochs=1)
-    output = content / "results" / "loop_settings" / "tiny.json"
+    output = tmp_path / "results" / "loop_settings" / "tiny.json"
     settings = [{"w_max": 0.5}, {"w_max": 0.5, "refresh_every": 50}]
     results = loop_settings.experiment(
         "tiny",
@@ -24,7 +24,7 @@ def test_settings_and_table(tmp_path):
     )
     assert json.loads(output.read_text()) == results
     assert [tried["arguments"] for tried in results["settings"]] == settings
-    lines = loop_settings.table(content).splitlines()
+    lines = loop_settings.table(output.parents[1]).splitlines()
     assert lines[-1].startswith("| `tiny` | its own | `w_max` 0.5, `refresh_every` 50 | 1 | ")
 
 

@@ -21,7 +21,7 @@ def measured(tmp_path_factory):
         constraint={"levels": 8, "w_max": 0.6, "rounding": "feedback"},
         noise={"noise": 0.05},
     )
-    output = content / "results" / "noise_aware" / "tiny.json"
+    output = folder / "results" / "noise_aware" / "tiny.json"
 
     def run(**arguments):
         arguments = {"seeds": (0, 1), "chips": 3, **arguments}
@@ -35,11 +35,11 @@ def measured(tmp_path_factory):
             **arguments,
         )
 
-    return run, run(), content, output
+    return run, run(), output
 
 
 def test_figures(measured):
-    _, results, _, output = measured
+    _, results, output = measured
     assert json.loads(output.read_text()) == results
     assert list(results["models"]) == ["tiny", "tiny_pcm"]
     for model in results["models"].values():
@@ -52,15 +52,15 @@ def test_figures(measured):
 
 
 def test_goes_on_and_refuses_other_settings(measured):
-    run, results, _, _ = measured
+    run, results, _ = measured
     assert run() == results
     with pytest.raises(ValueError, match="from another recipe"):
         run(epochs=1)
 
 
 def test_table_and_plot(measured, tmp_path):
-    _, results, content, _ = measured
-    lines = noise_aware.table(content).splitlines()
+    _, results, output = measured
+    lines = noise_aware.table(output.parents[1]).splitlines()
     assert len(lines) == 2 + 2 * 3
     assert "| `tiny_pcm` | one a column |" in lines[-1] and lines[-1].endswith("% |")
     noise_aware.plot(results, tmp_path / "plot.png")

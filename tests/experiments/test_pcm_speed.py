@@ -5,14 +5,13 @@ import json
 from experiments import pcm_speed
 
 
-def test_measures_and_keeps_other_parts(tmp_path, monkeypatch):
-    path = tmp_path / "results" / pcm_speed.RESULTS
+def test_measures_and_keeps_other_parts(tmp_path):
+    path = tmp_path / pcm_speed.RESULTS
     for part in pcm_speed.PARTS:
         assert pcm_speed.main(["--parts", part, "--quick", "--output", str(path)]) == 0
     results = json.loads(path.read_text())
     assert {*pcm_speed.PARTS, "versions", "format"} == set(results)
     assert results["devices"]["devices"] == 52_800
-    monkeypatch.setattr("snukeras.zoo.presets.content_folder", lambda: tmp_path)
-    assert "| snukeras.pcm.GenericPCM |" in pcm_speed.table("devices")
-    assert "| SNU, 50 time steps |" in pcm_speed.table("noise")
-    assert "| 52,800 devices in the loop |" in pcm_speed.table("loop")
+    assert "| snukeras.pcm.GenericPCM |" in pcm_speed.table("devices", tmp_path)
+    assert "| SNU, 50 time steps |" in pcm_speed.table("noise", tmp_path)
+    assert "| 52,800 devices in the loop |" in pcm_speed.table("loop", tmp_path)

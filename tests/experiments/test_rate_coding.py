@@ -55,11 +55,11 @@ def test_results_table_and_going_on(tmp_path, monkeypatch, capsys):
               "test": 50.0, "task": "mnist"}  # fmt: skip
     monkeypatch.setattr(rate_coding.presets, "info", lambda *a, **k: preset)
     tasks = {"mnist": Drawn()}
-    results = rate_coding.experiment("tiny", (2, 4), (1,), tmp_path, tasks)
-    path = tmp_path / "results" / "rate_coding" / "tiny.json"
+    results = rate_coding.experiment("tiny", (2, 4), (1,), tasks=tasks, root=tmp_path)
+    path = tmp_path / "rate_coding" / "tiny.json"
     assert json.loads(path.read_text()) == results
     capsys.readouterr()
-    more = rate_coding.experiment("tiny", (2, 4), (1, 2), tmp_path, tasks)
+    more = rate_coding.experiment("tiny", (2, 4), (1, 2), tasks=tasks, root=tmp_path)
     assert capsys.readouterr().out.count("coding 2") == 2
     assert more["figures"]["4"]["1"] == results["figures"]["4"]["1"]
     assert "coding 1" not in capsys.readouterr().out
@@ -69,4 +69,6 @@ def test_results_table_and_going_on(tmp_path, monkeypatch, capsys):
     assert table.splitlines()[2].startswith("| `tiny` | 50.000 |") and f"{mean:.3f}" in table
     # Other weights are another model.
     preset["files"]["model.weights.h5"]["sha256"] = "2" * 64
-    assert rate_coding.experiment("tiny", (2,), (1,), tmp_path, tasks)["figures"].keys() == {"2"}
+    assert rate_coding.experiment("tiny", (2,), (1,), tasks=tasks, root=tmp_path)[
+        "figures"
+    ].keys() == {"2"}

@@ -23,7 +23,7 @@ def test_only_new_cases_are_measured_and_a_failure_keeps_what_is_there(tmp_path)
 def test_spread_and_command_line(tmp_path):
     assert reporting.spread([1.0, 3.0], ".1f") == "2.0 ± 1.4"
     assert reporting.spread([1.25]) == "1.25"
-    assert reporting.folder("spatial", tmp_path) == tmp_path / "results" / "spatial"
+    assert reporting.folder("spatial", tmp_path) == tmp_path / "spatial"
     parser = reporting.parser("spatial", "", ["search", "run"], range(2))
     arguments = parser.parse_args(["run", "--results", str(tmp_path)])
     assert (arguments.what, arguments.results, arguments.seeds) == (["run"], tmp_path, [0, 1])

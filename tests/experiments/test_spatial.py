@@ -38,7 +38,7 @@ def test_it_chooses_by_validation_and_goes_on_where_it_stood(tmp_path, monkeypat
         return {"before": [0.9, 0.8], "after": after, "neurons": [[70, 58]] * 3}
 
     monkeypatch.setattr(spatial, "measure", measure)
-    folder = tmp_path / "results" / "spatial"
+    folder = tmp_path / "spatial"
     folder.mkdir(parents=True)
     for _ in range(2):
         spatial.search(folder, "dense")

@@ -84,7 +84,7 @@ def test_it_runs_and_goes_on_where_it_stood(tmp_path, monkeypatch, two_tasks):
     monkeypatch.setattr(spatial_tiles, "FACTORS", {0: (0.0,), 1: (1.0,)})
     monkeypatch.setattr(spatial_tiles, "SHARES", (0.9,))
     monkeypatch.setattr(spatial_tiles, "LOST", 1.0)
-    folder = tmp_path / "results" / "spatial_tiles"
+    folder = tmp_path / "spatial_tiles"
     folder.mkdir(parents=True)
     spatial_tiles.search(folder, "dense")
     searched = _files.read_json(folder / "search.json")["runs"]

@@ -48,9 +48,9 @@ def content(tmp_path):
                     "ratio": 0.1,
                 }
             )
-    path = tmp_path / "results" / tables.FILE
+    path = tmp_path / tables.FILE.name
     report.save(path, {"speed": {"rows": rows, "floors": floors, "failures": []}})
-    return tmp_path
+    return path
 
 
 def test_short(content):
