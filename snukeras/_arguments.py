@@ -1,9 +1,59 @@
 """Check arguments; each error names the argument, what is allowed, and what was received."""
 
+import difflib
+import inspect
 import math
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypedDict
 
 import numpy as np
+
+
+class LayerArguments(TypedDict, total=False):
+    """The arguments that every Keras layer takes, which layers hand on to `keras.layers.Layer`."""
+
+    name: str | None
+    dtype: Any
+    trainable: bool
+    autocast: bool
+    activity_regularizer: Any
+    input_shape: Any
+
+
+def of_keras(
+    owner: type, given: Mapping[str, Any], hints: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Return the last keyword arguments of a layer; raise TypeError if one is not Keras's own.
+
+    Args:
+        owner: the class that was given them.
+        given: its `**kwargs`.
+        hints: what to do instead of an argument that the class does not have, by name.
+    """
+    for name, value in given.items():
+        if name in LayerArguments.__annotations__ or name == "input_dim":
+            continue
+        allowed = [*parameters(owner), *LayerArguments.__annotations__]
+        advice = (hints or {}).get(name)
+        if advice is None:
+            near = difflib.get_close_matches(name, allowed, n=1)
+            advice = f"Did you mean `{near[0]}`?" if near else f"Allowed are: {', '.join(allowed)}."
+        raise TypeError(
+            f"{owner.__name__} has no argument `{name}`. {advice} Received: {name}={value!r}"
+        )
+    return dict(given)
+
+
+def parameters(function: Callable) -> list[str]:
+    """Return the names of the parameters that a class or function has for itself, in order."""
+    gathering = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    found = inspect.signature(function).parameters.values()
+    return [parameter.name for parameter in found if parameter.kind not in gathering]
+
+
+def chosen(function: Callable, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a class or function takes of the arguments in the `locals()` of its caller."""
+    return {name: given[name] for name in parameters(function) if name in given}
 
 
 def whole(name: str, value: Any, minimum: int = 1) -> int:

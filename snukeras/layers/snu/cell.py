@@ -1,15 +1,29 @@
 """One step of the Spiking Neural Unit, spiking and soft."""
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Unpack
 
 import keras
 import numpy as np
 from keras import ops
 
 from snukeras import _arguments
+from snukeras._arguments import LayerArguments
 from snukeras.activations import SoftStep, Step
 from snukeras.constraints import UnitInterval
 from snukeras.network.matrices import Unrolling
+
+_INSTEAD = {
+    "pseudo_derivative": (
+        "Its output is the sigmoid, which has a derivative of its own. Use the spiking unit, whose "
+        "name has one S: SNU."
+    ),
+}
+
+
+def of_unit(owner: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the last keyword arguments of a cell or layer of units; see `_arguments.of_keras`."""
+    return _arguments.of_keras(owner, given, _INSTEAD)
 
 
 @keras.saving.register_keras_serializable(package="snukeras")
@@ -91,8 +105,8 @@ class SNUCell(keras.layers.SimpleRNNCell):
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         seed: int | None = None,
-        **kwargs: Any,
-    ):
+        **kwargs: Unpack[LayerArguments],
+    ) -> None:
         if isinstance(units, bool) or not isinstance(units, int | np.integer):
             raise TypeError(
                 f"Argument `units` must be an integer of at least 1. Received: units={units!r}"
@@ -118,7 +132,7 @@ class SNUCell(keras.layers.SimpleRNNCell):
             dropout=_arguments.fraction("dropout", dropout),
             recurrent_dropout=_arguments.fraction("recurrent_dropout", recurrent_dropout),
             seed=seed,
-            **kwargs,
+            **of_unit(type(self), kwargs),
         )
         self.state_activation = _activation(state_activation)
         self.decay = _arguments.per_unit("decay", decay, self.units, low=0.0, high=1.0)
@@ -303,18 +317,35 @@ class SSNUCell(SNUCell):
 
     spiking = False
 
-    def __init__(self, units: int, **kwargs: Any):
-        if "pseudo_derivative" in kwargs:
-            raise TypeError(_NO_PSEUDO_DERIVATIVE.format(type(self).__name__))
-        super().__init__(units, **kwargs)
+    def __init__(
+        self,
+        units: int,
+        state_activation: Any = "relu",
+        decay: Any = 0.8,
+        trainable_decay: bool = False,
+        threshold: Any = 1.0,
+        trainable_threshold: bool = True,
+        recurrent: bool = False,
+        lateral_inhibition: bool = False,
+        use_bias: bool = False,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        **kwargs: Unpack[LayerArguments],
+    ) -> None:
+        given = _arguments.chosen(SNUCell, locals())
+        super().__init__(**given, **of_unit(type(self), kwargs))
         self.output_function = SoftStep()
 
     @property
     def pseudo_derivative(self) -> None:
         return None
-
-
-_NO_PSEUDO_DERIVATIVE = (
-    "{} has no argument `pseudo_derivative`: its output is the sigmoid, which has a derivative "
-    "of its own. Use SNU for the spiking unit."
-)

@@ -1,16 +1,41 @@
 """One step of convolutional Spiking Neural Units, spiking and soft."""
 
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Unpack
 
 import keras
 from keras import ops
 
 from snukeras import _arguments
+from snukeras._arguments import LayerArguments
 from snukeras.activations import SoftStep
-from snukeras.layers.snu.cell import SNUCell
+from snukeras.layers.snu.cell import SNUCell, of_unit
 from snukeras.network.matrices import Unrolling
 
 _PADDINGS = ("valid", "same")
+
+
+class ConvArguments(LayerArguments, total=False):
+    """The last keyword arguments of convolutional units."""
+
+    data_format: str | None
+
+
+def of_convolution(owner: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the last keyword arguments of a convolutional unit and return Keras's own.
+
+    Raises:
+        ValueError: channels are not to be last.
+        TypeError: an unknown argument.
+    """
+    arguments = dict(given)
+    if arguments.pop("data_format", None) not in (None, "channels_last"):
+        raise ValueError(
+            "Argument `data_format` must be 'channels_last': feature maps have their channels "
+            "last. Move the channels with keras.layers.Permute. "
+            f"Received: data_format={given['data_format']!r}"
+        )
+    return of_unit(owner, arguments)
 
 
 @keras.saving.register_keras_serializable(package="snukeras")
@@ -36,7 +61,7 @@ class ConvSNUCell(SNUCell):
         dilation_rate: integer, or one per dimension, of the convolution of the input.
         recurrent: add the term y_{t-1} * H, a convolution of the same kernel size with padding
             "same", without strides or dilation.
-        **kwargs: the other arguments of `SNUCell`.
+        state_activation ... seed: see `SNUCell`.
 
     Call arguments:
         inputs: shape (batch, ..., channels), e.g. (batch, height, width, channels) for rank 2.
@@ -56,20 +81,39 @@ class ConvSNUCell(SNUCell):
         self,
         rank: int,
         filters: int,
-        kernel_size: Any,
-        strides: Any = 1,
+        kernel_size: int | Sequence[int],
+        strides: int | Sequence[int] = 1,
         padding: str = "valid",
-        dilation_rate: Any = 1,
-        **kwargs: Any,
-    ):
+        dilation_rate: int | Sequence[int] = 1,
+        state_activation: Any = "relu",
+        decay: Any = 0.8,
+        trainable_decay: bool = False,
+        threshold: Any = 1.0,
+        trainable_threshold: bool = True,
+        recurrent: bool = False,
+        lateral_inhibition: bool = False,
+        pseudo_derivative: Any = "tanh",
+        use_bias: bool = False,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        **kwargs: Unpack[ConvArguments],
+    ) -> None:
+        given = locals()
         if rank not in (1, 2):
             raise ValueError(f"Argument `rank` must be 1 or 2. Received: rank={rank!r}")
-        if kwargs.pop("data_format", "channels_last") not in (None, "channels_last"):
-            raise ValueError(
-                "Feature maps must have their channels last; `data_format` can only be "
-                "'channels_last'. Move the channels with keras.layers.Permute."
-            )
-        super().__init__(filters, **kwargs)
+        super().__init__(
+            filters, **_arguments.chosen(SNUCell, given), **of_convolution(type(self), kwargs)
+        )
         self.rank = rank
         self.kernel_size = _arguments.sizes("kernel_size", kernel_size, rank)
         self.strides = _arguments.sizes("strides", strides, rank)
@@ -196,18 +240,43 @@ class ConvSSNUCell(ConvSNUCell):
     """Cell of the convolutional soft SNU: `ConvSNUCell` with the sigmoid in place of the step.
 
     Args:
-        rank ... **kwargs: see `ConvSNUCell`; there is no `pseudo_derivative`.
+        rank ... seed: see `ConvSNUCell`; there is no `pseudo_derivative`.
     """
 
     spiking = False
 
-    def __init__(self, rank: int, filters: int, kernel_size: Any, **kwargs: Any):
-        if "pseudo_derivative" in kwargs:
-            raise TypeError(
-                f"{type(self).__name__} has no argument `pseudo_derivative`: its output is the "
-                "sigmoid, which has a derivative of its own. Use ConvSNUCell for the spiking unit."
-            )
-        super().__init__(rank, filters, kernel_size, **kwargs)
+    def __init__(
+        self,
+        rank: int,
+        filters: int,
+        kernel_size: int | Sequence[int],
+        strides: int | Sequence[int] = 1,
+        padding: str = "valid",
+        dilation_rate: int | Sequence[int] = 1,
+        state_activation: Any = "relu",
+        decay: Any = 0.8,
+        trainable_decay: bool = False,
+        threshold: Any = 1.0,
+        trainable_threshold: bool = True,
+        recurrent: bool = False,
+        lateral_inhibition: bool = False,
+        use_bias: bool = False,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        **kwargs: Unpack[ConvArguments],
+    ) -> None:
+        given = _arguments.chosen(ConvSNUCell, locals())
+        super().__init__(**given, **of_convolution(type(self), kwargs))
         self.output_function = SoftStep()
 
     @property

@@ -1,64 +1,39 @@
 """Convolutional Spiking Neural Units: the dynamics of the SNU over feature maps."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Unpack
 
 import keras
 
-from snukeras.layers.snu.cell import SNUCell
-from snukeras.layers.snu.conv_cell import ConvSNUCell, ConvSSNUCell
-from snukeras.layers.snu.layer import SNU
-
-
-def _of_cell(name: str) -> property:
-    return property(lambda self: getattr(self.cell, name), doc=f"`{name}` of the cell.")
+from snukeras import _arguments
+from snukeras.layers.snu.conv_cell import (
+    ConvArguments,
+    ConvSNUCell,
+    ConvSSNUCell,
+    of_convolution,
+)
+from snukeras.layers.snu.layer import SNU, UnitLayer, argument_of_cell, cell_of
 
 
 class _ConvLayer(SNU):
-    """What the convolutional layers share; subclasses say rank and cell.
+    """What the convolutional layers share; subclasses make their cell.
 
     `keras.layers.ConvLSTM2D` is built likewise, but its base is no public class of Keras.
     """
 
-    _cell_class: type[SNUCell] = ConvSNUCell
-    rank: int
+    def _start(self, cell: ConvSNUCell, given: dict[str, Any]) -> None:
+        """Construct the layer of a cell from the `locals()` of its constructor."""
+        kwargs = of_convolution(type(self), given["kwargs"])
+        # Not the constructor of SNU, which makes another cell.
+        UnitLayer.__init__(self, cell, **_arguments.chosen(UnitLayer, given), **kwargs)
+        self.input_spec = [keras.layers.InputSpec(ndim=cell.rank + 3)]
 
-    def __init__(
-        self,
-        filters: int,
-        kernel_size: Any,
-        strides: Any = 1,
-        padding: str = "valid",
-        dilation_rate: Any = 1,
-        **kwargs: Any,
-    ):
-        if "pseudo_derivative" in kwargs and not self._cell_class.spiking:
-            raise TypeError(
-                f"{type(self).__name__} has no argument `pseudo_derivative`: its output is the "
-                "sigmoid, which has a derivative of its own. Use ConvSNU for the spiking unit."
-            )
-        if kwargs.pop("data_format", "channels_last") not in (None, "channels_last"):
-            raise ValueError(
-                "Feature maps must have their channels last; `data_format` can only be "
-                "'channels_last'. Move the channels with keras.layers.Permute."
-            )
-        super().__init__(
-            filters,
-            convolution={
-                "rank": self.rank,
-                "kernel_size": kernel_size,
-                "strides": strides,
-                "padding": padding,
-                "dilation_rate": dilation_rate,
-            },
-            **kwargs,
-        )
-        self.input_spec = [keras.layers.InputSpec(ndim=self.rank + 3)]
-
-    filters = _of_cell("filters")
-    kernel_size = _of_cell("kernel_size")
-    strides = _of_cell("strides")
-    padding = _of_cell("padding")
-    dilation_rate = _of_cell("dilation_rate")
+    rank = argument_of_cell("rank")
+    filters = argument_of_cell("filters")
+    kernel_size = argument_of_cell("kernel_size")
+    strides = argument_of_cell("strides")
+    padding = argument_of_cell("padding")
+    dilation_rate = argument_of_cell("dilation_rate")
 
     def compute_output_shape(self, sequences_shape: Any, initial_state_shape: Any = None) -> Any:
         batch, steps, *sizes, _ = sequences_shape
@@ -96,12 +71,10 @@ class ConvSNU1D(_ConvLayer):
         kernel_size, strides, padding, dilation_rate: of the convolution of the input, as in
             `keras.layers.ConvLSTM1D`; channels are last.
         recurrent: add a convolution of the outputs of the step before.
-        **kwargs: the other arguments of `snukeras.layers.SNU`: state_activation, decay,
-            trainable_decay, threshold, trainable_threshold (these per filter),
-            lateral_inhibition (among the filters at one place), pseudo_derivative, use_bias,
-            initializers, regularizers, constraints, dropout, recurrent_dropout, seed,
-            return_sequences, return_state, go_backwards, stateful, unroll,
-            zero_output_for_mask, implementation.
+        decay, trainable_decay, threshold, trainable_threshold: as in `snukeras.layers.SNU`, but
+            per filter.
+        lateral_inhibition: among the filters at one place.
+        state_activation ... implementation: see `snukeras.layers.SNU`.
 
     Call arguments:
         sequences: shape (batch, time, length, channels).
@@ -117,7 +90,45 @@ class ConvSNU1D(_ConvLayer):
         ValueError, TypeError: an argument is outside what is allowed; the message names it.
     """
 
-    rank = 1
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int | Sequence[int],
+        strides: int | Sequence[int] = 1,
+        padding: str = "valid",
+        dilation_rate: int | Sequence[int] = 1,
+        state_activation: Any = "relu",
+        decay: Any = 0.8,
+        trainable_decay: bool = False,
+        threshold: Any = 1.0,
+        trainable_threshold: bool = True,
+        recurrent: bool = False,
+        lateral_inhibition: bool = False,
+        pseudo_derivative: Any = "tanh",
+        use_bias: bool = False,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        zero_output_for_mask: bool = False,
+        implementation: str = "auto",
+        **kwargs: Unpack[ConvArguments],
+    ) -> None:
+        given = locals()
+        self._start(cell_of(ConvSNUCell, given, rank=1), given)
 
 
 @keras.saving.register_keras_serializable(package="snukeras")
@@ -152,7 +163,45 @@ class ConvSNU2D(_ConvLayer):
         ])
     """
 
-    rank = 2
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int | Sequence[int],
+        strides: int | Sequence[int] = 1,
+        padding: str = "valid",
+        dilation_rate: int | Sequence[int] = 1,
+        state_activation: Any = "relu",
+        decay: Any = 0.8,
+        trainable_decay: bool = False,
+        threshold: Any = 1.0,
+        trainable_threshold: bool = True,
+        recurrent: bool = False,
+        lateral_inhibition: bool = False,
+        pseudo_derivative: Any = "tanh",
+        use_bias: bool = False,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        zero_output_for_mask: bool = False,
+        implementation: str = "auto",
+        **kwargs: Unpack[ConvArguments],
+    ) -> None:
+        given = locals()
+        self._start(cell_of(ConvSNUCell, given, rank=2), given)
 
 
 @keras.saving.register_keras_serializable(package="snukeras")
@@ -160,10 +209,47 @@ class ConvSSNU1D(ConvSNU1D):
     """Layer of convolutional soft Spiking Neural Units over maps of one dimension.
 
     Args:
-        filters ... **kwargs: see `ConvSNU1D`; there is no `pseudo_derivative`.
+        filters ... implementation: see `ConvSNU1D`; there is no `pseudo_derivative`.
     """
 
-    _cell_class = ConvSSNUCell
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int | Sequence[int],
+        strides: int | Sequence[int] = 1,
+        padding: str = "valid",
+        dilation_rate: int | Sequence[int] = 1,
+        state_activation: Any = "relu",
+        decay: Any = 0.8,
+        trainable_decay: bool = False,
+        threshold: Any = 1.0,
+        trainable_threshold: bool = True,
+        recurrent: bool = False,
+        lateral_inhibition: bool = False,
+        use_bias: bool = False,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        zero_output_for_mask: bool = False,
+        implementation: str = "auto",
+        **kwargs: Unpack[ConvArguments],
+    ) -> None:
+        given = locals()
+        self._start(cell_of(ConvSSNUCell, given, rank=1), given)
 
 
 @keras.saving.register_keras_serializable(package="snukeras")
@@ -171,7 +257,44 @@ class ConvSSNU2D(ConvSNU2D):
     """Layer of convolutional soft Spiking Neural Units over feature maps.
 
     Args:
-        filters ... **kwargs: see `ConvSNU2D`; there is no `pseudo_derivative`.
+        filters ... implementation: see `ConvSNU2D`; there is no `pseudo_derivative`.
     """
 
-    _cell_class = ConvSSNUCell
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int | Sequence[int],
+        strides: int | Sequence[int] = 1,
+        padding: str = "valid",
+        dilation_rate: int | Sequence[int] = 1,
+        state_activation: Any = "relu",
+        decay: Any = 0.8,
+        trainable_decay: bool = False,
+        threshold: Any = 1.0,
+        trainable_threshold: bool = True,
+        recurrent: bool = False,
+        lateral_inhibition: bool = False,
+        use_bias: bool = False,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        zero_output_for_mask: bool = False,
+        implementation: str = "auto",
+        **kwargs: Unpack[ConvArguments],
+    ) -> None:
+        given = locals()
+        self._start(cell_of(ConvSSNUCell, given, rank=2), given)

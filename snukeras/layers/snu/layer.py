@@ -1,86 +1,49 @@
-"""The Spiking Neural Unit: cell and layer."""
+"""The layers of the Spiking Neural Unit, spiking and soft, and what all layers of units share."""
 
-from typing import Any
+from typing import Any, Self, Unpack
 
 import keras
 from keras import ops
 
-from snukeras.layers.snu.cell import _NO_PSEUDO_DERIVATIVE, SNUCell, SSNUCell
+from snukeras import _arguments
+from snukeras._arguments import LayerArguments
+from snukeras.layers.snu.cell import SNUCell, SSNUCell, of_unit
 
 _IMPLEMENTATIONS = ("auto", "fused", "cell")
 
 
-def _argument_of_cell(name: str) -> property:
+def argument_of_cell(name: str) -> property:
+    """Return a property that reads an argument of a layer where it is kept, in its cell."""
     return property(lambda self: getattr(self.cell, name), doc=f"`{name}` of the cell.")
 
 
-@keras.saving.register_keras_serializable(package="snukeras")
-class SNU(keras.layers.RNN):
-    """Layer of Spiking Neural Units; it stands wherever a keras.layers.LSTM could.
-
-    The equations and the arguments of the unit are those of `SNUCell`. The layer adds what Keras's
-    recurrent layers have, and a fast path on TensorFlow.
+def cell_of(cell_class: type[SNUCell], given: dict[str, Any], **more: Any) -> SNUCell:
+    """Return the cell of a layer.
 
     Args:
-        units ... seed: see `SNUCell`.
-        return_sequences: return the output of every step, not of the last alone.
-        return_state: return the last states y and s, each (batch, units), after the output.
-        go_backwards: process the steps in reverse and return them reversed.
-        stateful: start each batch from the last states of the one before (`reset_state()` clears).
-        unroll: unroll the loop over time (plain path).
-        zero_output_for_mask: put out zeros at masked steps instead of the output before.
-        implementation: "fused" computes the input product for all steps at once and the
-            recurrence as one compiled scan with a backward pass of its own (TensorFlow alone);
-            "cell" steps through the cell with the loop of Keras; "auto" takes "fused" where it
-            can: on TensorFlow, without `unroll`.
-
-    Call arguments:
-        sequences: shape (batch, time, features).
-        initial_state: [y, s], each (batch, units); zeros by default.
-        mask: shape (batch, time), False at steps to skip.
-        training: whether dropout is applied, and whether the fast path keeps what gradients need;
-            without it they cost a second forward pass.
-
-    Returns:
-        Shape (batch, time, units) or (batch, units); with `return_state` a tuple with y and s.
-
-    Raises:
-        ValueError, TypeError: an argument is outside what is allowed; the message names it.
-
-    Example:
-
-        model = keras.Sequential([
-            snukeras.layers.SNU(150, return_sequences=True),
-            keras.layers.Dense(88, activation="sigmoid"),
-        ])
+        cell_class: class of the cell.
+        given: the `locals()` of the layer's constructor.
+        **more: arguments of the cell that the layer does not have.
     """
+    kwargs = given["kwargs"]
+    more |= {name: kwargs[name] for name in ("dtype", "trainable") if name in kwargs}
+    return cell_class(**_arguments.chosen(cell_class, given), **more)
 
-    _cell_class: type[SNUCell] = SNUCell
+
+@keras.saving.register_keras_serializable(package="snukeras")
+class UnitLayer(keras.layers.RNN):
+    """Layer of any units of this package: `keras.layers.RNN` with a fast path on TensorFlow.
+
+    Subclasses make their cell.
+
+    Args:
+        cell: SNUCell, or a subclass of it.
+        return_sequences ... implementation: see `SNU`.
+    """
 
     def __init__(
         self,
-        units: int,
-        state_activation: Any = "relu",
-        decay: Any = 0.8,
-        trainable_decay: bool = False,
-        threshold: Any = 1.0,
-        trainable_threshold: bool = True,
-        recurrent: bool = False,
-        lateral_inhibition: bool = False,
-        pseudo_derivative: Any = "tanh",
-        use_bias: bool = False,
-        kernel_initializer: Any = "glorot_uniform",
-        recurrent_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        recurrent_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        recurrent_constraint: Any = None,
-        bias_constraint: Any = None,
-        dropout: float = 0.0,
-        recurrent_dropout: float = 0.0,
-        seed: int | None = None,
+        cell: SNUCell,
         return_sequences: bool = False,
         return_state: bool = False,
         go_backwards: bool = False,
@@ -88,78 +51,48 @@ class SNU(keras.layers.RNN):
         unroll: bool = False,
         zero_output_for_mask: bool = False,
         implementation: str = "auto",
-        **kwargs: Any,
-    ):
-        # Of the convolutional layers, whose cell is this one's but for the products.
-        convolution = kwargs.pop("convolution", {})
+        **kwargs: Unpack[LayerArguments],
+    ) -> None:
         if implementation not in _IMPLEMENTATIONS:
             raise ValueError(
                 f"Argument `implementation` must be one of {_IMPLEMENTATIONS}. "
                 f"Received: implementation={implementation!r}"
             )
-        cell_arguments = dict(
-            state_activation=state_activation,
-            decay=decay,
-            trainable_decay=trainable_decay,
-            threshold=threshold,
-            trainable_threshold=trainable_threshold,
-            recurrent=recurrent,
-            lateral_inhibition=lateral_inhibition,
-            use_bias=use_bias,
-            kernel_initializer=kernel_initializer,
-            recurrent_initializer=recurrent_initializer,
-            bias_initializer=bias_initializer,
-            kernel_regularizer=kernel_regularizer,
-            recurrent_regularizer=recurrent_regularizer,
-            bias_regularizer=bias_regularizer,
-            kernel_constraint=kernel_constraint,
-            recurrent_constraint=recurrent_constraint,
-            bias_constraint=bias_constraint,
-            dropout=dropout,
-            recurrent_dropout=recurrent_dropout,
-            seed=seed,
-            dtype=kwargs.get("dtype"),
-            trainable=kwargs.get("trainable", True),
-            **convolution,
-        )
-        cell_arguments["filters" if convolution else "units"] = units
-        if self._cell_class.spiking:
-            cell_arguments["pseudo_derivative"] = pseudo_derivative
         super().__init__(
-            self._cell_class(**cell_arguments),
+            cell,
             return_sequences=return_sequences,
             return_state=return_state,
             go_backwards=go_backwards,
             stateful=stateful,
             unroll=unroll,
             zero_output_for_mask=zero_output_for_mask,
-            **kwargs,
+            **of_unit(type(self), kwargs),
         )
         self.implementation = implementation
         self.input_spec = [keras.layers.InputSpec(ndim=3)]
 
-    units = _argument_of_cell("units")
-    state_activation = _argument_of_cell("state_activation")
-    decay = _argument_of_cell("decay")
-    trainable_decay = _argument_of_cell("trainable_decay")
-    threshold = _argument_of_cell("threshold")
-    trainable_threshold = _argument_of_cell("trainable_threshold")
-    recurrent = _argument_of_cell("recurrent")
-    lateral_inhibition = _argument_of_cell("lateral_inhibition")
-    pseudo_derivative = _argument_of_cell("pseudo_derivative")
-    use_bias = _argument_of_cell("use_bias")
-    kernel_initializer = _argument_of_cell("kernel_initializer")
-    recurrent_initializer = _argument_of_cell("recurrent_initializer")
-    bias_initializer = _argument_of_cell("bias_initializer")
-    kernel_regularizer = _argument_of_cell("kernel_regularizer")
-    recurrent_regularizer = _argument_of_cell("recurrent_regularizer")
-    bias_regularizer = _argument_of_cell("bias_regularizer")
-    kernel_constraint = _argument_of_cell("kernel_constraint")
-    recurrent_constraint = _argument_of_cell("recurrent_constraint")
-    bias_constraint = _argument_of_cell("bias_constraint")
-    dropout = _argument_of_cell("dropout")
-    recurrent_dropout = _argument_of_cell("recurrent_dropout")
-    seed = _argument_of_cell("seed")
+    units = argument_of_cell("units")
+    state_activation = argument_of_cell("state_activation")
+    decay = argument_of_cell("decay")
+    trainable_decay = argument_of_cell("trainable_decay")
+    threshold = argument_of_cell("threshold")
+    trainable_threshold = argument_of_cell("trainable_threshold")
+    recurrent = argument_of_cell("recurrent")
+    lateral_inhibition = argument_of_cell("lateral_inhibition")
+    pseudo_derivative = argument_of_cell("pseudo_derivative")
+    use_bias = argument_of_cell("use_bias")
+    kernel_initializer = argument_of_cell("kernel_initializer")
+    recurrent_initializer = argument_of_cell("recurrent_initializer")
+    bias_initializer = argument_of_cell("bias_initializer")
+    kernel_regularizer = argument_of_cell("kernel_regularizer")
+    recurrent_regularizer = argument_of_cell("recurrent_regularizer")
+    bias_regularizer = argument_of_cell("bias_regularizer")
+    kernel_constraint = argument_of_cell("kernel_constraint")
+    recurrent_constraint = argument_of_cell("recurrent_constraint")
+    bias_constraint = argument_of_cell("bias_constraint")
+    dropout = argument_of_cell("dropout")
+    recurrent_dropout = argument_of_cell("recurrent_dropout")
+    seed = argument_of_cell("seed")
 
     def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
         """As keras.layers.RNN; from then on a wrong number of features is an error of its own."""
@@ -250,8 +183,87 @@ class SNU(keras.layers.RNN):
         return {**config, **of_cell}
 
     @classmethod
-    def from_config(cls, config: dict) -> "SNU":
+    def from_config(cls, config: dict) -> Self:
         return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="snukeras")
+class SNU(UnitLayer):
+    """Layer of Spiking Neural Units; it stands wherever a keras.layers.LSTM could.
+
+    The equations and the arguments of the unit are those of `SNUCell`. The layer adds what Keras's
+    recurrent layers have, and a fast path on TensorFlow.
+
+    Args:
+        units ... seed: see `SNUCell`.
+        return_sequences: return the output of every step, not of the last alone.
+        return_state: return the last states y and s, each (batch, units), after the output.
+        go_backwards: process the steps in reverse and return them reversed.
+        stateful: start each batch from the last states of the one before (`reset_state()` clears).
+        unroll: unroll the loop over time (plain path).
+        zero_output_for_mask: put out zeros at masked steps instead of the output before.
+        implementation: "fused" computes the input product for all steps at once and the
+            recurrence as one compiled scan with a backward pass of its own (TensorFlow alone);
+            "cell" steps through the cell with the loop of Keras; "auto" takes "fused" where it
+            can: on TensorFlow, without `unroll`.
+
+    Call arguments:
+        sequences: shape (batch, time, features).
+        initial_state: [y, s], each (batch, units); zeros by default.
+        mask: shape (batch, time), False at steps to skip.
+        training: whether dropout is applied, and whether the fast path keeps what gradients need;
+            without it they cost a second forward pass.
+
+    Returns:
+        Shape (batch, time, units) or (batch, units); with `return_state` a tuple with y and s.
+
+    Raises:
+        ValueError, TypeError: an argument is outside what is allowed; the message names it.
+
+    Example:
+
+        model = keras.Sequential([
+            snukeras.layers.SNU(150, return_sequences=True),
+            keras.layers.Dense(88, activation="sigmoid"),
+        ])
+    """
+
+    def __init__(
+        self,
+        units: int,
+        state_activation: Any = "relu",
+        decay: Any = 0.8,
+        trainable_decay: bool = False,
+        threshold: Any = 1.0,
+        trainable_threshold: bool = True,
+        recurrent: bool = False,
+        lateral_inhibition: bool = False,
+        pseudo_derivative: Any = "tanh",
+        use_bias: bool = False,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        zero_output_for_mask: bool = False,
+        implementation: str = "auto",
+        **kwargs: Unpack[LayerArguments],
+    ) -> None:
+        given = locals()
+        given |= {"cell": cell_of(SNUCell, given)}
+        super().__init__(**_arguments.chosen(UnitLayer, given), **kwargs)
 
 
 @keras.saving.register_keras_serializable(package="snukeras")
@@ -262,9 +274,39 @@ class SSNU(SNU):
         units ... implementation: see `snukeras.layers.SNU`; there is no `pseudo_derivative`.
     """
 
-    _cell_class = SSNUCell
-
-    def __init__(self, units: int, **kwargs: Any):
-        if "pseudo_derivative" in kwargs:
-            raise TypeError(_NO_PSEUDO_DERIVATIVE.format(type(self).__name__))
-        super().__init__(units, **kwargs)
+    def __init__(
+        self,
+        units: int,
+        state_activation: Any = "relu",
+        decay: Any = 0.8,
+        trainable_decay: bool = False,
+        threshold: Any = 1.0,
+        trainable_threshold: bool = True,
+        recurrent: bool = False,
+        lateral_inhibition: bool = False,
+        use_bias: bool = False,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        zero_output_for_mask: bool = False,
+        implementation: str = "auto",
+        **kwargs: Unpack[LayerArguments],
+    ) -> None:
+        given = locals()
+        given |= {"cell": cell_of(SSNUCell, given)}
+        # Not the constructor of SNU, which makes another cell.
+        UnitLayer.__init__(self, **_arguments.chosen(UnitLayer, given), **kwargs)
