@@ -12,6 +12,7 @@ from snukeras.layers import SNU
 from snukeras.optimizers import PCMOptimizer
 from snukeras.pcm import HermesPCM
 from snukeras.zoo import recipes
+from snukeras.zoo.tasks import TASKS
 
 
 @pytest.mark.parametrize(
@@ -208,3 +209,80 @@ def test_devices_in_the_loop():
     assert type(made.inner_optimizer) is keras.optimizers.AdamW
     with pytest.raises(ValueError, match=r"cannot make its optimizer.*w_max"):
         recipes.optimizer({**recipe, "devices": {"w_max": -1.0}}, 5)
+
+
+DENSE = {"class": "Dense", "units": 2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"constraint": {"levels": 8}, "layers": [{"class": "Kernels"}, DENSE]},
+            "`constraint` that does not reach tiny/kernels/kernel",
+        ),
+        ({"noise": {}, "layers": [{"class": "Dropout", "rate": 0.5}]}, "no kernels"),
+        (
+            {
+                "optimizer": {"class": "AdamW", "exclude_from_weight_decay": ["bais", "decay"]},
+                "layers": [DENSE],
+            },
+            r"Received: \['bais', 'decay'\]. There are: bias, kernel",
+        ),
+        ({"network": {"input_shape": [3], "layers": [DENSE], "input_type": "int32"}}, "input_type"),
+        (
+            {"optimizer": {"class": "SGD", "exclude_from_weight_decay": ["bias"]}},
+            "needs a `weight_decay`",
+        ),
+    ],
+)
+def test_an_entry_that_lands_nowhere_is_refused(changes, message, monkeypatch):
+    class Kernels(keras.layers.Layer):
+        """Hides its arguments, as a layer with **kwargs does."""
+
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+
+        def build(self, shape):
+            self.kernel = self.add_weight(shape=(shape[-1], 3), name="kernel")
+
+        def call(self, x):
+            return x @ self.kernel
+
+    monkeypatch.setattr(keras.layers, "Kernels", Kernels, raising=False)
+    layers = changes.pop("layers", [DENSE])
+    changes = {"network": {"input_shape": [3], "layers": layers}, **changes}
+    with pytest.raises(ValueError, match=message):
+        recipes.network(recipes.check(make_recipe(**changes)), 0)
+
+
+def test_a_layer_without_a_constraint_says_so():
+    layers = [{**DENSE, "kernel_constraint": None}, DENSE]
+    recipe = make_recipe(
+        network={"input_shape": [3], "layers": layers}, constraint={"levels": 8, "w_max": 1.0}
+    )
+    first, second = recipes.network(recipes.check(recipe), 0).layers
+    assert first.kernel_constraint is None and isinstance(second.kernel_constraint, PCMConstraint)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schedule": {"class": "cosine", "warmup_epochs": 4}},
+        {"averaging": {"class": "swa", "first_epoch": 4}},
+    ],
+)
+def test_an_epoch_that_never_comes_is_refused(changes, tmp_path):
+    write_recipe(tmp_path, **changes)
+    with pytest.raises(ValueError, match="4 epochs do not go beyond"):
+        recipes.read("tiny", tmp_path)
+
+
+def test_an_entry_of_another_task_is_refused():
+    words = TASKS["penn_treebank"]
+    with pytest.raises(ValueError, match="penn_treebank does not use: padding, teacher"):
+        words.check(recipes.check(make_recipe(teacher={"model": "tiny"})))
+    with pytest.raises(ValueError, match="mnist does not use: data"):
+        TASKS["mnist"].check(recipes.check(make_recipe(data={"window": 3}, padding=None)))
+    with pytest.raises(ValueError, match="`exact_epochs` needs `candidates`"):
+        words.steps_per_epoch(recipes.check(make_recipe(data={"exact_epochs": 2})))

@@ -30,78 +30,149 @@ def network(recipe: dict[str, Any], seed: int) -> "keras.Model":
             (`keras.utils.set_random_seed`) for the weights.
 
     Raises:
-        ValueError: An unknown layer class or name, or arguments that it refuses.
+        ValueError: An unknown layer class or name, arguments that it refuses, or an entry of the
+            recipe that no weight of the network takes.
     """
     import keras
 
-    import snukeras.layers
-
     description = recipe["network"]
     random = np.random.default_rng(seed)
-    names: dict[str, int] = {}
-    dtype = description.get("input_dtype", "float32")
-    name = description.get("input", "input")
-    source = keras.Input(tuple(description["input_shape"]), dtype=dtype, name=name)
+    source = keras.Input(
+        tuple(description["input_shape"]),
+        dtype=description.get("input_dtype", "float32"),
+        name=description.get("input", "input"),
+    )
     layers: dict[str, keras.Layer] = {}
     calls: list[tuple[keras.Layer, dict[str, Any]]] = []
-    for entry in description["layers"]:
-        arguments = dict(entry)
-        if "layer" in arguments:
+    for entry in _named(recipe):
+        if "layer" in entry:
+            arguments = dict(entry)
             name = arguments.pop("layer")
             if name not in layers:
                 raise ValueError(
                     f"The recipe {recipe['name']} calls a layer that does not come before. "
                     f"Received: {name!r}. There are: {', '.join(layers)}"
                 )
-            calls.append((layers[name], arguments))
-            continue
-        kind = arguments.pop("class")
-        for home in (snukeras.layers, keras.layers):
-            layer_class = getattr(home, kind, None)
-            if isinstance(layer_class, type) and issubclass(layer_class, keras.Layer):
-                break
         else:
-            raise ValueError(
-                f"The recipe {recipe['name']} names a layer class that neither snukeras.layers "
-                f"nor keras.layers has. Received: {kind!r}"
-            )
-        # Fixed names: Keras's own count up with every layer the process has made.
-        name = kind.lower()
-        names[name] = names.get(name, 0) + 1
-        arguments.setdefault("name", name if names[name] == 1 else f"{name}_{names[name]}")
-        for key in ("decay", "threshold"):
-            if isinstance(arguments.get(key), dict):
-                arguments[key] = _drawn(arguments[key], arguments["units"], random)
-        try:
-            if recipe["constraint"] is not None:
-                # The input counts as the first layer.
-                number = 1 + len(layers)
-                _constrain(arguments, layer_class, recipe["constraint"], [seed, number])
-            layer = layer_class(**arguments)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"The recipe {recipe['name']} cannot make its layer {arguments['name']}: {error}"
-            ) from error
-        layers[arguments["name"]] = layer
-        calls.append((layer, {}))
+            # The input counts as the first layer.
+            arguments, name = {}, entry["name"]
+            layers[name] = _layer(recipe, entry, random, [seed, 1 + len(layers)])
+        calls.append((layers[name], arguments))
     if len(calls) == len(layers):
-        return keras.Sequential([source, *layers.values()], name=recipe["name"])
-    x = source
-    for layer, arguments in calls:
-        x = layer(x, **arguments)
-    return keras.Model(source, x, name=recipe["name"])
+        model = keras.Sequential([source, *layers.values()], name=recipe["name"])
+    else:
+        x = source
+        for layer, arguments in calls:
+            x = layer(x, **arguments)
+        model = keras.Model(source, x, name=recipe["name"])
+    _check_landed(recipe, model)
+    return model
+
+
+def _named(recipe: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the entries of a recipe's layers, each class with its name."""
+    names: dict[str, int] = {}
+    entries = []
+    for entry in recipe["network"]["layers"]:
+        if "class" in entry:
+            # Fixed names: Keras's own count up with every layer the process has made.
+            name = entry["class"].lower()
+            names[name] = names.get(name, 0) + 1
+            entry = {"name": name if names[name] == 1 else f"{name}_{names[name]}", **entry}
+        entries.append(entry)
+    return entries
+
+
+def _layer(
+    recipe: dict[str, Any], entry: dict[str, Any], random: np.random.Generator, seed: list[int]
+) -> "keras.Layer":
+    """Make one layer.
+
+    Args:
+        recipe: The recipe, for its constraint.
+        entry: Class, name and arguments of the layer.
+        random: Draws the spread of decays and thresholds.
+        seed: Seed of its constraints.
+    """
+    import keras
+
+    import snukeras.layers
+
+    arguments = dict(entry)
+    kind = arguments.pop("class")
+    for home in (snukeras.layers, keras.layers):
+        layer_class = getattr(home, kind, None)
+        if isinstance(layer_class, type) and issubclass(layer_class, keras.Layer):
+            break
+    else:
+        raise ValueError(
+            f"The recipe {recipe['name']} names a layer class that neither snukeras.layers "
+            f"nor keras.layers has. Received: {kind!r}"
+        )
+    for key in ("decay", "threshold"):
+        if isinstance(arguments.get(key), dict):
+            arguments[key] = _drawn(arguments[key], arguments["units"], random)
+    try:
+        if recipe["constraint"] is not None:
+            _constrain(arguments, layer_class, recipe["constraint"], seed)
+        return layer_class(**arguments)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"The recipe {recipe['name']} cannot make its layer {arguments['name']}: {error}"
+        ) from error
 
 
 def _constrain(
     arguments: dict[str, Any], layer_class: type, entry: dict[str, Any], seed: list[int]
 ) -> None:
-    """Add a PCMConstraint of its own for each kernel that the layer can constrain."""
+    """Add a PCMConstraint of its own for each kernel that the layer has."""
     from snukeras.constraints import PCMConstraint
 
     known = inspect.signature(layer_class).parameters
-    for number, key in enumerate(key for key in _CONSTRAINTS if key in known):
+    keys = [key for key in _CONSTRAINTS if key in known]
+    if "recurrent" in known and not arguments.get("recurrent", known["recurrent"].default):
+        keys.remove("recurrent_constraint")
+    for number, key in enumerate(keys):
         own = np.random.SeedSequence([*seed, number]).generate_state(1)[0] >> 1
         arguments.setdefault(key, PCMConstraint(**{"seed": int(own), **entry}))
+
+
+def _check_landed(recipe: dict[str, Any], model: "keras.Model") -> None:
+    """Refuse a recipe with an entry that no weight of its network takes.
+
+    Raises:
+        ValueError: `constraint` does not reach a kernel, `noise` finds none, or the names under
+            `exclude_from_weight_decay` are those of no weight.
+    """
+    from snukeras.network.matrices import chip_variables
+
+    where = f"The recipe {recipe['name']}"
+    if recipe["constraint"] is not None:
+        own = {
+            entry.get("name")
+            for entry in _named(recipe)
+            if not entry.keys().isdisjoint(_CONSTRAINTS)
+        }
+        free = [
+            variable.path
+            for layer in model.layers
+            if layer.name not in own
+            for variable in chip_variables(layer).values()
+            if variable.constraint is None
+        ]
+        if free:
+            raise ValueError(
+                f"{where} has a `constraint` that does not reach {', '.join(free)}. Use layers "
+                'with an argument `kernel_constraint`, or say `"kernel_constraint": null` there.'
+            )
+    if recipe["noise"] is not None and not chip_variables(model):
+        raise ValueError(f"{where} has `noise`, and its network has no kernels to add it to.")
+    names = recipe["optimizer"].get("exclude_from_weight_decay", [])
+    if names and not any(name in v.path for name in names for v in model.trainable_variables):
+        raise ValueError(
+            f"{where} excludes from weight decay what its network does not have. Received: "
+            f"{names}. There are: {', '.join(sorted({v.name for v in model.trainable_variables}))}"
+        )
 
 
 def _drawn(spread: dict[str, Any], units: int, random: np.random.Generator) -> list[float]:

@@ -47,6 +47,9 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
+_NETWORK = {"input": 0, "input_shape": 0, "input_dtype": 0, "layers": 0}
+
+
 def read(name: str, content: Path | str | None = None) -> dict[str, Any]:
     """Read and check the recipe of a model.
 
@@ -65,6 +68,13 @@ def read(name: str, content: Path | str | None = None) -> dict[str, Any]:
     recipe = check(_files.read_json(path), str(path))
     if recipe["name"] != name:
         raise ValueError(f"{path}: `name` has to be {name!r}. Received: {recipe['name']!r}")
+    for part, entry in (("schedule", "warmup_epochs"), ("averaging", "first_epoch")):
+        given = (recipe[part] or {}).get(entry, 0)
+        if given >= recipe["epochs"]:
+            raise ValueError(
+                f"{path}: `{part}` says {entry} {given}, which its {recipe['epochs']} epochs do "
+                f"not go beyond."
+            )
     return recipe
 
 
@@ -88,12 +98,30 @@ def check(recipe: dict[str, Any], where: str = "The recipe") -> dict[str, Any]:
             f"{where} has format {recipe['format']!r}; this version of snukeras reads {FORMAT}."
         )
     recipe = {**_DEFAULTS, **recipe}
+    _check_numbers(recipe, where)
+    _check_parts(recipe, where)
+    _check_averaging(recipe, where)
+    return recipe
+
+
+def _check_numbers(recipe: dict[str, Any], where: str) -> None:
     for key in ("epochs", "batch_size"):
         if not isinstance(recipe[key], int) or recipe[key] < 1:
             raise ValueError(f"{where}: `{key}` has to be at least 1. Received: {recipe[key]!r}")
     seeds = recipe["seeds"]
     if not seeds or len(set(seeds)) != len(seeds) or not all(isinstance(s, int) for s in seeds):
         raise ValueError(f"{where}: `seeds` has to hold different integers. Received: {seeds}")
+
+
+def _check_parts(recipe: dict[str, Any], where: str) -> None:
+    """Check the entries that are objects, but for those of `averaging`."""
+    _entries(recipe["network"], _NETWORK, f"{where}: `network`")
+    optimizer = recipe["optimizer"]
+    decays = "weight_decay" in optimizer or optimizer.get("class") == "AdamW"
+    if "exclude_from_weight_decay" in optimizer and not decays:
+        raise ValueError(
+            f"{where}: `exclude_from_weight_decay` needs a `weight_decay`. Received: {optimizer}"
+        )
     if recipe["start"] is not None:
         _check_pretrained(recipe["start"], "scale", math.inf, f"{where}: `start`")
     if recipe["teacher"] is not None:
@@ -105,6 +133,15 @@ def check(recipe: dict[str, Any], where: str = "The recipe") -> dict[str, Any]:
                 f'{where}: `schedule` has to be null or of class "cosine". '
                 f"Received: {recipe['schedule']}"
             )
+    for key in ("constraint", "noise", "devices"):
+        if recipe[key] is not None and not isinstance(recipe[key], dict):
+            raise ValueError(
+                f"{where}: `{key}` has to be null or an object of arguments. "
+                f"Received: {recipe[key]!r}"
+            )
+
+
+def _check_averaging(recipe: dict[str, Any], where: str) -> None:
     averaging = recipe["averaging"]
     if averaging is not None:
         allowed = {"ema": {"class": 0, "momentum": 0}, "swa": {"class": 0, "first_epoch": 0}}
@@ -119,13 +156,6 @@ def check(recipe: dict[str, Any], where: str = "The recipe") -> dict[str, Any]:
             f"{where}: `averaging` has to be null with `devices`: no device holds an average. "
             f"Received: {averaging}"
         )
-    for key in ("constraint", "noise", "devices"):
-        if recipe[key] is not None and not isinstance(recipe[key], dict):
-            raise ValueError(
-                f"{where}: `{key}` has to be null or an object of arguments. "
-                f"Received: {recipe[key]!r}"
-            )
-    return recipe
 
 
 def _check_pretrained(given: Any, number: str, largest: float, where: str) -> None:

@@ -45,6 +45,7 @@ class Digits(Task):
     lower_is_better = False
     tolerance = 0.1  # ten of the 10,000 images
     measured_on = "images of the test split"
+    reads = ("loss",)
 
     @cached_property
     def images(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -42,6 +42,7 @@ class PianoRolls(Task):
     unit = "nats per step"
     lower_is_better = True
     measured_on = "songs of the test split"
+    reads = ("data", "loss", "padding", "teacher")
 
     @cached_property
     def songs(self) -> dict[str, list[piano_roll.Roll]]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 SPLITS = ("train", "valid", "test")
+_OF_SOME_TASKS = ("data", "loss", "padding", "teacher")
 
 
 class Task(ABC):
@@ -29,6 +30,8 @@ class Task(ABC):
         tolerance: What the figure may differ by on another machine: a spike whose potential is
             within rounding of the threshold may fall either way there.
         measured_on: What `measured_inputs` are, in words.
+        reads: Which of the recipe's entries `data`, `loss`, `padding` and `teacher` the
+            task uses.
     """
 
     name: str
@@ -40,6 +43,20 @@ class Task(ABC):
     lower_is_better: bool
     tolerance: float = 5e-3
     measured_on: str = "golden input"
+    reads: tuple[str, ...] = ()
+
+    def check(self, recipe: dict[str, Any]) -> None:
+        """Refuse a recipe with an entry that this task would not use.
+
+        Raises:
+            ValueError: Such an entry; the message names it.
+        """
+        unused = [key for key in _OF_SOME_TASKS if recipe[key] and key not in self.reads]
+        if unused:
+            raise ValueError(
+                f"The recipe {recipe['name']} has entries that the task {self.name} does not use: "
+                f"{', '.join(unused)}. Leave them out. Used are: {', '.join(self.reads) or 'none'}."
+            )
 
     @abstractmethod
     def loss(self, arguments: dict[str, Any]) -> "keras.losses.Loss":

@@ -59,6 +59,7 @@ class Words(Task):
     lower_is_better = True
     tolerance = 0.05
     measured_on = "text, the first 1,000 words of the test split"
+    reads = ("data",)
 
     @cached_property
     def _loaded(self) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -100,6 +101,11 @@ class Words(Task):
                 f"{', '.join(odd)}"
             )
         data = {**_DATA, **recipe["data"]}
+        if data["exact_epochs"] and data["candidates"] is None:
+            raise ValueError(
+                f"`exact_epochs` needs `candidates`. Received: {recipe['data']}; without it all "
+                "epochs take the whole vocabulary."
+            )
         if data["precision"] not in ("float32", "bfloat16"):
             raise ValueError(
                 f'`precision` has to be "float32" or "bfloat16". Received: {data["precision"]!r}'

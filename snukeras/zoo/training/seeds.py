@@ -80,6 +80,7 @@ def train_seed(
     if (folder / RESULT).exists():
         return _files.read_json(folder / RESULT)
 
+    task.check(recipe)
     keras.utils.set_random_seed(seed)
     steps = task.steps_per_epoch(recipe)
     model = recipes.network(recipe, seed)
