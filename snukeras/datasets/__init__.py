@@ -17,6 +17,7 @@ from snukeras.datasets import (
     nottingham,
     penn_treebank,
     piano_roll,
+    spoken_digits,
     streams,
     wikitext2,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "nottingham",
     "penn_treebank",
     "piano_roll",
+    "spoken_digits",
     "streams",
     "wikitext2",
 ]

@@ -10,8 +10,10 @@ import os
 import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 VARIABLE = "SNUKERAS_DATA"
 _BLOCK = 1 << 16
@@ -20,12 +22,28 @@ _TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class Source:
-    """A public file: its name, address, size in bytes and sha256."""
+    """A public file: its name, address, size in bytes and what it is told by.
+
+    Attributes:
+        name: The file's name in folders and in the cache.
+        url: Its public address.
+        size: In bytes; of a file that is packed anew now and then, about that.
+        sha256: Of the file; with `check`, of what is in it, or "" where none is published.
+        check: For a file whose bytes may change while its contents stay: called with the path of a
+            download, raises ValueError where the contents are not those expected.
+        checksum: What messages tell the file by. Default: its sha256.
+    """
 
     name: str
     url: str
     size: int
     sha256: str
+    check: Callable[[Path], None] | None = None
+    checksum: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.checksum:
+            object.__setattr__(self, "checksum", f"sha256 {self.sha256}")
 
 
 def cache_folder() -> Path:
@@ -44,13 +62,15 @@ def fetch(
         path: A file, or a folder that holds it under its own name. Default: the folder named by
             SNUKERAS_DATA, else the cache, else a download into the cache.
         by_content: Only a download is compared with `source`; the caller checks what a file that
-            is there already holds. For data that is in use under several packings.
+            is there already holds. For data that is in use under several packings. Implied by
+            `source.check`.
 
     Raises:
         FileNotFoundError: `path` or SNUKERAS_DATA does not hold the file.
         ValueError: The file found is not the one expected; the message says what differs.
         ConnectionError: It has to be downloaded and cannot be.
     """
+    by_content = by_content or source.check is not None
     if path is not None:
         given = Path(path).expanduser()
         return _existing(
@@ -75,8 +95,8 @@ def fetch(
 def _existing(source: Source, file: Path, origin: str, by_content: bool) -> Path:
     if not file.is_file():
         raise FileNotFoundError(
-            f"{origin} leads to {file}, which is not a file. Put {source.name} there (sha256 "
-            f"{source.sha256}, from {source.url}), or leave it unset to have it downloaded."
+            f"{origin} leads to {file}, which is not a file. Put {source.name} there "
+            f"({source.checksum}, from {source.url}), or leave it unset to have it downloaded."
         )
     if not by_content:
         _check(source, file, f"Fetch it again from {source.url}.")
@@ -103,39 +123,50 @@ def _compare(source: Source, where: str, size: int, sha256: str, remedy: str) ->
 
 def _download(source: Source, target: Path) -> None:
     """Download to a temporary name, check, and only then give the file its name."""
-    from keras.utils import Progbar
-
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{source.name}.", dir=target.parent)
     temporary = Path(name)
     try:
-        digest = hashlib.sha256()
-        size = 0
         with os.fdopen(handle, "wb") as out:
             try:
-                with urllib.request.urlopen(source.url, timeout=_TIMEOUT_S) as stream:
-                    print(f"Downloading {source.name} from {source.url}")
-                    bar = Progbar(source.size, unit_name="byte")
-                    while block := stream.read(_BLOCK):
-                        out.write(block)
-                        digest.update(block)
-                        size += len(block)
-                        bar.update(min(size, source.size), finalize=size >= source.size)
-                        if size > source.size:
-                            break
+                size, sha256 = _receive(source, out)
             except (OSError, urllib.error.URLError) as error:
                 raise ConnectionError(
                     f"{source.name} could not be downloaded ({error}). Fetch {source.url} on "
-                    f"another machine (sha256 {source.sha256}) and put it at {target}, or in a "
+                    f"another machine ({source.checksum}) and put it at {target}, or in a "
                     f"folder that the environment variable {VARIABLE} names."
                 ) from error
-        _compare(
-            source,
-            f"What {source.url} sent",
-            size,
-            digest.hexdigest(),
-            f"Try again, or put the right file at {target}.",
-        )
+        if source.check is not None:
+            source.check(temporary)
+        else:
+            _compare(
+                source,
+                f"What {source.url} sent",
+                size,
+                sha256,
+                f"Try again, or put the right file at {target}.",
+            )
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _receive(source: Source, out: BinaryIO) -> tuple[int, str]:
+    """Write what the address sends, show progress, and return its size and sha256."""
+    from keras.utils import Progbar
+
+    digest = hashlib.sha256()
+    size = 0
+    # A server that sends without end is cut off.
+    most = source.size if source.check is None else 2 * source.size
+    with urllib.request.urlopen(source.url, timeout=_TIMEOUT_S) as stream:
+        print(f"Downloading {source.name} from {source.url}")
+        bar = Progbar(source.size, unit_name="byte")
+        while block := stream.read(_BLOCK):
+            out.write(block)
+            digest.update(block)
+            size += len(block)
+            bar.update(min(size, source.size), finalize=size >= source.size)
+            if size > most:
+                break
+    return size, digest.hexdigest()
