@@ -1,6 +1,8 @@
 """Layers of Spiking Neural Units, what surrounds them, and layers of memristors alone."""
 
 from snukeras.layers.elastic_distortion import ElasticDistortion
+from snukeras.layers.level_crossing import LevelCrossing
+from snukeras.layers.log_mel import LogMel
 from snukeras.layers.memristive.coupling import LevelTuned, Uncoupled, WinnerTakesAll
 from snukeras.layers.memristive.layer import AllMemristive
 from snukeras.layers.memristive.neurons import PhaseChangeNeurons
@@ -24,7 +26,9 @@ __all__ = [
     "ConvSSNU2D",
     "ConvSSNUCell",
     "ElasticDistortion",
+    "LevelCrossing",
     "LevelTuned",
+    "LogMel",
     "PhaseChangeNeurons",
     "PhaseChangeSynapses",
     "RateCoding",

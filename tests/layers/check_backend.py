@@ -16,7 +16,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import oracle
 
-from snukeras.layers import SNU, SSNU, SNUCell
+from snukeras.layers import SNU, SSNU, LevelCrossing, LogMel, SNUCell
 
 BATCH, STEPS, FEATURES, UNITS = 3, 7, 5, 6
 
@@ -78,6 +78,21 @@ def values(folder):
         expected = (oracle.outputs(trace, held=held), trace[-1]["y"], trace[-1]["s"])
         for result, value in zip(results, expected, strict=True):
             np.testing.assert_allclose(array(result), value, atol=2e-6, err_msg=str(number))
+
+
+def sound(folder):
+    """A log-mel spectrum in steps, and the levels that it crosses."""
+    times = np.arange(1000) / 8000
+    tone = (0.5 * np.sin(2 * np.pi * 1000 * times))[None].astype("float32")
+    spectrum = LogMel(20)(tone)
+    assert tuple(spectrum.shape) == (1, 10, 20)
+    power = (0.5 * 256 / 4) ** 2  # of a Hann window at the tone itself
+    layer = LogMel(20)
+    weight = layer.mel_matrix[32].max()
+    assert abs(array(spectrum).max() - np.log1p(power * weight / layer.floor)) < 0.5
+    spikes = array(LevelCrossing(0.5)(spectrum))
+    assert spikes.shape == (1, 10, 40) and set(np.unique(spikes)) <= {0.0, 1.0}
+    assert spikes[0, 0, :20].any() and not spikes[0, 0, 20:].any()
 
 
 def gradients(folder):
@@ -184,7 +199,7 @@ def imports(folder):
     assert "tensorflow" not in sys.modules, "snukeras.layers imports TensorFlow"
 
 
-CHECKS = (imports, values, gradients, saving, masks, stateful, padding, fused)
+CHECKS = (imports, values, gradients, saving, masks, stateful, padding, fused, sound)
 
 
 def main(folder):

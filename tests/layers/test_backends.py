@@ -15,7 +15,17 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).with_name("check_backend.py")
-CHECKS = ["imports", "values", "gradients", "saving", "masks", "stateful", "padding", "fused"]
+CHECKS = [
+    "imports",
+    "values",
+    "gradients",
+    "saving",
+    "masks",
+    "stateful",
+    "padding",
+    "fused",
+    "sound",
+]
 
 
 @functools.cache

@@ -1,0 +1,75 @@
+"""Signals as spikes where they cross levels."""
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="snukeras")
+class LevelCrossing(keras.layers.Layer):
+    """Codes a signal by a spike where it crosses a level, upwards and downwards apart.
+
+    Levels lie at whole multiples of `spacing`. With n_t = floor(x_t / spacing) and n_0 the level
+    of 0, the signal's start, a feature gives two spike trains:
+
+        up_t = 1 if n_t > n_{t-1} else 0;   down_t = 1 if n_t < n_{t-1} else 0
+
+    A jump over several levels is one spike. A constant signal is silent, which makes the code
+    sparse; a signal that trembles about a level spikes at each step, so choose `spacing` above
+    the noise. There are no weights, and spikes carry no gradient to the input. The layer exports
+    to ONNX; as a step of a stream it keeps the level as a state.
+
+    Args:
+        spacing: positive number, from one level to the next.
+
+    Call arguments:
+        inputs: shape (batch, steps, features).
+
+    Returns:
+        Spikes 0 and 1, shape (batch, steps, 2 * features): all `up`, then all `down`.
+
+    Raises:
+        ValueError: `spacing` is not a positive number, or the input has another rank.
+
+    Example:
+
+        model = keras.Sequential([
+            keras.Input((None,)),
+            snukeras.layers.LogMel(40),
+            snukeras.layers.LevelCrossing(0.5),
+            snukeras.layers.SNU(128, return_sequences=True),
+        ])
+    """
+
+    def __init__(self, spacing: float = 0.5, **kwargs: Any):
+        super().__init__(**kwargs)
+        if isinstance(spacing, bool) or not (
+            isinstance(spacing, int | float | np.number) and 0 < spacing < math.inf
+        ):
+            raise ValueError(
+                f"Argument `spacing` must be a positive number. Received: spacing={spacing!r}"
+            )
+        self.spacing = float(spacing)
+
+    def build(self, input_shape: Any) -> None:
+        if len(input_shape) != 3 or input_shape[-1] is None:
+            raise ValueError(
+                f"{type(self).__name__} takes inputs of shape (batch, steps, features) with a "
+                f"known number of features. Received: input_shape={tuple(input_shape)}"
+            )
+        self.built = True
+
+    def call(self, inputs: Any) -> Any:
+        levels = ops.floor(inputs / ops.cast(self.spacing, inputs.dtype))
+        before = ops.concatenate([ops.zeros_like(levels[:, :1]), levels[:, :-1]], axis=1)
+        crossings = ops.concatenate([levels > before, levels < before], axis=-1)
+        return ops.cast(crossings, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return (*input_shape[:-1], 2 * input_shape[-1])
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "spacing": self.spacing}

@@ -1,0 +1,148 @@
+"""Sound as log-mel spectra: what reaches a network of spiking units, frame by frame."""
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from snukeras import _arguments
+
+
+@keras.saving.register_keras_serializable(package="snukeras")
+class LogMel(keras.layers.Layer):
+    """Log-mel spectra of a sound, in frames that overlap.
+
+    A frame of `frame_length` samples is weighted by a Hann window; the power of its spectrum is
+    summed in bands that are triangles on the mel scale, those of `keras.layers.MelSpectrogram`.
+    Put out is log(1 + power / floor), which is 0 for silence and grows by 2.3 for 10 dB.
+
+    A frame depends on its own samples alone, so the layer can stream: `MelSpectrogram` itself pads
+    by the samples' mirror image, and its decibels hang on the loudest frame of the whole batch.
+    There are no weights. The layer exports to ONNX, as the operator STFT.
+
+    Args:
+        bands: positive integer, number of mel bands.
+        sampling_rate: samples a second of the input.
+        frame_length: samples of a frame, a positive integer.
+        frame_step: samples from one frame to the next, a positive integer.
+        low: lower edge of the lowest band in Hz, at least 0.
+        high: upper edge of the highest band in Hz; default: half the sampling rate.
+        floor: positive number, the power of a band that counts as next to silence. A sine of
+            amplitude A has a power of (A * frame_length / 4)^2 in its band.
+
+    Call arguments:
+        inputs: samples in [-1, 1], shape (batch, samples), at least `frame_length` of them.
+
+    Returns:
+        Shape (batch, frames, bands), with `1 + (samples - frame_length) // frame_step` frames.
+
+    Raises:
+        ValueError: an argument is outside what is allowed, or a band holds no frequency of the
+            spectrum; the message names it.
+
+    Example:
+
+        model = keras.Sequential([
+            keras.Input((None,)),
+            snukeras.layers.LogMel(40),
+            keras.layers.BatchNormalization(),
+            snukeras.layers.SNU(128, return_sequences=True),
+        ])
+    """
+
+    def __init__(
+        self,
+        bands: int = 40,
+        sampling_rate: int = 8000,
+        frame_length: int = 256,
+        frame_step: int = 80,
+        low: float = 20.0,
+        high: float | None = None,
+        floor: float = 0.001,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.bands = _arguments.whole("bands", bands)
+        self.sampling_rate = _arguments.whole("sampling_rate", sampling_rate)
+        self.frame_length = _arguments.whole("frame_length", frame_length)
+        self.frame_step = _arguments.whole("frame_step", frame_step)
+        self.high = high
+        top = sampling_rate / 2 if high is None else high
+        if not 0 <= low < top <= sampling_rate / 2:
+            raise ValueError(
+                "Arguments `low` and `high` must be frequencies with 0 <= low < high <= "
+                f"sampling_rate / 2 = {sampling_rate / 2:g} Hz. "
+                f"Received: low={low!r}, high={high!r}"
+            )
+        self.low = float(low)
+        if not (isinstance(floor, int | float | np.number) and 0 < floor < math.inf):
+            raise ValueError(
+                f"Argument `floor` must be a positive number. Received: floor={floor!r}"
+            )
+        self.floor = float(floor)
+        self.mel_matrix = self._mel_matrix(top)
+        """float32 (frame_length // 2 + 1, bands), from powers to bands."""
+
+    def _mel_matrix(self, top: float) -> np.ndarray:
+        # The filters do not depend on the other arguments of MelSpectrogram.
+        matrix = keras.layers.MelSpectrogram(dtype="float32").linear_to_mel_weight_matrix(
+            num_mel_bins=self.bands,
+            num_spectrogram_bins=self.frame_length // 2 + 1,
+            sampling_rate=self.sampling_rate,
+            lower_edge_hertz=self.low,
+            upper_edge_hertz=top,
+        )
+        matrix = ops.convert_to_numpy(matrix)
+        empty = [band for band in range(self.bands) if not matrix[:, band].any()]
+        if empty:
+            raise ValueError(
+                f"Band {empty[0]} of `bands`={self.bands} is narrower than the spectrum's step of "
+                f"{self.sampling_rate / self.frame_length:.3g} Hz, so it would be silent for good. "
+                "Take fewer bands, a longer `frame_length`, or a higher `low`."
+            )
+        return matrix
+
+    def build(self, input_shape: Any) -> None:
+        if len(input_shape) != 2 or (
+            input_shape[1] is not None and input_shape[1] < self.frame_length
+        ):
+            raise ValueError(
+                f"{type(self).__name__} takes samples of shape (batch, samples), at least "
+                f"{self.frame_length} of them, a frame. Received: input_shape="
+                f"{tuple(input_shape)}. Pad shorter sounds with zeros."
+            )
+        self.built = True
+
+    def call(self, inputs: Any) -> Any:
+        # Half precision has neither the range nor the FFT.
+        exact = "float64" if self.compute_dtype == "float64" else "float32"
+        real, imaginary = ops.stft(
+            ops.cast(inputs, exact),
+            sequence_length=self.frame_length,
+            sequence_stride=self.frame_step,
+            fft_length=self.frame_length,
+            window="hann",
+            center=False,
+        )
+        power = ops.square(real) + ops.square(imaginary)
+        bands = ops.matmul(power, ops.cast(self.mel_matrix, exact))
+        return ops.cast(ops.log1p(bands / self.floor), self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        batch, samples = input_shape
+        frames = None if samples is None else 1 + (samples - self.frame_length) // self.frame_step
+        return (batch, frames, self.bands)
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "bands": self.bands,
+            "sampling_rate": self.sampling_rate,
+            "frame_length": self.frame_length,
+            "frame_step": self.frame_step,
+            "low": self.low,
+            "high": self.high,
+            "floor": self.floor,
+        }
