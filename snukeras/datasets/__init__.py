@@ -7,8 +7,9 @@ Every loader takes its files from the first of these places:
 3. the cache, `~/.keras/datasets/snukeras` (`KERAS_HOME` replaces `~/.keras`),
 4. the public address, from where the file goes to the cache.
 
-A file whose size or sha256 differs is refused wherever it comes from. The package ships none of
-these files.
+A file whose size or sha256 differs is refused wherever it comes from; of `shd` and `ssc`, whose
+authors publish md5 sums, one that differs from the md5sums.txt beside it. The package ships none
+of these files.
 """
 
 from snukeras.datasets import (
@@ -17,7 +18,9 @@ from snukeras.datasets import (
     nottingham,
     penn_treebank,
     piano_roll,
+    shd,
     spoken_digits,
+    ssc,
     streams,
     wikitext2,
 )
@@ -28,7 +31,9 @@ __all__ = [
     "nottingham",
     "penn_treebank",
     "piano_roll",
+    "shd",
     "spoken_digits",
+    "ssc",
     "streams",
     "wikitext2",
 ]

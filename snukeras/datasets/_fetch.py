@@ -27,7 +27,8 @@ class Source:
     Attributes:
         name: The file's name in folders and in the cache.
         url: Its public address.
-        size: In bytes; of a file that is packed anew now and then, about that.
+        size: In bytes; of a file that is packed anew now and then, about that. None where it is
+            not known, which takes a `check`.
         sha256: Of the file; with `check`, of what is in it, or "" where none is published.
         check: For a file whose bytes may change while its contents stay: called with the path of a
             download, raises ValueError where the contents are not those expected.
@@ -36,7 +37,7 @@ class Source:
 
     name: str
     url: str
-    size: int
+    size: int | None
     sha256: str
     check: Callable[[Path], None] | None = None
     checksum: str = ""
@@ -112,7 +113,7 @@ def _check(source: Source, file: Path, remedy: str) -> None:
 
 def _compare(source: Source, where: str, size: int, sha256: str, remedy: str) -> None:
     differences = []
-    if size != source.size:
+    if source.size is not None and size != source.size:
         state = "truncated" if size < source.size else "too long"
         differences.append(f"size {size} bytes instead of {source.size} ({state})")
     if sha256 != source.sha256:
@@ -157,8 +158,6 @@ def _receive(source: Source, out: BinaryIO) -> tuple[int, str]:
 
     digest = hashlib.sha256()
     size = 0
-    # A server that sends without end is cut off.
-    most = source.size if source.check is None else 2 * source.size
     with urllib.request.urlopen(source.url, timeout=_TIMEOUT_S) as stream:
         print(f"Downloading {source.name} from {source.url}")
         bar = Progbar(source.size, unit_name="byte")
@@ -166,7 +165,11 @@ def _receive(source: Source, out: BinaryIO) -> tuple[int, str]:
             out.write(block)
             digest.update(block)
             size += len(block)
+            if source.size is None:
+                bar.update(size)
+                continue
             bar.update(min(size, source.size), finalize=size >= source.size)
-            if size > most:
+            # A server that sends without end is cut off; what is packed anew may be longer.
+            if size > source.size * (1 if source.check is None else 2):
                 break
     return size, digest.hexdigest()

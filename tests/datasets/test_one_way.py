@@ -31,8 +31,8 @@ def alone(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_there_are_six():
-    assert len(LOADERS) >= 6
+def test_there_are_eight():
+    assert len(LOADERS) >= 8
 
 
 @each
