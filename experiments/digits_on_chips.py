@@ -60,7 +60,7 @@ def experiment(
         raise ValueError(f"{name} has to have a task of digits. Received: {task.name}")
     model = presets.load(name, content=content)
     model.compile(loss=task.loss({}), weighted_metrics=task.metrics())
-    x, y = task.images["test"]
+    x, y = task.samples["test"]
     device = GenericPCM()
     path = reporting.folder(RESULTS_FOLDER, root) / f"{name}.json"
     weights = preset["files"][presets.WEIGHTS]["sha256"]

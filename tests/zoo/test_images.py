@@ -66,8 +66,8 @@ def recipe(**changes):
 
 
 def test_splits(task):
-    assert [len(task.images[split][0]) for split in ("train", "valid", "test")] == [100, 30, 30]
-    for x, y in task.images.values():
+    assert [len(task.samples[split][0]) for split in ("train", "valid", "test")] == [100, 30, 30]
+    for x, y in task.samples.values():
         assert x.shape[1:] == (28, 28, 1) and x.dtype == y.dtype == np.float32
         assert x.min() >= 0 and 0.7 < x.max() <= 1
         assert np.all(y.sum(axis=1) == 1) and y.shape[1] == 10
@@ -94,7 +94,7 @@ def test_figure_is_the_accuracy_in_percent(task):
     model = recipes.network(recipe(), 0)
     model.compile(loss=task.loss({}), weighted_metrics=task.metrics())
     for split in ("valid", "test"):
-        x, y = task.images[split]
+        x, y = task.samples[split]
         right = model.predict(x, verbose=0).argmax(axis=1) == y.argmax(axis=1)
         assert task.evaluate(model, split) == pytest.approx(100 * right.mean(), abs=1e-4)
         assert task.evaluate(model, split, 7) == task.evaluate(model, split, 500)
@@ -125,5 +125,5 @@ def test_drawn_digits_are_ten_different_soft_images(data_folder):
     assert digits.shape == (10, 28, 28, 1) and digits.min() >= 0 and digits.max() <= 1
     assert len(np.unique(digits.reshape(10, -1), axis=0)) == 10
     assert isinstance(Digits().loss({}), keras.losses.MeanSquaredError)
-    x, _ = Digits().images["test"]
+    x, _ = Digits().samples["test"]
     assert 0.5 < digits.mean() / x.mean() < 2  # about as much ink as MNIST

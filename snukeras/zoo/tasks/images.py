@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from snukeras.datasets import mnist
-from snukeras.zoo.tasks.task import Task
+from snukeras.zoo.tasks.classification import Classification, Samples
 
 if TYPE_CHECKING:
     import keras
-    import tensorflow as tf
 
 CLASSES = 10
 VALIDATION = 5_000
@@ -24,7 +23,7 @@ _SEGMENTS = ("1110111", "0010010", "1011101", "1011011", "0111010",
 
 
 @dataclass
-class Digits(Task):
+class Digits(Classification):
     """Classify the images of MNIST.
 
     A network takes images `(28, 28, 1)` with values in [0, 1] and puts out a number for each of the
@@ -40,15 +39,12 @@ class Digits(Task):
     title = "MNIST"
     data_sha256 = mnist.ARRAYS_SHA256
     data_licence = "CC BY-SA 3.0 (Yann LeCun and Corinna Cortes)"
-    metric = "accuracy"
-    unit = "% correct"
-    lower_is_better = False
     tolerance = 0.1  # ten of the 10,000 images
     measured_on = "images of the test split"
     reads = ("loss",)
 
     @cached_property
-    def images(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    def samples(self) -> Samples:
         """Images float32 (n, 28, 28, 1) and one-hot digits float32 (n, 10) of each split."""
         (x, y), (x_test, y_test) = self._load()
         splits = {
@@ -70,57 +66,10 @@ class Digits(Task):
 
         return keras.losses.MeanSquaredError(**arguments)
 
-    def metrics(self) -> list["keras.metrics.Metric"]:
-        """Return the metrics to compile with, as `weighted_metrics`."""
-        import keras
-
-        return [keras.metrics.CategoricalAccuracy(name=self.metric)]
-
-    def steps_per_epoch(self, recipe: dict[str, Any]) -> int:
-        """Return the number of batches of an epoch; images that do not fill one wait for others."""
-        return len(self.images["train"][0]) // int(recipe["batch_size"])
-
-    def training_data(
-        self, recipe: dict[str, Any], seed: int, first_epoch: int = 0
-    ) -> "tf.data.Dataset":
-        """Return the batches of all epochs from `first_epoch` on, one after the other.
-
-        An epoch is a permutation of the images that depends on the seed and its number alone, so
-        a training that resumes sees the same batches. All batches are whole.
-        """
-        import tensorflow as tf
-
-        x, y = self.images["train"]
-        size, steps = recipe["batch_size"], self.steps_per_epoch(recipe)
-
-        def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            for epoch in range(first_epoch, recipe["epochs"]):
-                order = np.random.default_rng((seed, epoch)).permutation(len(x))
-                for rows in order[: steps * size].reshape(steps, size):
-                    yield x[rows], y[rows]
-
-        signature = (
-            tf.TensorSpec((size, *x.shape[1:]), tf.float32),
-            tf.TensorSpec((size, CLASSES), tf.float32),
-        )
-        return tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(2)
-
-    def evaluate(self, model: "keras.Model", split: str, batch_size: int = 500) -> float:
-        """Return the accuracy in percent of a model that is compiled with `metrics()`.
-
-        Args:
-            model: The model.
-            split: "train", "valid" or "test".
-            batch_size: Images a batch; the figure does not depend on it.
-        """
-        x, y = self.images[split]
-        values = model.evaluate(x, y, batch_size=batch_size, verbose=0, return_dict=True)
-        return 100.0 * float(values[self.metric])
-
     def measured_inputs(self) -> Iterator[tuple[np.ndarray, None]]:
         """Yield the first 500 images of the test split."""
         for first in range(0, 500, 50):
-            yield self.images["test"][0][first : first + 50], None
+            yield self.samples["test"][0][first : first + 50], None
 
     def golden_inputs(self) -> list[np.ndarray]:
         """Return candidates for the golden input, `(1, 28, 28, 1)`: digits drawn by `draw`."""
