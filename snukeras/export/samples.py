@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from snukeras.export.errors import BadInputError
-from snukeras.layers import TiedEmbedding
+from snukeras.layers import LogMel, TiedEmbedding
 from snukeras.network import topology
 
 
@@ -45,14 +45,21 @@ class Samples:
 
     @classmethod
     def random(cls, model: keras.Model, seed: int = 0, batch: int = 4, steps: int = 20):
-        """Standard normal numbers for floats, valid indices for integers."""
+        """Standard normal numbers for floats, valid indices for integers.
+
+        Sound is noise, as long as so many steps take.
+        """
         plan = topology.read(model)
         generator = np.random.default_rng(seed)
         feeds = []
         for _, ref in plan.inputs:
             fixed = ref.shape[0] if ref.shape else None
             shape = [fixed or batch, *(steps if size is None else size for size in ref.shape[1:])]
-            if ref.dtype.startswith("float"):
+            ear = _ear(plan, ref)
+            if ear is not None:
+                length = ref.shape[1] or ear.frame_length + (steps - 1) * ear.frame_step
+                feeds.append(0.1 * generator.standard_normal((shape[0], length), "float32"))
+            elif ref.dtype.startswith("float"):
                 feeds.append(generator.standard_normal(shape).astype(ref.dtype))
             elif ref.dtype == "bool":
                 feeds.append(generator.random(shape) < 0.8)
@@ -85,6 +92,12 @@ class Samples:
                 if f"{number}.target" in file.files:
                     targets.append(file[f"{number}.target"])
             return cls(texts["kind"], batches, targets or None, texts["metric"])
+
+
+def _ear(plan: topology.Topology, ref: topology.Ref) -> LogMel | None:
+    """The LogMel layer that an input goes to, if it is sound."""
+    ears = (call.op for call in plan.calls if isinstance(call.op, LogMel) and ref in call.inputs)
+    return next(ears, None)
 
 
 def _vocabulary(plan, ref):

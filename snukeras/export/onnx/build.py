@@ -12,7 +12,7 @@ from snukeras.export.errors import BadInputError, ExportError, UnsupportedLayers
 from snukeras.export.onnx.convert import convert
 from snukeras.export.onnx.graph import IR_VERSION, GraphBuilder, element_type
 from snukeras.export.onnx.handlers import CannotLowerError, Context, Value, own_layers
-from snukeras.export.onnx.layers import snu
+from snukeras.export.onnx.layers import snu, sound
 from snukeras.layers import SNUCell
 from snukeras.network import topology
 
@@ -36,7 +36,8 @@ def to_onnx(
 
     Args:
         model: a Sequential or functional model of float32 policy that has been built.
-        streaming: one step: inputs and outputs have no time axis.
+        streaming: one step: inputs and outputs have no time axis. A step of sound is a frame of
+            samples, (batch, frame_length); of GlobalAveragePooling1D the mean up to this step.
         metadata: texts to put into the file's metadata, e.g. the sha256 of the source.
 
     Raises:
@@ -76,15 +77,18 @@ def build(
                 values[(call.name, index)] = value
         except CannotLowerError as error:
             problems[call.name] = f"{type(call.op).__name__}: {error.message}"
+    problems |= sound.misplaced(context, {ref.key for _, ref in plan.inputs})
     if problems:
         raise UnsupportedLayersError(problems)
 
-    inputs = [
-        helper.make_tensor_value_info(
-            values[ref.key].name, element_type(ref.dtype), _dims(ref.shape, name, plan, streaming)
+    inputs = []
+    for name, ref in plan.inputs:
+        dims = _dims(ref.shape, name, plan, streaming)
+        if ref.key in context.frames:
+            dims = ["batch", context.frames[ref.key].frame_length]
+        inputs.append(
+            helper.make_tensor_value_info(values[ref.key].name, element_type(ref.dtype), dims)
         )
-        for name, ref in plan.inputs
-    ]
     outputs = []
     taken: set[str] = set()
     for name, ref in plan.outputs:
@@ -130,6 +134,8 @@ def build(
         producer_version=(metadata or {}).get("snukeras.version", ""),
     )
     texts = {"snukeras.units": json.dumps(describe_units(plan)), **(metadata or {})}
+    if context.frames:
+        texts[sound.FRAMES] = json.dumps(sound.describe_frames(context, plan))
     helper.set_model_props(proto, texts)
     try:
         onnx.checker.check_model(proto, full_check=True)

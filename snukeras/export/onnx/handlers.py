@@ -18,7 +18,8 @@ from typing import Any
 from snukeras.export.errors import ExportError
 from snukeras.export.onnx.activations import emitter
 from snukeras.export.onnx.graph import GraphBuilder, element_type
-from snukeras.network.topology import Call
+from snukeras.layers import LogMel
+from snukeras.network.topology import Call, Key
 
 
 class CannotLowerError(ExportError):
@@ -43,6 +44,7 @@ class Context:
         potentials: also put out the membrane potentials of all steps.
         states: (units, input name, output name) of states that enter and leave the graph.
         traces: layer name to the names of its input, outputs and potentials (verification).
+        frames: where streaming takes a frame of samples a step: input to the LogMel it goes to.
     """
 
     graph: GraphBuilder
@@ -50,6 +52,7 @@ class Context:
     potentials: bool = False
     states: list[tuple[int, str, str]] = dataclasses.field(default_factory=list)
     traces: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+    frames: dict[Key, LogMel] = dataclasses.field(default_factory=dict)
 
     def enter(self, name: str, label: str) -> str:
         """Name of a state that enters the graph, NAME/LABEL_in; `leave` is to follow."""

@@ -1,5 +1,6 @@
 """Layers without a handler: tf2onnx converts each call on its own, and its graph is merged."""
 
+import dataclasses
 import inspect
 import logging
 
@@ -38,6 +39,8 @@ def through_tf2onnx(context: Context, call: Call, values: list[Value]) -> list[V
         CannotLowerError: tf2onnx cannot convert the layer, or the layer cannot stream.
     """
     layer = call.op
+    if context.streaming and all(_is_timeless(ref.shape) for ref in call.inputs):
+        context = dataclasses.replace(context, streaming=False)
     if getattr(layer, "stateful", False):
         raise CannotLowerError("it is stateful in a form that has no place for its states in ONNX")
     if context.streaming and type(layer) not in _STEPWISE:
@@ -92,6 +95,11 @@ def through_tf2onnx(context: Context, call: Call, values: list[Value]) -> list[V
     return [
         Value(output, mask if index == 0 else None) for index, output in enumerate(outputs[:count])
     ]
+
+
+def _is_timeless(shape):
+    """Whether a tensor has no time axis in the whole form, as what comes of a mean over time."""
+    return len(shape) == 2 and shape[1] is not None
 
 
 def _with_time(x):

@@ -8,7 +8,14 @@ import numpy as np
 from snukeras.export.onnx.activations import emitter
 from snukeras.export.onnx.convert import convert
 from snukeras.export.onnx.graph import element_type
-from snukeras.export.onnx.handlers import CannotLowerError, Value, activate, as_float, handles
+from snukeras.export.onnx.handlers import (
+    CannotLowerError,
+    Value,
+    activate,
+    as_float,
+    handles,
+    mask_of,
+)
 from snukeras.network import topology
 from snukeras.network.topology import Call, Ref
 
@@ -65,6 +72,25 @@ def _masking(context, call, layer, values):
     last_axis = graph.constant([-1], "last_axis", "int64")
     mask = graph.node("Squeeze", [column, last_axis], f"{name}/mask")
     return [Value(x, mask)]
+
+
+@handles(keras.layers.GlobalAveragePooling1D)
+def _running_mean(context, call, layer, values):
+    """As one step, the mean of the steps so far; whole sequences are tf2onnx's."""
+    if not context.streaming:
+        return None
+    if layer.data_format != "channels_last" or layer.keepdims:
+        raise CannotLowerError("streaming needs data_format='channels_last' and keepdims=False")
+    mask_of(context, values[0])
+    graph, name = context.graph, call.name
+    x = as_float(context, call, 0, values[0])
+    features = call.inputs[0].shape[-1]
+    total_in, count_in = context.enter(name, "total"), context.enter(name, "count")
+    total = graph.node("Add", [total_in, x], f"{name}/total")
+    count = graph.node("Add", [count_in, graph.constant(1.0, "one")], f"{name}/count")
+    context.leave(name, "total", features, total_in, total)
+    context.leave(name, "count", 1, count_in, count)
+    return [Value(graph.node("Div", [total, count], f"{name}/output"))]
 
 
 @handles(keras.layers.TimeDistributed)
