@@ -1,4 +1,4 @@
-"""The MNIST models of the zoo on many simulated chips, fresh and after a year of drift.
+"""Models of the zoo that classify digits on many simulated chips, fresh and after a year.
 
     python -m experiments.digits_on_chips mnist_snu mnist_ssnu --chips 20
 
@@ -19,7 +19,7 @@ from snukeras import _files
 from snukeras.pcm import DifferentialPair, GenericPCM, evaluate_chips
 from snukeras.pcm.monte_carlo import YEAR, summarize
 from snukeras.zoo import presets, training
-from snukeras.zoo.tasks import TASKS, Digits, Task, registry
+from snukeras.zoo.tasks import TASKS, Classification, Task, registry
 
 RESULTS_FOLDER = "digits_on_chips"
 TIMES = {"25 s": 25.0, "1 year": YEAR}
@@ -38,7 +38,7 @@ def experiment(
     """Evaluate a preset on chips; goes on where it was stopped.
 
     Args:
-        name: A preset of a task of digits.
+        name: A preset of a task of digits, drawn or spoken.
         chips: Number of chips, each programmed anew.
         compensations: Of "none", "column": what corrects drift.
         runs: Folder for the rows of finished chips.
@@ -56,7 +56,7 @@ def experiment(
     """
     preset = presets.info(name, content)
     task = registry.task_of(preset, tasks)
-    if not isinstance(task, Digits):
+    if not isinstance(task, Classification):
         raise ValueError(f"{name} has to have a task of digits. Received: {task.name}")
     model = presets.load(name, content=content)
     model.compile(loss=task.loss({}), weighted_metrics=task.metrics())
@@ -133,7 +133,7 @@ def main(argv: list[str] | None = None) -> int:
     """Evaluate the named models; 0 if all went well."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.digits_on_chips",
-        description="Evaluate MNIST models of the zoo on simulated chips over a year.",
+        description="Evaluate models of digits, drawn or spoken, on simulated chips over a year.",
     )
     parser.add_argument("names", nargs="+", metavar="NAME", help="a preset, e.g. mnist_snu")
     parser.add_argument("--chips", type=int, default=20)

@@ -2,69 +2,22 @@
 
 import numpy as np
 import pytest
+from tiny_speech import Syllables, make_recipe
 
 from snukeras.datasets import spoken_digits
 from snukeras.layers import LogMel
-from snukeras.zoo import recipes
 from snukeras.zoo.tasks import TASKS, SpokenDigits
 from snukeras.zoo.tasks.speech import speak
 
 
-class Made(SpokenDigits):
-    """Syllables that were made, in place of recordings."""
-
-    def _load(self):
-        splits = []
-        for seed, count in enumerate((40, 20, 20)):
-            random = np.random.default_rng(seed)
-            digits = np.arange(count, dtype=np.uint8) % 10
-            waves = [
-                (random.uniform(0.2, 0.9) * speak(digit)[: random.integers(3000, 4000)])
-                for digit in digits
-            ]
-            some = np.zeros(count, np.int32)
-            splits.append(spoken_digits.Recordings(waves, digits, some.astype(str), some))
-        return spoken_digits.Splits(*splits)
-
-
-def recipe(**changes):
-    return recipes.check(
-        {
-            "format": 1,
-            "name": "tiny",
-            "title": "A tiny network",
-            "description": "For the tests.",
-            "licence": "Apache-2.0",
-            "task": "spoken_digits",
-            "network": {
-                "input": "sound",
-                "input_shape": [None],
-                "layers": [
-                    {"class": "LogMel", "bands": 20, "frame_step": 160},
-                    {"class": "BatchNormalization"},
-                    {"class": "SNU", "units": 30, "threshold": 0.2, "return_sequences": True},
-                    {"class": "Dense", "units": 10},
-                    {"class": "GlobalAveragePooling1D"},
-                    {"class": "Softmax"},
-                ],
-            },
-            "optimizer": {"class": "Adam", "learning_rate": 0.01},
-            "epochs": 3,
-            "batch_size": 8,
-            "seeds": [0],
-            **changes,
-        }
-    )
-
-
 def batches(first_epoch=0, seed=5, task=None, **changes):
-    task = task or Made()
-    data = task.training_data(recipe(**changes), seed, first_epoch)
+    task = task or Syllables()
+    data = task.training_data(make_recipe(**changes), seed, first_epoch)
     return [(np.array(x), np.array(y)) for x, y in data]
 
 
 def test_samples_are_a_second_long():
-    for x, y in Made().samples.values():
+    for x, y in Syllables().samples.values():
         assert x.shape == (len(y), 8000) and x.dtype == y.dtype == np.float32
         assert np.all(y.sum(axis=1) == 1) and y.shape[1] == 10
         assert not x[:, 4000:].any() and x[:, :3000].any()
@@ -81,7 +34,7 @@ def test_an_epoch_hangs_on_seed_and_number_alone():
 
 
 def test_without_changes_recordings_are_as_they_are():
-    task = Made()
+    task = Syllables()
     known = {x.tobytes(): label for x, label in zip(*task.samples["train"], strict=True)}
     for x, y in batches(task=task):
         for sound, label in zip(x, y, strict=True):
@@ -100,7 +53,7 @@ class Tone(SpokenDigits):
 
 def changed(**data):
     task = Tone()
-    return task.drawn(np.arange(64), recipe(data=data), np.random.default_rng(0))
+    return task.drawn(np.arange(64), make_recipe(data=data), np.random.default_rng(0))
 
 
 def test_speed():
@@ -134,8 +87,10 @@ def test_bad_data_is_named(data):
 def test_trains(tmp_path):
     from snukeras.zoo import training
 
-    task = Made()
-    result = training.train_seed(recipe(epochs=8), task, 0, tmp_path, progress=lambda event: None)
+    task = Syllables()
+    result = training.train_seed(
+        make_recipe(epochs=8), task, 0, tmp_path, progress=lambda event: None
+    )
     assert result["test"] > 50
 
 
@@ -148,7 +103,10 @@ def test_syllables_are_ten_sounds():
     assert frames[:, :40].min() > 0
     apart = np.abs(frames[:, None, :45] - frames[None, :, :45]).mean(axis=(2, 3))
     assert apart[~np.eye(10, dtype=bool)].min() > 0.2
-    assert len(Made().golden_inputs()) == 10 and Made().golden_inputs()[0].shape == (1, 8000)
+    assert len(Syllables().golden_inputs()) == 10 and Syllables().golden_inputs()[0].shape == (
+        1,
+        8000,
+    )
 
 
 def test_real_data(data_folder):

@@ -17,12 +17,14 @@ def outline(model: "keras.Model") -> str:
     """Describe a network in a line: size of the input, then class and units of each layer.
 
     Examples: "88 - SNU 150 - Dense 88", "28x28x1 - SNU 10". Layers without weights of their own
-    are left out. The input of a text is "words", and where a table is tied the line ends so.
+    are left out. The input of a text is "words", that of sound "sound", and where a table is tied
+    the line ends so.
     """
-    from snukeras.layers import TiedEmbedding
+    from snukeras.layers import LogMel, TiedEmbedding
 
     sizes = [str(size) for size in model.input_shape[1:] if size is not None]
-    parts = ["x".join(sizes) or "words"]
+    hears = any(isinstance(layer, LogMel) for layer in model.layers)
+    parts = ["x".join(sizes) or ("sound" if hears else "words")]
     for layer in model.layers:
         if layer.weights:
             recurrent = "recurrent " if getattr(layer, "recurrent", False) else ""

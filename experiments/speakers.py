@@ -1,0 +1,147 @@
+"""Spoken digits by a speaker whom the network never heard: six folds of the speech models.
+
+    python -m experiments.speakers speech_snu speech_lstm
+
+Each recipe is trained anew for each speaker of the Free Spoken Digit Dataset: all recordings of one
+speaker are the test, those of another the validation, on which the epoch is chosen, and the other
+four train. Every recording is tested once, by a network that never heard its speaker. Everything
+else is the recipe's, its seeds too. Trainings that are done are kept, and one that was killed goes
+on.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import reporting
+from snukeras import _files
+from snukeras.datasets.spoken_digits import SPEAKERS
+from snukeras.zoo import recipes, training
+from snukeras.zoo.tasks import SpokenDigits
+
+FOLDER = "speakers"
+
+
+def experiment(
+    name: str,
+    runs: Path | str = "runs/speakers",
+    content: Path | str | None = None,
+    speakers: Iterable[str] = SPEAKERS,
+    task: Callable[[str], SpokenDigits] = SpokenDigits,
+    progress: training.Progress | None = None,
+) -> dict[str, Any]:
+    """Train and test a recipe on each fold with each of its seeds.
+
+    Args:
+        name: A model with a recipe of the task spoken_digits.
+        runs: Folder for states and results of the trainings.
+        content: Folder of recipes and results. Default: the one that ships with the package.
+        speakers: Whose recordings are held out, one after the other.
+        task: Makes the task of a speaker.
+        progress: As for `snukeras.zoo.training.train`.
+
+    Returns:
+        The results, as written to `results/speakers/NAME.json`: the figure of each fold and seed,
+        and where all folds are there, mean and deviation over the seeds of the mean of the folds.
+
+    Raises:
+        ValueError: No such recipe, or one of another task.
+    """
+    import keras
+
+    recipe = recipes.read(name, content)
+    if recipe["task"] != "spoken_digits":
+        raise ValueError(f"{name} has to have the task spoken_digits. Received: {recipe['task']}")
+    path = reporting.folder(FOLDER, content) / f"{name}.json"
+    folds = []
+    results: dict[str, Any] = {}
+    for speaker in speakers:
+        held_out = task(speaker)
+        for seed in recipe["seeds"]:
+            result = training.train_seed(
+                recipe,
+                held_out,
+                seed,
+                Path(runs) / name / speaker / f"seed-{seed}",
+                content=content,
+                progress=progress,
+            )
+            keras.backend.clear_session()
+            kept = ("seed", "valid", "test", "epoch", "seconds", "parameters")
+            folds.append({"speaker": speaker, **{key: result[key] for key in kept}})
+            results = {
+                "name": name,
+                "unit": held_out.unit,
+                "data": {"name": held_out.title, "sha256": held_out.data_sha256},
+                "versions": training.versions(),
+                "recipe": recipe,
+                **summary(folds),
+                "folds": folds,
+            }
+            _files.write_json(path, results)
+    return results
+
+
+def summary(folds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return mean and deviation over the seeds of the mean over the speakers, None if some lack."""
+    seeds = sorted({fold["seed"] for fold in folds})
+    speakers = {fold["speaker"] for fold in folds}
+    found: dict[str, Any] = {}
+    for split in ("valid", "test"):
+        means = [np.mean([f[split] for f in folds if f["seed"] == seed]) for seed in seeds]
+        whole = speakers == set(SPEAKERS) and len(folds) == len(seeds) * len(SPEAKERS)
+        found[split] = {
+            "mean": round(float(np.mean(means)), 4),
+            "deviation": round(float(np.std(means, ddof=1)), 4) if len(seeds) > 1 else None,
+        } if whole else None  # fmt: skip
+    return found
+
+
+def table(content: Path | str | None = None) -> str:
+    """Return the figures of all models as Markdown: the mean over speakers, and each of them."""
+    lines = [
+        f"| model | parameters | mean of six | {' | '.join(SPEAKERS)} |",
+        "|---" * (3 + len(SPEAKERS)) + "|",
+    ]
+    for path in sorted(reporting.folder(FOLDER, content).glob("*.json")):
+        results: Mapping[str, Any] = _files.read_json(path)
+        if results["test"] is None:
+            continue
+        cells = [
+            f"{np.mean([f['test'] for f in results['folds'] if f['speaker'] == speaker]):.1f}"
+            for speaker in SPEAKERS
+        ]
+        mean = results["test"]
+        spread = "" if mean["deviation"] is None else f" ± {mean['deviation']:.1f}"
+        parameters = results["folds"][0]["parameters"]
+        lines.append(
+            f"| `{results['name']}` | {parameters:,} | {mean['mean']:.1f}{spread} | "
+            f"{' | '.join(cells)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+@reporting.reported
+def main(argv: list[str] | None = None) -> int:
+    """Train the named recipes on all folds; 0 if all went well."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.speakers",
+        description="Train speech models with a speaker held out, six folds.",
+    )
+    parser.add_argument("names", nargs="+", metavar="NAME", help="a recipe, e.g. speech_snu")
+    parser.add_argument("--speakers", nargs="+", choices=SPEAKERS, default=[*SPEAKERS])
+    parser.add_argument("--runs", type=Path, default=Path("runs/speakers"), metavar="DIR")
+    parser.add_argument("--content", type=Path, metavar="DIR", help="folder of recipes")
+    given = parser.parse_args(argv)
+    for name in given.names:
+        experiment(name, given.runs, given.content, given.speakers)
+    print(table(given.content))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""Speakers held out: every fold and seed, the mean over speakers, what is resumed."""
+
+import json
+
+import numpy as np
+import pytest
+from tiny_speech import Syllables, make_recipe
+
+from experiments import speakers
+
+
+@pytest.fixture
+def content(tmp_path):
+    (tmp_path / "tiny").mkdir()
+    recipe = make_recipe(epochs=1, seeds=[0, 1])
+    (tmp_path / "tiny" / "recipe.json").write_text(json.dumps(recipe))
+    return tmp_path
+
+
+def test_every_speaker_is_held_out_with_every_seed(content, tmp_path, monkeypatch):
+    trained = []
+
+    def train_seed(recipe, task, seed, folder, **arguments):
+        trained.append((task.held_out, seed, folder))
+        figure = 50.0 + 10 * seed + speakers.SPEAKERS.index(task.held_out)
+        return {"seed": seed, "valid": figure, "test": figure - 1, "epoch": 1, "seconds": 1.0,
+                "parameters": 7, "history": []}  # fmt: skip
+
+    monkeypatch.setattr(speakers.training, "train_seed", train_seed)
+    results = speakers.experiment("tiny", tmp_path / "runs", content)
+    assert [(speaker, seed) for speaker, seed, _ in trained] == [
+        (speaker, seed) for speaker in speakers.SPEAKERS for seed in (0, 1)
+    ]
+    assert len({folder for _, _, folder in trained}) == 12
+    path = content / "results" / "speakers" / "tiny.json"
+    assert json.loads(path.read_text()) == results
+    # Seeds 0 and 1 have 51.5 and 61.5 on average of the six.
+    assert results["test"] == {"mean": 56.5, "deviation": pytest.approx(np.sqrt(50), abs=1e-4)}
+    row = "| `tiny` | 7 | 56.5 ± 7.1 | 54.0 | 55.0 | 56.0 | 57.0 | 58.0 | 59.0 |"
+    assert row in speakers.table(content)
+    some = speakers.experiment("tiny", tmp_path / "runs", content, speakers=["theo"])
+    assert some["test"] is None and "tiny" not in speakers.table(content)
+
+
+def test_trains_and_resumes(content, tmp_path):
+    recipe = make_recipe(epochs=1, seeds=[3])
+    (content / "tiny" / "recipe.json").write_text(json.dumps(recipe))
+    asked = dict(speakers=["theo"], task=Syllables, progress=lambda event: None)
+    results = speakers.experiment("tiny", tmp_path / "runs", content, **asked)
+    assert [(fold["speaker"], fold["seed"]) for fold in results["folds"]] == [("theo", 3)]
+    asked["progress"] = lambda event: pytest.fail("trained again")
+    assert speakers.experiment("tiny", tmp_path / "runs", content, **asked) == results
+
+
+def test_other_tasks_are_refused(content, tmp_path):
+    path = content / "tiny" / "recipe.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "task": "mnist"}))
+    with pytest.raises(ValueError, match=r"task spoken_digits\. Received: mnist"):
+        speakers.experiment("tiny", tmp_path / "runs", content)
