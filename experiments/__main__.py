@@ -18,11 +18,13 @@ def table(name: str, part: str | None = None) -> str:
     """Return a table as Markdown.
 
     Args:
-        name: "models", "search", "speed", or the name of an experiment's module.
+        name: "models", "published", "search", "speed", or the name of an experiment's module.
         part: For an experiment with several tables, the argument of its function `table`.
     """
     if name == "models":
         return cards.table()
+    if name == "published":
+        return cards.published_table()
     module = importlib.import_module(_ELSEWHERE.get(name, f"experiments.{name}"))
     return str(module.table() if part is None else module.table(part))
 

@@ -96,7 +96,7 @@ def experiment(
         "scale": "column",
         "models": {
             name: {
-                "recipe": recipes.read(name, content),
+                "recipe": recipes.record(recipes.read(name, content)),
                 "test": _spread([seed["test"] for seed in of_seeds]),
                 "chips": [
                     {

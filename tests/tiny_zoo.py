@@ -23,6 +23,21 @@ def load():
     return songs(13, 1), songs(5, 2), songs(5, 3)
 
 
+PUBLISHED = {
+    "format": 1,
+    "sources": {"nobody": {"citation": "Nobody 1999", "url": "https://example.org", "read": "no"}},
+    "figures": {
+        "a-scale": {
+            "task": "scales",
+            "value": 1.5,
+            "network": "88 - nothing",
+            "protocol": "by ear",
+            "source": "nobody",
+        }
+    },
+}
+
+
 def make_task():
     return PianoRolls("scales", "Scales", load, "0" * 64, "none needed")
 
@@ -34,7 +49,7 @@ def make_recipe(**changes):
         "title": "A tiny network",
         "description": "For the tests.",
         "licence": "Apache-2.0",
-        "published": {"value": 1.5, "source": "nobody"},
+        "published": "a-scale",
         "task": "scales",
         "network": {
             "input": "roll",
@@ -67,4 +82,5 @@ def write_recipe(content, **changes):
     folder = content / recipe["name"]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recipe.json").write_text(json.dumps(recipe))
+    (content / "published.json").write_text(json.dumps(PUBLISHED))
     return content

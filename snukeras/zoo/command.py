@@ -134,13 +134,15 @@ def _known(name: str, names: list[str], what: str) -> bool:
 def _list(arguments: argparse.Namespace) -> int:
     from rich.table import Table
 
-    from snukeras.zoo import presets, recipes
+    from snukeras.zoo import presets, published, recipes
 
     shipped = presets.list(arguments.content)
+    figures = published.read(presets.content_folder(arguments.content))
     table = Table("name", "task", "network", "parameters", "test", "published")
     for name in sorted({*shipped, *presets.recipes(arguments.content)}):
         if name in shipped:
             preset = presets.info(name, arguments.content)
+            figure = preset["published"]
             row = (
                 preset["network"],
                 f"{preset['parameters']:,}",
@@ -148,13 +150,13 @@ def _list(arguments: argparse.Namespace) -> int:
             )
         else:
             preset = recipes.read(name, arguments.content)
+            figure = figures.get(preset["published"])
             row = ("", "", "recipe only")
-        published = preset["published"]
         table.add_row(
             name,
             preset["task"],
             *row,
-            str(published["value"]) if published else "-",
+            f"{figure.value:g}" if figure else "-",
         )
     _console().print(table)
     return _DONE
@@ -196,7 +198,7 @@ def _train(arguments: argparse.Namespace) -> int:
         return _USAGE
     _start_keras()
     from snukeras.zoo import training
-    from snukeras.zoo.publishing import publish
+    from snukeras.zoo.publishing import cards, publish
 
     if arguments.publish and (arguments.seeds or arguments.epochs):
         raise ValueError(
@@ -222,14 +224,11 @@ def _train(arguments: argparse.Namespace) -> int:
             f"seed {seed['seed']}: epoch {seed['epoch']}, valid {seed['valid']:.4f}, "
             f"test {seed['test']:.4f}"
         )
-    print(f"test {_spread(results['test'])} {results['unit']}, {results['parameters']} parameters")
+    mean = cards.interval(results, "test")
+    of_mean = " (95 % interval of the mean)" if "±" in mean else ""
+    print(f"test {mean} {results['unit']}{of_mean}, {results['parameters']} parameters")
     print(f"Results: {arguments.runs / arguments.name / training.RESULTS}")
     return _DONE
-
-
-def _spread(summary: dict[str, Any]) -> str:
-    deviation = summary["deviation"]
-    return f"{summary['mean']:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
 
 
 @contextmanager

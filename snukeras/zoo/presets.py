@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from snukeras import _content, _files
+from snukeras.zoo import published
 
 if TYPE_CHECKING:
     import keras
@@ -65,9 +66,10 @@ def info(name: str, content: Path | str | None = None) -> dict[str, Any]:
         content: Folder of presets. Default: the one that ships with the package.
 
     Returns:
-        The preset's task, network, number of parameters, figures, published figure, licence and
-        files with sha256; under "recipe" how it was trained, and under "results" the figures of
-        all seeds (None where a preset has no results file).
+        The preset's task, network, number of parameters, figures, licence and files with sha256;
+        under "published" the published figure to compare with (`snukeras.zoo.published.Published`,
+        None where there is none), under "recipe" how it was trained, and under "results" the
+        figures of all seeds (None where a preset has no results file).
 
     Raises:
         ValueError: No such preset (the message lists those that exist), or a damaged one.
@@ -79,6 +81,8 @@ def info(name: str, content: Path | str | None = None) -> dict[str, Any]:
         ("results", folder / RESULTS / f"{name}.json"),
     ):
         preset[key] = _files.read_json(path) if path.is_file() else None
+    named = (preset["recipe"] or {}).get("published")
+    preset["published"] = None if named is None else published.read(folder)[named]
     return preset
 
 

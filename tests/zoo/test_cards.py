@@ -4,8 +4,15 @@ import json
 import shutil
 
 import pytest
+from tiny_zoo import PUBLISHED
 
+from snukeras.zoo import presets, published
 from snukeras.zoo.publishing import cards
+
+
+def half_of_two(results):
+    """Half of the 95 % interval of a mean of two: Student's t of one degree of freedom."""
+    return 12.706205 * results["test"]["deviation"] / 2**0.5
 
 
 def test_card(small_zoo):
@@ -18,8 +25,11 @@ def test_card(small_zoo):
         "# A tiny network",
         "88 - SNU 6 - Dense 88",
         f"| parameters | {preset['parameters']:,} |",
-        f"{results['test']['mean']:.3f} ± {results['test']['deviation']:.3f}, 2 seeds",
-        "1.5 (nobody)",
+        "| test, nats per step, lower is better | "
+        f"{results['test']['mean']:.3f} ± {half_of_two(results):.3f}, 2 seeds |",
+        f"| deviation of one seed | {results['test']['deviation']:.3f} on test, ",
+        "| published | 1.5: 88 - nothing; by ear (Nobody 1999) |",
+        "| 1.5 | 88 - nothing | by ear | [Nobody 1999](https://example.org) |",
         "licence of the weights | Apache-2.0",
         "licence of the data | none needed",
         'snukeras.zoo.load("tiny")',
@@ -33,7 +43,6 @@ def test_card(small_zoo):
         "a sample of",
         "| training | ",
         "| **`tiny`** | 88 - SNU 6 - Dense 88 | 1,156 |",
-        "task.loss({})",
         "snukeras-export zoo:tiny --target pcm",
     ):
         assert part in card, part
@@ -64,6 +73,49 @@ def test_table(small_zoo):
     lines = cards.table(small_zoo[0]).splitlines()
     assert len(lines) == 3
     results = json.loads((small_zoo[0] / "results" / "tiny.json").read_text())
-    mean = f"{results['test']['mean']:.3f} ± {results['test']['deviation']:.3f}, 2 seeds"
+    mean = f"{results['test']['mean']:.3f} ± {half_of_two(results):.3f}, 2 seeds"
     assert lines[2].startswith("| `tiny` | Scales | 88 - SNU 6 - Dense 88 | 1,156")
-    assert f"| 1.5 | {mean} | nats per step |" in lines[2]
+    assert f"| 1.5 | {mean} | nats per step, lower is better |" in lines[2]
+
+
+def test_the_interval_of_one_seed_is_none():
+    results = {"test": {"mean": 8.25, "deviation": None}, "seeds": [0]}
+    assert cards.interval(results, "test") == "8.250"
+
+
+def test_a_distorted_task_says_so():
+    layers = presets.info("mnist_snu")["results"]["recipe"]["network"]["layers"]
+    assert layers[0]["class"] == "ElasticDistortion"
+    rows = {row.split("`")[1]: row for row in cards.table().splitlines()[2:]}
+    assert "| MNIST, distorted in training |" in rows["mnist_snu"]
+    assert "higher is better |" in rows["mnist_snu"] and "lower is better |" in rows["jsb_snu"]
+
+
+def test_published_figures_have_one_source():
+    figures = published.read(presets.content_folder())
+    named = {
+        presets.info(name)["published"].name
+        for name in presets.list()
+        if presets.info(name)["published"]
+    }
+    assert named <= set(figures) and {"jsb-tcn", "nottingham-tcn"} <= set(figures)
+    # Seven layers are those of the seven: no other model is measured against them.
+    assert figures["mnist-snu-7layers"].value == 98.47
+    assert presets.info("mnist_snu")["published"] is None
+    for name in presets.list():
+        figure = presets.info(name)["published"]
+        assert figure is None or figure.task == presets.info(name)["task"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"figures": {"one": {"value": 1.0}}}, "the figure one has to hold network, protocol"),
+        ({"sources": {}}, "names a source that is not there"),
+        ({"format": 2}, "format 2"),
+    ],
+)
+def test_faulty_published_figures(change, message, tmp_path):
+    (tmp_path / "published.json").write_text(json.dumps({**PUBLISHED, **change}))
+    with pytest.raises(ValueError, match=message):
+        published.read(tmp_path)

@@ -68,6 +68,13 @@ def test_read(tmp_path):
         recipes.read("other", tmp_path)
 
 
+def test_published_names_a_figure(tmp_path):
+    write_recipe(tmp_path, published="a-song")
+    with pytest.raises(ValueError, match=r"`published`.*Received: 'a-song'"):
+        recipes.read("tiny", tmp_path)
+    assert "published" not in recipes.record(make_recipe())
+
+
 def test_network():
     recipe = recipes.check(make_recipe())
     model = recipes.network(recipe, seed=3)

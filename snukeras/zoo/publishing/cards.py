@@ -1,16 +1,20 @@
 """Model cards and the table of models, written from presets and result files alone."""
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snukeras import _files
-from snukeras.zoo import presets
+from snukeras.zoo import presets, published
+from snukeras.zoo.tasks import TASKS
 
 if TYPE_CHECKING:
     import keras
 
 CARD = "README.md"
+
+_LEGEND = "Figures are means over the seeds, ± their 95 % interval (Student's t)."
 
 
 def outline(model: "keras.Model") -> str:
@@ -51,7 +55,6 @@ def card(name: str, content: Path | str | None = None) -> str:
     results = preset["results"]
     if results is None:
         raise ValueError(f"{presets.RESULTS}/{name}.json is missing, so {name} has no card.")
-    published = preset["published"]
     lines = [
         f"# {preset['title']}",
         "",
@@ -60,16 +63,18 @@ def card(name: str, content: Path | str | None = None) -> str:
         "| | |",
         "|---|---|",
         f"| name | `{name}` |",
-        f"| task | {results['data']['name']} (`{preset['task']}`) |",
+        f"| task | {_data(preset)} (`{preset['task']}`) |",
         f"| network | {preset['network']} |",
         f"| parameters | {preset['parameters']:,} |",
-        f"| test, {results['unit']} | {spread(results['test'])}, {count(results)} |",
-        f"| validation, {results['unit']} | {spread(results['valid'])} |",
+        f"| test, {unit(results)} | {interval(results, 'test')}, {count(results)} |",
+        f"| validation, {unit(results)} | {interval(results, 'valid')} |",
+        f"| deviation of one seed | {_deviation(results, 'test')} on test, "
+        f"{_deviation(results, 'valid')} on validation |",
         f"| these weights | seed {preset['seed']} (best on validation): test "
         f"{preset['test']:.3f}, validation {preset['valid']:.3f} |",
     ]
-    if published:
-        lines.append(f"| published | {published['value']} ({published['source']}) |")
+    if preset["published"]:
+        lines.append(f"| published | {preset['published']} |")
     lines += [
         *_costs(results.get("costs")),
         f"| training | {_minutes(results):.1f} minutes a seed |",
@@ -77,8 +82,9 @@ def card(name: str, content: Path | str | None = None) -> str:
         f"| licence of the data | {results['data']['licence']} |",
         "",
         *_beside(preset, content),
+        *_published(preset["task"], content),
         *_use(name, preset["task"]),
-        *_training(name, results),
+        *_training(preset),
         "## Files",
         "",
         "| file | bytes | sha256 |",
@@ -151,7 +157,6 @@ def _beside(preset: dict[str, Any], content: Path | str | None) -> list[str]:
         if results is None or other["task"] != preset["task"]:
             continue
         costs = results.get("costs")
-        published = other["published"]
         figures = [
             f"**`{name}`**" if name == preset["name"] else f"[`{name}`](../{name}/{CARD})",
             other["network"],
@@ -160,35 +165,57 @@ def _beside(preset: dict[str, Any], content: Path | str | None) -> list[str]:
             f"{costs['additions_per_step'] + costs['multiplications_per_step']:,}"
             if costs
             else "-",
-            str(published["value"]) if published else "-",
-            f"{spread(results['test'])}, {count(results)}",
+            f"{other['published'].value:g}" if other["published"] else "-",
+            f"{interval(results, 'test')}, {count(results)}",
         ]
         rows.append(f"| {' | '.join(figures)} |")
     return [
         "## Beside the other models of this task",
         "",
         "| model | network | parameters | operations a step, dense | zeros skipped | published | "
-        f"test, {preset['unit']} |",
+        f"test, {unit(preset['results'])} |",
         "|---|---|---|---|---|---|---|",
+        *rows,
+        "",
+        _LEGEND,
+        "",
+    ]
+
+
+def _published(task: str, content: Path | str | None) -> list[str]:
+    """Return the table of what others have published on the task."""
+    figures = published.read(presets.content_folder(content)).values()
+    rows = [_row(figure) for figure in figures if figure.task == task]
+    if not rows:
+        return []
+    return [
+        "Published by others:",
+        "",
+        "| figure | network | how it was measured | source |",
+        "|---|---|---|---|",
         *rows,
         "",
     ]
 
 
+def _row(figure: published.Published) -> str:
+    return (
+        f"| {figure.value:g} | {figure.network} | {figure.protocol} | "
+        f"[{figure.citation}]({figure.url}) |"
+    )
+
+
 def _use(name: str, task: str) -> list[str]:
+    example = TASKS[task].example() if task in TASKS else ()
     return [
         "## Use",
         "",
         "```python",
-        "import keras, snukeras",
-        "from snukeras.zoo.tasks import TASKS",
+        "import keras, numpy as np, snukeras",
         "",
         f'model = snukeras.zoo.load("{name}")                  # an ordinary Keras model',
         f'fresh = snukeras.zoo.load("{name}", weights=False)   # the architecture alone',
-        "",
-        f'task = TASKS["{task}"]                               # fine-tune it on your x and y',
-        "model.compile(keras.optimizers.Adam(1e-4), task.loss({}))",
-        "model.fit(x, y)",
+        *(["", *example] if example else []),
         "```",
         "",
         "Another head, and data of your own: [docs/zoo.md](../../docs/zoo.md).",
@@ -201,8 +228,10 @@ def _use(name: str, task: str) -> list[str]:
     ]
 
 
-def _training(name: str, results: dict[str, Any]) -> list[str]:
+def _training(preset: dict[str, Any]) -> list[str]:
     """Return the recipe, and what came of each seed."""
+    name, results = preset["name"], preset["results"]
+    notes = (preset["recipe"] or {}).get("notes")
     return [
         "## Training",
         "",
@@ -217,7 +246,7 @@ def _training(name: str, results: dict[str, Any]) -> list[str]:
             for seed in results["seeds"]
         ),
         "",
-        *_recipe(results["recipe"]),
+        *_recipe({**results["recipe"], "notes": notes}),
         "",
         "Versions: " + ", ".join(f"{k} {v}" for k, v in results["versions"].items()) + ".",
         f"Data: sha256 `{results['data']['sha256']}`.",
@@ -237,13 +266,64 @@ def table(content: Path | str | None = None) -> str:
         results = preset["results"]
         if results is None:
             continue
-        published = preset["published"]
+        figure = preset["published"]
         lines.append(
-            f"| `{name}` | {results['data']['name']} | {preset['network']} | "
-            f"{preset['parameters']:,} | {published['value'] if published else '-'} | "
-            f"{spread(results['test'])}, {count(results)} | {results['unit']} |"
+            f"| `{name}` | {_data(preset)} | {preset['network']} | "
+            f"{preset['parameters']:,} | {f'{figure.value:g}' if figure else '-'} | "
+            f"{interval(results, 'test')}, {count(results)} | {unit(results)} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def published_table(content: Path | str | None = None) -> str:
+    """Return the table of all published figures, as Markdown."""
+    folder = presets.content_folder(content)
+    titles = {task.name: task.title for task in TASKS.values()}
+    lines = [
+        "| task | figure | network | how it was measured | source |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {titles.get(figure.task, figure.task)} {_row(figure)}"
+            for figure in published.read(folder).values()
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _data(preset: dict[str, Any]) -> str:
+    """Name the data of a preset, and whether the network saw distorted images in training."""
+    title = str(preset["results"]["data"]["name"])
+    layers = preset["results"]["recipe"]["network"]["layers"]
+    distorted = any(layer.get("class") == "ElasticDistortion" for layer in layers)
+    return f"{title}, distorted in training" if distorted else title
+
+
+def unit(results: dict[str, Any]) -> str:
+    """Name the unit of a figure, and which way is better."""
+    better = {True: ", lower is better", False: ", higher is better"}
+    return results["unit"] + better.get(results.get("lower_is_better"), "")
+
+
+def interval(results: dict[str, Any], split: str) -> str:
+    """Write the mean of the seeds with its 95 % interval, Student's t over the seeds.
+
+    Args:
+        results: The results of a model.
+        split: "valid" or "test".
+    """
+    from scipy.special import stdtrit
+
+    mean, deviation = results[split]["mean"], results[split]["deviation"]
+    if deviation is None:
+        return f"{mean:.3f}"
+    seeds = len(results["seeds"])
+    half = float(stdtrit(seeds - 1, 0.975)) * deviation / math.sqrt(seeds)
+    return f"{mean:.3f} ± {half:.3f}"
+
+
+def _deviation(results: dict[str, Any], split: str) -> str:
+    deviation = results[split]["deviation"]
+    return "unknown" if deviation is None else f"{deviation:.3f}"
 
 
 def spread(summary: dict[str, Any]) -> str:

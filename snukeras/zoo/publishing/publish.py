@@ -167,7 +167,6 @@ def _publish(
             "seed": seed,
             "valid": best["valid"],
             "test": best["test"],
-            "published": recipe["published"],
             "files": {
                 file: {
                     "sha256": _files.sha256_of(target / file),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from snukeras import _files
-from snukeras.zoo import presets
+from snukeras.zoo import presets, published
 from snukeras.zoo.recipes.optimizers import _SCHEDULE
 
 FORMAT = 1
@@ -68,6 +68,12 @@ def read(name: str, content: Path | str | None = None) -> dict[str, Any]:
     recipe = check(_files.read_json(path), str(path))
     if recipe["name"] != name:
         raise ValueError(f"{path}: `name` has to be {name!r}. Received: {recipe['name']!r}")
+    figures = published.read(folder)
+    if recipe["published"] not in (None, *figures):
+        raise ValueError(
+            f"{path}: `published` has to be null or a figure of {published.FILE}. Received: "
+            f"{recipe['published']!r}. There are: {', '.join(figures) or 'none'}"
+        )
     for part, entry in (("schedule", "warmup_epochs"), ("averaging", "first_epoch")):
         given = (recipe[part] or {}).get(entry, 0)
         if given >= recipe["epochs"]:
@@ -76,6 +82,11 @@ def read(name: str, content: Path | str | None = None) -> dict[str, Any]:
                 f"not go beyond."
             )
     return recipe
+
+
+def record(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return what a results file keeps of a recipe: all but `published`, which has its own file."""
+    return {key: value for key, value in recipe.items() if key != "published"}
 
 
 def check(recipe: dict[str, Any], where: str = "The recipe") -> dict[str, Any]:

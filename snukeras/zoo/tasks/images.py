@@ -66,6 +66,18 @@ class Digits(Classification):
 
         return keras.losses.MeanSquaredError(**arguments)
 
+    def example(self) -> tuple[str, ...]:
+        """Return lines of Python for the cards, that measure and fine-tune `model`."""
+        return (
+            "from snukeras.zoo.tasks.images import draw",
+            "",
+            "# Drawn digits stand for your own images, (n, 28, 28, 1) with values in [0, 1].",
+            "x, y = np.stack([draw(digit) for digit in range(10)]), np.eye(10)",
+            'model.compile(keras.optimizers.Adam(1e-4), "mse", metrics=["accuracy"])',
+            "model.evaluate(x, y)",
+            "model.fit(x, y)                                       # fine-tune it",
+        )
+
     def measured_inputs(self) -> Iterator[tuple[np.ndarray, None]]:
         """Yield the first 500 images of the test split."""
         for first in range(0, 500, 50):

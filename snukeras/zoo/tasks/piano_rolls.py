@@ -61,6 +61,20 @@ class PianoRolls(Task):
 
         return [FrameNLL(name=self.metric)]
 
+    def example(self) -> tuple[str, ...]:
+        """Return lines of Python for the cards, that measure and fine-tune `model`."""
+        return (
+            "songs = snukeras.zoo.samples.read()[1]    # or your own: arrays (steps, 88) of 0, 1",
+            "x, y, mask = snukeras.datasets.piano_roll.pad(songs)  # each step predicts the next",
+            "model.compile(",
+            "    keras.optimizers.Adam(1e-4),",
+            "    snukeras.losses.FrameNLL(),",
+            "    weighted_metrics=[snukeras.metrics.FrameNLL()],  # nats per step",
+            ")",
+            "model.evaluate(x, y, sample_weight=mask)              # the mask leaves padding out",
+            "model.fit(x, y, sample_weight=mask)                   # fine-tune it",
+        )
+
     def steps_per_epoch(self, recipe: dict[str, Any]) -> int:
         """Return the number of batches of an epoch."""
         songs = self.songs["train"]

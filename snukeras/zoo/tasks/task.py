@@ -80,6 +80,13 @@ class Task(ABC):
         the same batches as one that was not interrupted.
         """
 
+    def example(self) -> tuple[str, ...]:
+        """Return lines of Python for the cards, that measure and fine-tune `model` on some data.
+
+        keras, snukeras and NumPy (np) are imported. Default: none.
+        """
+        return ()
+
     def trainer(self, model: "keras.Model", recipe: dict[str, Any]) -> "keras.Model":
         """Return the model that `fit` trains: the network itself, or one around its weights."""
         return model

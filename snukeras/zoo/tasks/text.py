@@ -112,6 +112,21 @@ class Words(Task):
             )
         return data
 
+    def example(self) -> tuple[str, ...]:
+        """Return lines of Python for the cards, that measure and fine-tune `model`."""
+        return (
+            f"words, vocabulary = snukeras.datasets.{self.name}.load_data()  # fetched once",
+            "text = words[1][: 20 * 35 + 1]                        # of the validation split",
+            "x, y = text[:-1].reshape(20, 35), text[1:].reshape(20, 35)",
+            "model.compile(",
+            "    keras.optimizers.Adam(1e-4),",
+            "    keras.losses.SparseCategoricalCrossentropy(from_logits=True),",
+            "    weighted_metrics=[snukeras.metrics.Perplexity(from_logits=True)],",
+            ")",
+            "model.evaluate(x, y)                                  # each row from states of zero",
+            "model.fit(x, y)                                       # fine-tune it",
+        )
+
     def steps_per_epoch(self, recipe: dict[str, Any]) -> int:
         """Return the number of batches of an epoch; less than one batch of words is left over."""
         batch = recipe["batch_size"] * self._data(recipe)["steps"]

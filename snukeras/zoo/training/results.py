@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 import snukeras
+from snukeras.zoo import recipes
 from snukeras.zoo.tasks import Task
 
 FORMAT = 1
@@ -29,11 +30,12 @@ def results_of(recipe: dict[str, Any], task: Task, seeds: list[dict[str, Any]]) 
         "task": task.name,
         "metric": task.metric,
         "unit": task.unit,
+        "lower_is_better": task.lower_is_better,
         **summary,
         "best_seed": pick(seeds, key=lambda result: result["valid"])["seed"],
         "parameters": seeds[0]["parameters"],
         "seeds": [{k: v for k, v in seed.items() if k != "history"} for seed in seeds],
-        "recipe": recipe,
+        "recipe": recipes.record(recipe),
         "data": {"name": task.title, "sha256": task.data_sha256, "licence": task.data_licence},
         "versions": versions(),
     }

@@ -95,7 +95,13 @@ def search(
         # Read again: another process may have added trials meanwhile.
         results = _read(path, name, task)
         results["trials"].append(
-            {"settings": settings, "seed": seed, **outcome, "identity": identity, "recipe": recipe}
+            {
+                "settings": settings,
+                "seed": seed,
+                **outcome,
+                "identity": identity,
+                "recipe": recipes.record(recipe),
+            }
         )
         results["versions"] = versions()
         _files.write_json(path, results)
