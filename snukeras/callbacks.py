@@ -11,7 +11,7 @@ from keras import ops
 
 from snukeras.constraints import PCMConstraint
 from snukeras.network.matrices import chip_variables
-from snukeras.network.models import _all_layers, _class_matcher, _name_matcher
+from snukeras.network.models import all_layers, class_matcher, name_matcher
 from snukeras.pcm._arrays import check_choice, check_number
 from snukeras.pcm._random import Quick, normal
 from snukeras.pcm.devices import InferencePCM
@@ -154,11 +154,11 @@ def choose_variables(model, layers=None, embeddings=False):
         return kernels
     chosen = set()
     for wanted in layers:
-        matches = _name_matcher(wanted) if isinstance(wanted, str) else _class_matcher(wanted)
-        found = {id(v) for layer in _all_layers(model) if matches(layer) for v in layer.weights}
+        matches = name_matcher(wanted) if isinstance(wanted, str) else class_matcher(wanted)
+        found = {id(v) for layer in all_layers(model) if matches(layer) for v in layer.weights}
         found &= {id(v) for v in kernels}
         if not found:
-            names = sorted({layer.name for layer in _all_layers(model)})
+            names = sorted({layer.name for layer in all_layers(model)})
             warnings.warn(
                 f"PCMNoise: {wanted!r} in `layers` matches no layer with trainable kernels. "
                 f"The layers are: {', '.join(names)}.",

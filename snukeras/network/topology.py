@@ -53,7 +53,7 @@ class Topology:
 
 
 def read(model: keras.Model) -> Topology:
-    """The topology of a Sequential or functional model; models inside it are unfolded.
+    """Read the topology of a Sequential or functional model; models inside it are unfolded.
 
     Raises:
         BadInputError: the model was never built, or is a subclass with a `call` of its own.
@@ -73,7 +73,7 @@ def read(model: keras.Model) -> Topology:
 
 
 def run(topology: Topology, feeds: list[Any]) -> dict[Key, Any]:
-    """Runs a topology eagerly in Keras; returns every tensor between the layers by its key."""
+    """Run a topology eagerly in Keras; return every tensor between the layers by its key."""
     values: dict[Key, Any] = {
         ref.key: keras.ops.convert_to_tensor(feed, dtype=ref.dtype)
         for (_, ref), feed in zip(topology.inputs, feeds, strict=True)
@@ -86,14 +86,14 @@ def run(topology: Topology, feeds: list[Any]) -> dict[Key, Any]:
 
 
 def bind(call: Call, values: dict[Key, Any]) -> tuple[Any, Any]:
-    """The call's args and kwargs with values in place of `Ref`s."""
+    """Return the call's args and kwargs with values in place of `Ref`s."""
     return keras.tree.map_structure(
         lambda x: values[x.key] if isinstance(x, Ref) else x, (call.args, call.kwargs)
     )
 
 
-def _ends(model):
-    """Input and output tensors of a model, or None if it has no topology."""
+def _ends(model: Any) -> tuple[list[Any], list[Any]] | None:
+    """Return input and output tensors of a model, or None if it has no topology."""
     try:
         inputs, outputs = model.inputs, model.outputs
     except (AttributeError, ValueError):
@@ -104,12 +104,14 @@ def _ends(model):
 class _Reader:
     """Unfolds a model, and the models inside it, into calls."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.calls: list[Call] = []
         self.inputs: list[tuple[str, Ref]] = []
 
-    def unfold(self, model, prefix, given=None) -> list[tuple[str, Ref]]:
-        """Adds the calls of a model; returns the layer name and tensor of each output.
+    def unfold(
+        self, model: keras.Model, prefix: str, given: list[Ref] | None = None
+    ) -> list[tuple[str, Ref]]:
+        """Add the calls of a model; return the layer name and tensor of each output.
 
         Args:
             model: the model.
@@ -159,11 +161,19 @@ class _Reader:
             results.append((name, _tensor(known[(name, node)], index, tensor.shape, tensor.dtype)))
         return results
 
-    def _visit(self, name, number, node, operations, known, prefix) -> bool:
-        """Adds one call if all it takes is known already."""
+    def _visit(
+        self,
+        name: str,
+        number: int,
+        node: dict[str, Any],
+        operations: dict[str, Any],
+        known: dict[tuple[str, int], Any],
+        prefix: str,
+    ) -> bool:
+        """Add one call if all that it takes is known already."""
         missing = False
 
-        def decode(x):
+        def decode(x: Any) -> Any:
             nonlocal missing
             if isinstance(x, dict) and x.get("class_name") == "__keras_tensor__":
                 source, index, output = x["config"]["keras_history"]
@@ -193,8 +203,8 @@ class _Reader:
             known[(name, number)] = label
         return True
 
-    def _given(self, call) -> list[Ref]:
-        """The tensors a nested model is called on; a mask given with them is tied to them."""
+    def _given(self, call: Call) -> list[Ref]:
+        """Return the tensors a nested model is called on; masks given with them are tied to them."""
         masks = keras.tree.flatten(call.kwargs.get("mask"))
         kwargs = {key: value for key, value in call.kwargs.items() if key != "mask"}
         given = dataclasses.replace(call, kwargs=kwargs).inputs
@@ -206,17 +216,17 @@ class _Reader:
         return given
 
 
-def _triples(layers):
-    """[layer, node, tensor] of each end of a model; some versions of Keras unwrap a single one."""
+def _triples(layers: list[Any]) -> list[Any]:
+    """Return [layer, node, tensor] of each end of a model; some Keras versions unwrap a single one."""
     return [layers] if layers and isinstance(layers[0], str) else layers
 
 
-def attach_mask(tensor, mask):
-    """Stands where a mask joins its tensor. In Keras the tensor carries its mask already."""
+def attach_mask(tensor: Any, mask: Any) -> Any:
+    """Mark where a mask joins its tensor. In Keras the tensor carries its mask already."""
     return tensor
 
 
-def _tensor(source, index, shape, dtype) -> Ref:
-    """Output `index` of a call (`source` is its name) or of a nested model (a list of tensors)."""
+def _tensor(source: Any, index: int, shape: Any, dtype: Any) -> Ref:
+    """Refer to output `index` of a call (named `source`) or of a nested model (a list of tensors)."""
     key = (source, index) if isinstance(source, str) else source[index].key
     return Ref(key, tuple(shape), keras.backend.standardize_dtype(dtype))

@@ -13,7 +13,7 @@ from snukeras.network.matrices import Unrolling, leaves, parameters, roles, unus
 
 
 def rebuilt_model(model: keras.Model, weights: dict[str, np.ndarray]) -> keras.Model:
-    """A copy of the model with the weights of a map."""
+    """Copy the model, with the weights of a map."""
     twin = keras.models.clone_model(model)
     if not twin.built:
         twin.build(model.input_shape)
@@ -49,7 +49,7 @@ class Weight:
 
 
 def collect(model: keras.Model, embedding: bool = False) -> list[Weight]:
-    """All weights of a model, in the order of its layers.
+    """Collect all weights of a model, in the order of its layers.
 
     Matrices are those of `snukeras.network.matrices`; everything else is digital.
 
@@ -77,14 +77,14 @@ def collect(model: keras.Model, embedding: bool = False) -> list[Weight]:
 
 
 def assign(model: keras.Model, values: dict[str, np.ndarray]) -> None:
-    """Writes arrays, named as `collect` names them, into the variables of a model."""
+    """Write arrays, named as `collect` names them, into the variables of a model."""
     for weight in collect(model):
         if weight.variable is not None and weight.name in values:
             weight.variable.assign(values[weight.name])
 
 
 def digest(weights: list[Weight]) -> str:
-    """sha256 over the names, shapes and values of all weights.
+    """Compute the sha256 over names, shapes and values of all weights.
 
     Unlike the hash of a .keras file it is the same for every save of the same network.
     """

@@ -207,11 +207,11 @@ def units_of(layer: keras.Layer) -> list[Units]:
 
 
 def scaled_gradient(x: Any, factor: Any) -> Any:
-    """`x` itself; its gradient is multiplied by a constant."""
+    """Return `x` itself; its gradient is multiplied by a constant."""
 
-    @ops.custom_gradient
-    def identity(x, factor):
-        def grad(*args, upstream=None):
+    @ops.custom_gradient  # type: ignore[untyped-decorator]
+    def identity(x: Any, factor: Any) -> tuple[Any, Any]:
+        def grad(*args: Any, upstream: Any = None) -> tuple[Any, Any]:
             if upstream is None:
                 (upstream,) = args
             return ops.multiply(upstream, factor), ops.zeros_like(factor)

@@ -300,8 +300,9 @@ def _data(preset: dict[str, Any]) -> str:
 
 def unit(results: dict[str, Any]) -> str:
     """Name the unit of a figure, and which way is better."""
-    better = {True: ", lower is better", False: ", higher is better"}
-    return results["unit"] + better.get(results.get("lower_is_better"), "")
+    if "lower_is_better" not in results:
+        return str(results["unit"])
+    return f"{results['unit']}, {'lower' if results['lower_is_better'] else 'higher'} is better"
 
 
 def interval(results: dict[str, Any], split: str) -> str:
