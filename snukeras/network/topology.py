@@ -204,7 +204,7 @@ class _Reader:
         return True
 
     def _given(self, call: Call) -> list[Ref]:
-        """Return the tensors a nested model is called on; masks given with them are tied to them."""
+        """Return the tensors a nested model is called on, each tied to the mask given with it."""
         masks = keras.tree.flatten(call.kwargs.get("mask"))
         kwargs = {key: value for key, value in call.kwargs.items() if key != "mask"}
         given = dataclasses.replace(call, kwargs=kwargs).inputs
@@ -217,7 +217,7 @@ class _Reader:
 
 
 def _triples(layers: list[Any]) -> list[Any]:
-    """Return [layer, node, tensor] of each end of a model; some Keras versions unwrap a single one."""
+    """Return [layer, node, tensor] of each end of a model; some Keras unwraps a single one."""
     return [layers] if layers and isinstance(layers[0], str) else layers
 
 
@@ -227,6 +227,6 @@ def attach_mask(tensor: Any, mask: Any) -> Any:
 
 
 def _tensor(source: Any, index: int, shape: Any, dtype: Any) -> Ref:
-    """Refer to output `index` of a call (named `source`) or of a nested model (a list of tensors)."""
+    """Refer to output `index` of a call (its name) or of a nested model (its tensors)."""
     key = (source, index) if isinstance(source, str) else source[index].key
     return Ref(key, tuple(shape), keras.backend.standardize_dtype(dtype))

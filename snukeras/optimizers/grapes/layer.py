@@ -209,7 +209,7 @@ def units_of(layer: keras.Layer) -> list[Units]:
 def scaled_gradient(x: Any, factor: Any) -> Any:
     """Return `x` itself; its gradient is multiplied by a constant."""
 
-    @ops.custom_gradient  # type: ignore[untyped-decorator]
+    @ops.custom_gradient
     def identity(x: Any, factor: Any) -> tuple[Any, Any]:
         def grad(*args: Any, upstream: Any = None) -> tuple[Any, Any]:
             if upstream is None:
