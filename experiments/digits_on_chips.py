@@ -55,7 +55,7 @@ def experiment(
         ValueError: No such preset, one of another kind of task, or rows of other weights.
     """
     preset = presets.info(name, content)
-    task = registry.task_of(preset, tasks)
+    task = registry.task_of(preset["task"], tasks)
     if not isinstance(task, Classification):
         raise ValueError(f"{name} has to have a task of digits. Received: {task.name}")
     model = presets.load(name, content=content)

@@ -22,6 +22,7 @@ from experiments.reporting import reported, save_picture
 from snukeras import _files
 from snukeras.zoo import recipes, training
 from snukeras.zoo.publishing import cards
+from snukeras.zoo.recipes import Recipe
 from snukeras.zoo.tasks import TASKS, Task, registry
 
 if TYPE_CHECKING:
@@ -80,12 +81,13 @@ def experiment(
         FloatingPointError: The training diverged.
     """
     recipe = _variant(recipes.read(name, content), seeds, epochs, unit, learning_rate)
-    recipe["devices"] = {**(recipe["devices"] or {}), **(arguments or {})} if hardware else None
-    task = registry.task_of(recipe, tasks)
+    devices = {**(recipe.devices or {}), **(arguments or {})} if hardware else None
+    recipe = recipe.changed(devices=devices)
+    task = registry.task_of(recipe.task, tasks)
     variant = f"{name}{'' if unit is None else f'-{unit.lower()}'}{'' if hardware else '-float'}"
     folder = Path(runs) / variant
     of_seeds = []
-    for seed in recipe["seeds"]:
+    for seed in recipe.seeds:
         of_seeds.append(
             training.train_seed(
                 recipe,
@@ -109,20 +111,20 @@ def experiment(
 
 
 def _variant(
-    recipe: dict[str, Any],
+    recipe: Recipe,
     seeds: Iterable[int] | None,
     epochs: int | None,
     unit: str | None,
     learning_rate: float | None,
-) -> dict[str, Any]:
+) -> Recipe:
     """Return the recipe as it is to be trained on devices."""
-    changed = {**recipe, "averaging": None}
+    changed: dict[str, Any] = {"averaging": None}
     if seeds is not None:
         changed["seeds"] = [*seeds]
     if epochs is not None:
         changed["epochs"] = epochs
     if learning_rate is not None:
-        changed["optimizer"] = {**recipe["optimizer"], "learning_rate": learning_rate}
+        changed["optimizer"] = {**recipe.optimizer, "learning_rate": learning_rate}
     if unit is not None:
         if unit not in UNITS:
             raise ValueError(
@@ -137,13 +139,13 @@ def _variant(
             }
             if layer["class"] in ("SNU", "SSNU")
             else layer
-            for layer in recipe["network"]["layers"]
+            for layer in recipe.network["layers"]
         ]
-        changed["network"] = {**recipe["network"], "layers": layers}
-    return recipes.check(changed)
+        changed["network"] = {**recipe.network, "layers": layers}
+    return recipe.changed(**changed)
 
 
-def _settings(recipe: dict[str, Any], task: Task) -> dict[str, Any]:
+def _settings(recipe: Recipe, task: Task) -> dict[str, Any]:
     """Return the arguments of the PCMOptimizer, defaults filled in, without the recipe's part."""
     config = recipes.optimizer(recipe, task.steps_per_epoch(recipe)).get_config()
     return {key: config[key] for key in config if key not in ("inner_optimizer", "name", "seed")}

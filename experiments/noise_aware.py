@@ -26,6 +26,7 @@ from snukeras.pcm import DifferentialPair, GenericPCM, evaluate_chips
 from snukeras.pcm.monte_carlo import DAY, HOUR, YEAR
 from snukeras.zoo import recipes, training
 from snukeras.zoo.publishing import cards
+from snukeras.zoo.recipes import Recipe
 from snukeras.zoo.tasks import TASKS, PianoRolls, Task, registry
 
 RESULTS_FOLDER = "noise_aware"
@@ -69,8 +70,8 @@ def experiment(
     trained = {}
     for name in names:
         recipe = recipes.read(name, content)
-        recipe = recipe if epochs is None else recipes.check({**recipe, "epochs": epochs})
-        task = registry.task_of(recipe, tasks)
+        recipe = recipe if epochs is None else recipe.changed(epochs=epochs)
+        task = registry.task_of(recipe.task, tasks)
         if not isinstance(task, PianoRolls):
             raise ValueError(f"{name} has to have a task of piano rolls. Received: {task.name}")
         trained[name] = [
@@ -96,7 +97,7 @@ def experiment(
         "scale": "column",
         "models": {
             name: {
-                "recipe": recipes.record(recipes.read(name, content)),
+                "recipe": recipes.read(name, content).record(),
                 "test": _spread([seed["test"] for seed in of_seeds]),
                 "chips": [
                     {
@@ -136,7 +137,7 @@ def _spread(figures: Sequence[float]) -> dict[str, float | None]:
 
 
 def _seed(
-    recipe: dict[str, Any],
+    recipe: Recipe,
     task: PianoRolls,
     seed: int,
     folder: Path,

@@ -79,7 +79,7 @@ def experiment(
     if results.get("weights_sha256") != weights:
         results = {"name": name, "weights_sha256": weights, "figures": {}}
     results |= {"unit": preset["unit"], "shipped": preset["test"]}
-    task = registry.task_of(preset, tasks)
+    task = registry.task_of(preset["task"], tasks)
     model = presets.load(name, content=content)
     if not any(isinstance(layer, RateCoding) for layer in model.layers):
         raise ValueError(f"{name} has no RateCoding layer: there are no other spikes to give it.")

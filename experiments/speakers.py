@@ -54,14 +54,14 @@ def experiment(
     import keras
 
     recipe = recipes.read(name, content)
-    if recipe["task"] != "spoken_digits":
-        raise ValueError(f"{name} has to have the task spoken_digits. Received: {recipe['task']}")
+    if recipe.task != "spoken_digits":
+        raise ValueError(f"{name} has to have the task spoken_digits. Received: {recipe.task}")
     path = reporting.folder(FOLDER, content) / f"{name}.json"
     folds = []
     results: dict[str, Any] = {}
     for speaker in speakers:
         held_out = task(speaker)
-        for seed in recipe["seeds"]:
+        for seed in recipe.seeds:
             result = training.train_seed(
                 recipe,
                 held_out,
@@ -78,7 +78,7 @@ def experiment(
                 "unit": held_out.unit,
                 "data": {"name": held_out.title, "sha256": held_out.data_sha256},
                 "versions": training.versions(),
-                "recipe": recipe,
+                "recipe": recipe.entries(),
                 **summary(folds),
                 "folds": folds,
             }

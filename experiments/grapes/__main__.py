@@ -68,7 +68,9 @@ def experiment(
             _files.write_json(Path(output) / f"{part}.json", gathered(part, runs))
 
 
-def _run(runs: Path, part: str, kind: str, scenario: str, method: str, seed: int, changed: Any):
+def _run(
+    runs: Path, part: str, kind: str, scenario: str, method: str, seed: int, changed: Any
+) -> None:
     path = runs / part / f"{kind}-{scenario}-{method}-{seed}.json"
     named = {"network": kind, "scenario": scenario, "method": method, "seed": seed}
     named |= settings(part, kind, scenario, changed)

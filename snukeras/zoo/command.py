@@ -149,8 +149,9 @@ def _list(arguments: argparse.Namespace) -> int:
                 f"{preset['test']:.3f} {preset['unit']}",
             )
         else:
-            preset = recipes.read(name, arguments.content)
-            figure = figures.get(preset["published"])
+            recipe = recipes.read(name, arguments.content)
+            preset = {"task": recipe.task}
+            figure = figures.get(recipe.published or "")
             row = ("", "", "recipe only")
         table.add_row(
             name,
@@ -270,7 +271,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from snukeras.zoo.tasks import registry
 
     preset = presets.info(arguments.name, arguments.content)
-    tolerance = registry.task_of(preset).tolerance
+    tolerance = registry.task_of(preset["task"]).tolerance
     figures = publish.evaluate(arguments.name, arguments.content)
     differs = False
     for split, (measured, shipped) in figures.items():

@@ -63,8 +63,11 @@ def test_shipped_model_is_documented_by_its_results(name):
     info = snukeras.zoo.info(name)
     results = info["results"]
     recipe = recipes.read(name)
-    assert recipes.check(results["recipe"]) == recipe
-    for other in (recipe[key]["model"] for key in ("start", "teacher") if recipe[key]):
+    trained, now = recipes.check(results["recipe"]).record(), recipe.record()
+    for text in ("title", "description", "notes"):  # may be worded anew
+        trained.pop(text), now.pop(text)
+    assert trained == now
+    for other in (entry["model"] for entry in (recipe.start, recipe.teacher) if entry):
         assert other in snukeras.zoo.list()
     best = next(s for s in results["seeds"] if s["seed"] == results["best_seed"])
     pick = min if TASKS[info["task"]].lower_is_better else max

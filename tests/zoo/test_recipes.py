@@ -59,7 +59,7 @@ def test_missing_entries():
 def test_read(tmp_path):
     write_recipe(tmp_path)
     recipe = recipes.read("tiny", tmp_path)
-    assert recipe["patience"] is None and recipe["loss"] == {}
+    assert recipe.patience is None and recipe.loss == {}
     with pytest.raises(ValueError, match=r"no recipe named 'tin'. Did you mean tiny\?"):
         recipes.read("tin", tmp_path)
     (tmp_path / "other").mkdir()
@@ -72,7 +72,7 @@ def test_published_names_a_figure(tmp_path):
     write_recipe(tmp_path, published="a-song")
     with pytest.raises(ValueError, match=r"`published`.*Received: 'a-song'"):
         recipes.read("tiny", tmp_path)
-    assert "published" not in recipes.record(make_recipe())
+    assert "published" not in recipes.check(make_recipe()).record()
 
 
 def test_network():
@@ -183,7 +183,7 @@ def test_constraint_of_all_kernels():
     assert found[0].seed == again.layers[0].cell.kernel.constraint.seed
     assert len({one.seed for one in found}) == 3
     with pytest.raises(ValueError, match="layer snu: `levels`"):
-        recipes.network({**recipe, "constraint": {"levels": 1}}, 1)
+        recipes.network(recipe.changed(constraint={"levels": 1}), 1)
 
 
 def test_noise():
@@ -215,7 +215,7 @@ def test_devices_in_the_loop():
     assert type(made) is PCMOptimizer and (made.w_max, made.seed) == (0.7, 3)
     assert type(made.inner_optimizer) is keras.optimizers.AdamW
     with pytest.raises(ValueError, match=r"cannot make its optimizer.*w_max"):
-        recipes.optimizer({**recipe, "devices": {"w_max": -1.0}}, 5)
+        recipes.optimizer(recipe.changed(devices={"w_max": -1.0}), 5)
 
 
 DENSE = {"class": "Dense", "units": 2}

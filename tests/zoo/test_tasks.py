@@ -84,7 +84,7 @@ def test_loss_takes_the_arguments_of_the_recipe():
 
 def test_window_cuts_songs_into_pieces_that_lose_no_step():
     task = make_task()
-    recipe = {**recipes.check(make_recipe(data={"window": 5}, padding=None, epochs=3))}
+    recipe = recipes.check(make_recipe(data={"window": 5}, padding=None, epochs=3))
     songs = task.songs["train"]
     batches = list(task.training_data(recipe, seed=1))
     assert len(batches) == 3 * task.steps_per_epoch(recipe)

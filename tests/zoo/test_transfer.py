@@ -91,7 +91,7 @@ def test_taught(small_zoo):
         expected = 0.75 * y + 0.25 * teacher.predict_on_batch(x)
         np.testing.assert_allclose(taught_y, expected, atol=1e-6)
         count += 1
-    assert count == task.steps_per_epoch(recipe) * recipe["epochs"]
+    assert count == task.steps_per_epoch(recipe) * recipe.epochs
     recipe = recipes.check(make_recipe())
     assert transfer.taught(recipe, plain) is plain
 

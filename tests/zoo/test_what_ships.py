@@ -34,5 +34,5 @@ def test_weights_are_on_their_grid(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_entry_of_a_recipe_is_used(name):
     recipe = recipes.read(name)
-    TASKS[recipe["task"]].check(recipe)
+    TASKS[recipe.task].check(recipe)
     recipes.network(recipe, seed=0)

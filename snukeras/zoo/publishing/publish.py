@@ -11,6 +11,7 @@ import numpy as np
 from snukeras import _files
 from snukeras.zoo import presets, recipes
 from snukeras.zoo.publishing import cards, costs
+from snukeras.zoo.recipes import Recipe
 from snukeras.zoo.tasks import TASKS, Task
 from snukeras.zoo.tasks.registry import task_of
 from snukeras.zoo.training import Progress, train, trained_model
@@ -55,7 +56,7 @@ def train_and_publish(
     )
     recipe = recipes.read(name, content)
     folder = Path(runs) / name
-    _publish(recipe, task_of(recipe, tasks), results, folder, presets.content_folder(content))
+    _publish(recipe, task_of(recipe.task, tasks), results, folder, presets.content_folder(content))
     return results
 
 
@@ -77,7 +78,7 @@ def evaluate(
         For each split the figure measured now and the one in preset.json.
     """
     preset = presets.info(name, content)
-    task = task_of(preset, tasks)
+    task = task_of(preset["task"], tasks)
     model = presets.load(name, content=content)
     model.compile(loss=task.loss({}), weighted_metrics=task.metrics())
     return {split: (task.evaluate(model, split), preset[split]) for split in splits}
@@ -105,7 +106,7 @@ def measure(
     if preset["results"] is None:
         raise ValueError(f"{presets.RESULTS}/{name}.json is missing. Train and publish {name}.")
     model = presets.load(name, content=content)
-    counted = _costs(model, task_of(preset, tasks))
+    counted = _costs(model, task_of(preset["task"], tasks))
     path = presets.content_folder(content) / presets.RESULTS / f"{name}.json"
     _files.write_json(path, {**preset["results"], "costs": counted})
     return counted
@@ -132,21 +133,21 @@ def _halve(path: Path | str) -> None:
 
 
 def _publish(
-    recipe: dict[str, Any],
+    recipe: Recipe,
     task: Task,
     results: dict[str, Any],
     folder: Path,
     content: Path,
 ) -> None:
     """Write preset, golden vectors, card and results of the seed that is best on validation."""
-    name = recipe["name"]
+    name = recipe.name
     seed = results["best_seed"]
     model = trained_model(recipe, seed, folder / f"seed-{seed}")
     target = content / name
     _files.write_json(target / presets.CONFIG, _portable(json.loads(model.to_json())))
     with _files.replacing(target / presets.WEIGHTS) as temporary:
         model.save_weights(temporary)
-        if recipe["half_precision"]:
+        if recipe.half_precision:
             _halve(temporary)
     given, output = _golden(model, task)
     with _files.replacing(target / presets.GOLDEN) as temporary:
@@ -159,7 +160,11 @@ def _publish(
         target / presets.PRESET,
         {
             "format": presets.FORMAT,
-            **{key: recipe[key] for key in ("name", "title", "description", "licence", "task")},
+            "name": name,
+            "title": recipe.title,
+            "description": recipe.description,
+            "licence": recipe.licence,
+            "task": recipe.task,
             "network": cards.outline(model),
             "parameters": model.count_params(),
             "metric": task.metric,

@@ -6,6 +6,6 @@ zoo/README.md explains every key.
 
 from snukeras.zoo.recipes.networks import network
 from snukeras.zoo.recipes.optimizers import noise, optimizer
-from snukeras.zoo.recipes.recipe import FORMAT, check, read, record
+from snukeras.zoo.recipes.recipe import FORMAT, Recipe, check, read
 
-__all__ = ["FORMAT", "check", "network", "noise", "optimizer", "read", "record"]
+__all__ = ["FORMAT", "Recipe", "check", "network", "noise", "optimizer", "read"]

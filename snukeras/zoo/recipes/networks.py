@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from snukeras.zoo.recipes.recipe import Recipe
+
 if TYPE_CHECKING:
     import keras
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 _CONSTRAINTS = tuple(f"{kernel}_constraint" for kernel in ("kernel", "recurrent", "depthwise"))
 
 
-def network(recipe: dict[str, Any], seed: int) -> "keras.Model":
+def network(recipe: Recipe, seed: int) -> "keras.Model":
     """Build the recipe's network with fresh weights: a Sequential model, or one with ties.
 
     A layer is `{"class": NAME, argument: value, ...}` with a class of `snukeras.layers` or
@@ -35,7 +37,7 @@ def network(recipe: dict[str, Any], seed: int) -> "keras.Model":
     """
     import keras
 
-    description = recipe["network"]
+    description = recipe.network
     random = np.random.default_rng(seed)
     source = keras.Input(
         tuple(description["input_shape"]),
@@ -50,7 +52,7 @@ def network(recipe: dict[str, Any], seed: int) -> "keras.Model":
             name = arguments.pop("layer")
             if name not in layers:
                 raise ValueError(
-                    f"The recipe {recipe['name']} calls a layer that does not come before. "
+                    f"The recipe {recipe.name} calls a layer that does not come before. "
                     f"Received: {name!r}. There are: {', '.join(layers)}"
                 )
         else:
@@ -59,21 +61,21 @@ def network(recipe: dict[str, Any], seed: int) -> "keras.Model":
             layers[name] = _layer(recipe, entry, random, [seed, 1 + len(layers)])
         calls.append((layers[name], arguments))
     if len(calls) == len(layers):
-        model = keras.Sequential([source, *layers.values()], name=recipe["name"])
+        model = keras.Sequential([source, *layers.values()], name=recipe.name)
     else:
         x = source
         for layer, arguments in calls:
             x = layer(x, **arguments)
-        model = keras.Model(source, x, name=recipe["name"])
+        model = keras.Model(source, x, name=recipe.name)
     _check_landed(recipe, model)
     return model
 
 
-def _named(recipe: dict[str, Any]) -> list[dict[str, Any]]:
+def _named(recipe: Recipe) -> list[dict[str, Any]]:
     """Return the entries of a recipe's layers, each class with its name."""
     names: dict[str, int] = {}
     entries = []
-    for entry in recipe["network"]["layers"]:
+    for entry in recipe.network["layers"]:
         if "class" in entry:
             # Fixed names: Keras's own count up with every layer the process has made.
             name = entry["class"].lower()
@@ -84,7 +86,7 @@ def _named(recipe: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _layer(
-    recipe: dict[str, Any], entry: dict[str, Any], random: np.random.Generator, seed: list[int]
+    recipe: Recipe, entry: dict[str, Any], random: np.random.Generator, seed: list[int]
 ) -> "keras.Layer":
     """Make one layer.
 
@@ -106,19 +108,19 @@ def _layer(
             break
     else:
         raise ValueError(
-            f"The recipe {recipe['name']} names a layer class that neither snukeras.layers "
+            f"The recipe {recipe.name} names a layer class that neither snukeras.layers "
             f"nor keras.layers has. Received: {kind!r}"
         )
     for key in ("decay", "threshold"):
         if isinstance(arguments.get(key), dict):
             arguments[key] = _drawn(arguments[key], arguments["units"], random)
     try:
-        if recipe["constraint"] is not None:
-            _constrain(arguments, layer_class, recipe["constraint"], seed)
+        if recipe.constraint is not None:
+            _constrain(arguments, layer_class, recipe.constraint, seed)
         return layer_class(**arguments)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"The recipe {recipe['name']} cannot make its layer {arguments['name']}: {error}"
+            f"The recipe {recipe.name} cannot make its layer {arguments['name']}: {error}"
         ) from error
 
 
@@ -137,7 +139,7 @@ def _constrain(
         arguments.setdefault(key, PCMConstraint(**{"seed": int(own), **entry}))
 
 
-def _check_landed(recipe: dict[str, Any], model: "keras.Model") -> None:
+def _check_landed(recipe: Recipe, model: "keras.Model") -> None:
     """Refuse a recipe with an entry that no weight of its network takes.
 
     Raises:
@@ -146,8 +148,8 @@ def _check_landed(recipe: dict[str, Any], model: "keras.Model") -> None:
     """
     from snukeras.network.matrices import chip_variables
 
-    where = f"The recipe {recipe['name']}"
-    if recipe["constraint"] is not None:
+    where = f"The recipe {recipe.name}"
+    if recipe.constraint is not None:
         own = {
             entry.get("name")
             for entry in _named(recipe)
@@ -165,9 +167,9 @@ def _check_landed(recipe: dict[str, Any], model: "keras.Model") -> None:
                 f"{where} has a `constraint` that does not reach {', '.join(free)}. Use layers "
                 'with an argument `kernel_constraint`, or say `"kernel_constraint": null` there.'
             )
-    if recipe["noise"] is not None and not chip_variables(model):
+    if recipe.noise is not None and not chip_variables(model):
         raise ValueError(f"{where} has `noise`, and its network has no kernels to add it to.")
-    names = recipe["optimizer"].get("exclude_from_weight_decay", [])
+    names = recipe.optimizer.get("exclude_from_weight_decay", [])
     if names and not any(name in v.path for name in names for v in model.trainable_variables):
         raise ValueError(
             f"{where} excludes from weight decay what its network does not have. Received: "

@@ -1,17 +1,17 @@
 """Make the optimizer and the noise that a recipe describes."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from snukeras.zoo.recipes.recipe import SCHEDULE, Recipe
 
 if TYPE_CHECKING:
     import keras
 
     from snukeras.callbacks import PCMNoise
 
-_SCHEDULE = {"class": "cosine", "warmup_epochs": 0, "final": 0.0}
-
 
 def optimizer(
-    recipe: dict[str, Any], steps_per_epoch: int, seed: int | None = None
+    recipe: Recipe, steps_per_epoch: int, seed: int | None = None
 ) -> "keras.optimizers.Optimizer":
     """Make the recipe's optimizer, with its schedule, weight averaging and devices.
 
@@ -28,41 +28,39 @@ def optimizer(
     """
     import keras
 
-    arguments = dict(recipe["optimizer"])
+    arguments = dict(recipe.optimizer)
     kind = arguments.pop("class")
     not_decayed = arguments.pop("exclude_from_weight_decay", [])
     optimizer_class = getattr(keras.optimizers, kind, None)
     if not isinstance(optimizer_class, type):
         raise ValueError(f"keras.optimizers has no such class. Received: {kind!r}")
-    if recipe["schedule"] is not None:
-        schedule = {**_SCHEDULE, **recipe["schedule"]}
+    if recipe.schedule is not None:
+        schedule = {**SCHEDULE, **recipe.schedule}
         warmup = round(schedule["warmup_epochs"] * steps_per_epoch)
         peak = arguments["learning_rate"]
         arguments["learning_rate"] = keras.optimizers.schedules.CosineDecay(
             initial_learning_rate=0.0 if warmup else peak,
-            decay_steps=max(1, recipe["epochs"] * steps_per_epoch - warmup),
+            decay_steps=max(1, recipe.epochs * steps_per_epoch - warmup),
             alpha=schedule["final"],
             warmup_target=peak if warmup else None,
             warmup_steps=warmup,
         )
-    if recipe["averaging"] and recipe["averaging"]["class"] == "ema":
-        arguments.update(use_ema=True, ema_momentum=recipe["averaging"]["momentum"])
+    if recipe.averaging and recipe.averaging["class"] == "ema":
+        arguments.update(use_ema=True, ema_momentum=recipe.averaging["momentum"])
     try:
         made = optimizer_class(**arguments)
         if not_decayed:
             made.exclude_from_weight_decay(var_names=not_decayed)
-        if recipe["devices"] is not None:
+        if recipe.devices is not None:
             from snukeras.optimizers import PCMOptimizer
 
-            made = PCMOptimizer(made, **{"seed": seed, "name": "pcm", **recipe["devices"]})
+            made = PCMOptimizer(made, **{"seed": seed, "name": "pcm", **recipe.devices})
     except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"The recipe {recipe['name']} cannot make its optimizer: {error}"
-        ) from error
+        raise ValueError(f"The recipe {recipe.name} cannot make its optimizer: {error}") from error
     return made
 
 
-def noise(recipe: dict[str, Any], seed: int) -> "PCMNoise | None":
+def noise(recipe: Recipe, seed: int) -> "PCMNoise | None":
     """Make the callback that adds the recipe's noise, None without an entry `noise`.
 
     The entry holds arguments of `snukeras.callbacks.PCMNoise`; its `noise` may be a device model of
@@ -76,12 +74,12 @@ def noise(recipe: dict[str, Any], seed: int) -> "PCMNoise | None":
     Raises:
         ValueError: An unknown device model, or arguments that are refused.
     """
-    if recipe["noise"] is None:
+    if recipe.noise is None:
         return None
     import snukeras.pcm
     from snukeras.callbacks import PCMNoise
 
-    arguments = dict(recipe["noise"])
+    arguments = dict(recipe.noise)
     ramp = arguments.pop("ramp_epochs", 0)
     try:
         if isinstance(arguments.get("noise"), dict):
@@ -94,4 +92,4 @@ def noise(recipe: dict[str, Any], seed: int) -> "PCMNoise | None":
         schedule = (lambda epoch: min(1.0, epoch / ramp)) if ramp else None
         return PCMNoise(**{"seed": seed, "schedule": schedule, **arguments})
     except (TypeError, ValueError) as error:
-        raise ValueError(f"The recipe {recipe['name']} cannot make its noise: {error}") from error
+        raise ValueError(f"The recipe {recipe.name} cannot make its noise: {error}") from error

@@ -4,53 +4,79 @@
 zoo/README.md explains every key.
 """
 
+import copy
+import dataclasses
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from snukeras import _files
 from snukeras.zoo import presets, published
-from snukeras.zoo.recipes.optimizers import _SCHEDULE
 
 FORMAT = 1
-_REQUIRED = (
-    "format",
-    "name",
-    "title",
-    "description",
-    "licence",
-    "task",
-    "network",
-    "optimizer",
-    "epochs",
-    "batch_size",
-    "seeds",
-)
+# What a schedule may say, and what it says by default.
+SCHEDULE = {"class": "cosine", "warmup_epochs": 0, "final": 0.0}
 
 
-_DEFAULTS: dict[str, Any] = {
-    "published": None,
-    "data": {},
-    "loss": {},
-    "start": None,
-    "teacher": None,
-    "schedule": None,
-    "averaging": None,
-    "constraint": None,
-    "noise": None,
-    "devices": None,
-    "padding": None,
-    "patience": None,
-    "jit_compile": False,
-    "half_precision": False,
-    "notes": None,
-}
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What a model is and how it is trained; `check` makes one. zoo/README.md explains each entry.
+
+    Entries that name Keras objects hold their class and arguments, as in recipe.json.
+    """
+
+    name: str
+    title: str
+    description: str
+    licence: str
+    task: str
+    network: dict[str, Any]
+    optimizer: dict[str, Any]
+    epochs: int
+    batch_size: int
+    seeds: list[int]
+    published: str | None = None
+    data: dict[str, Any] = dataclasses.field(default_factory=dict)
+    loss: dict[str, Any] = dataclasses.field(default_factory=dict)
+    start: dict[str, Any] | None = None
+    teacher: dict[str, Any] | None = None
+    schedule: dict[str, Any] | None = None
+    averaging: dict[str, Any] | None = None
+    constraint: dict[str, Any] | None = None
+    noise: dict[str, Any] | None = None
+    devices: dict[str, Any] | None = None
+    padding: list[int] | None = None
+    patience: int | None = None
+    jit_compile: bool | str = False
+    half_precision: bool = False
+    notes: str | None = None
+    format: int = FORMAT
+
+    def entries(self) -> dict[str, Any]:
+        """Return all entries as JSON has them, free to be changed."""
+        return dataclasses.asdict(self)
+
+    def record(self) -> dict[str, Any]:
+        """Return what a results file keeps: all but `published`, which has a file of its own."""
+        return {key: value for key, value in self.entries().items() if key != "published"}
+
+    def changed(self, **entries: Any) -> "Recipe":
+        """Return a checked recipe with other entries."""
+        return check({**self.entries(), **entries})
 
 
+_FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}
+_REQUIRED = [
+    name
+    for name, field in _FIELDS.items()
+    if name == "format"
+    or (field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING)
+]
 _NETWORK = {"input": 0, "input_shape": 0, "input_dtype": 0, "layers": 0}
 
 
-def read(name: str, content: Path | str | None = None) -> dict[str, Any]:
+def read(name: str, content: Path | str | None = None) -> Recipe:
     """Read and check the recipe of a model.
 
     Args:
@@ -66,53 +92,48 @@ def read(name: str, content: Path | str | None = None) -> dict[str, Any]:
         raise presets.unknown(name, known, "recipe")
     path = folder / name / presets.RECIPE
     recipe = check(_files.read_json(path), str(path))
-    if recipe["name"] != name:
-        raise ValueError(f"{path}: `name` has to be {name!r}. Received: {recipe['name']!r}")
+    if recipe.name != name:
+        raise ValueError(f"{path}: `name` has to be {name!r}. Received: {recipe.name!r}")
     figures = published.read(folder)
-    if recipe["published"] not in (None, *figures):
+    if recipe.published not in (None, *figures):
         raise ValueError(
             f"{path}: `published` has to be null or a figure of {published.FILE}. Received: "
-            f"{recipe['published']!r}. There are: {', '.join(figures) or 'none'}"
+            f"{recipe.published!r}. There are: {', '.join(figures) or 'none'}"
         )
     for part, entry in (("schedule", "warmup_epochs"), ("averaging", "first_epoch")):
-        given = (recipe[part] or {}).get(entry, 0)
-        if given >= recipe["epochs"]:
+        given = (getattr(recipe, part) or {}).get(entry, 0)
+        if given > recipe.epochs or (part == "averaging" and given == recipe.epochs):
             raise ValueError(
-                f"{path}: `{part}` says {entry} {given}, which its {recipe['epochs']} epochs do "
+                f"{path}: `{part}` says {entry} {given}, which its {recipe.epochs} epochs do "
                 f"not go beyond."
             )
     return recipe
 
 
-def record(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Return what a results file keeps of a recipe: all but `published`, which has its own file."""
-    return {key: value for key, value in recipe.items() if key != "published"}
-
-
-def check(recipe: dict[str, Any], where: str = "The recipe") -> dict[str, Any]:
-    """Return the recipe with all defaults filled in.
+def check(recipe: Mapping[str, Any], where: str = "The recipe") -> Recipe:
+    """Make a recipe of what JSON holds, with all defaults filled in.
 
     Raises:
         ValueError: An entry is missing, unknown or impossible; the message names it.
     """
     missing = [key for key in _REQUIRED if key not in recipe]
-    odd = [key for key in recipe if key not in (*_REQUIRED, *_DEFAULTS)]
+    odd = [key for key in recipe if key not in _FIELDS]
     if missing:
         raise ValueError(f"{where} lacks {', '.join(missing)}.")
     if odd:
         raise ValueError(
-            f"{where} has the unknown entries {', '.join(odd)}. Allowed: "
-            f"{', '.join((*_REQUIRED, *_DEFAULTS))}."
+            f"{where} has the unknown entries {', '.join(odd)}. Allowed: {', '.join(_FIELDS)}."
         )
     if recipe["format"] != FORMAT:
         raise ValueError(
             f"{where} has format {recipe['format']!r}; this version of snukeras reads {FORMAT}."
         )
-    recipe = {**_DEFAULTS, **recipe}
-    _check_numbers(recipe, where)
-    _check_parts(recipe, where)
-    _check_averaging(recipe, where)
-    return recipe
+    made = Recipe(**copy.deepcopy(dict(recipe)))
+    entries = made.entries()
+    _check_numbers(entries, where)
+    _check_parts(entries, where)
+    _check_averaging(entries, where)
+    return made
 
 
 def _check_numbers(recipe: dict[str, Any], where: str) -> None:
@@ -138,7 +159,7 @@ def _check_parts(recipe: dict[str, Any], where: str) -> None:
     if recipe["teacher"] is not None:
         _check_pretrained(recipe["teacher"], "weight", 1.0, f"{where}: `teacher`")
     if recipe["schedule"] is not None:
-        _entries(recipe["schedule"], _SCHEDULE, f"{where}: `schedule`")
+        _entries(recipe["schedule"], SCHEDULE, f"{where}: `schedule`")
         if recipe["schedule"].get("class") != "cosine":
             raise ValueError(
                 f'{where}: `schedule` has to be null or of class "cosine". '

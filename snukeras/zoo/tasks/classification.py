@@ -2,10 +2,11 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from snukeras.zoo.recipes import Recipe
 from snukeras.zoo.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -33,13 +34,11 @@ class Classification(Task):
 
         return [keras.metrics.CategoricalAccuracy(name=self.metric)]
 
-    def steps_per_epoch(self, recipe: dict[str, Any]) -> int:
+    def steps_per_epoch(self, recipe: Recipe) -> int:
         """Return the number of batches of an epoch; samples that do not fill one wait."""
-        return len(self.samples["train"][0]) // int(recipe["batch_size"])
+        return len(self.samples["train"][0]) // int(recipe.batch_size)
 
-    def training_data(
-        self, recipe: dict[str, Any], seed: int, first_epoch: int = 0
-    ) -> "tf.data.Dataset":
+    def training_data(self, recipe: Recipe, seed: int, first_epoch: int = 0) -> "tf.data.Dataset":
         """Return the batches of all epochs from `first_epoch` on, one after the other.
 
         An epoch is a permutation of the samples that depends on the seed and its number alone, so
@@ -48,10 +47,10 @@ class Classification(Task):
         import tensorflow as tf
 
         x, y = self.samples["train"]
-        size, steps = recipe["batch_size"], self.steps_per_epoch(recipe)
+        size, steps = recipe.batch_size, self.steps_per_epoch(recipe)
 
         def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            for epoch in range(first_epoch, recipe["epochs"]):
+            for epoch in range(first_epoch, recipe.epochs):
                 random = np.random.default_rng((seed, epoch))
                 order = random.permutation(len(x))
                 for rows in order[: steps * size].reshape(steps, size):
@@ -63,9 +62,7 @@ class Classification(Task):
         )
         return tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(2)
 
-    def drawn(
-        self, rows: np.ndarray, recipe: dict[str, Any], random: np.random.Generator
-    ) -> np.ndarray:
+    def drawn(self, rows: np.ndarray, recipe: Recipe, random: np.random.Generator) -> np.ndarray:
         """Return training samples as a batch sees them. Default: as they are.
 
         Args:

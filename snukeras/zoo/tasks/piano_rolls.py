@@ -9,6 +9,7 @@ import numpy as np
 
 from snukeras.datasets import jsb_chorales, nottingham, piano_roll
 from snukeras.zoo import samples
+from snukeras.zoo.recipes import Recipe
 from snukeras.zoo.tasks.task import SPLITS, Task
 
 if TYPE_CHECKING:
@@ -75,16 +76,14 @@ class PianoRolls(Task):
             "model.fit(x, y, sample_weight=mask)                   # fine-tune it",
         )
 
-    def steps_per_epoch(self, recipe: dict[str, Any]) -> int:
+    def steps_per_epoch(self, recipe: Recipe) -> int:
         """Return the number of batches of an epoch."""
         songs = self.songs["train"]
         window = _window(recipe)
         pieces = len(songs) if window is None else sum(-(-(len(s) - 1) // window) for s in songs)
-        return -(-pieces // recipe["batch_size"])
+        return -(-pieces // recipe.batch_size)
 
-    def training_data(
-        self, recipe: dict[str, Any], seed: int, first_epoch: int = 0
-    ) -> "tf.data.Dataset":
+    def training_data(self, recipe: Recipe, seed: int, first_epoch: int = 0) -> "tf.data.Dataset":
         """Return the batches of all epochs from `first_epoch` on, one after the other.
 
         An epoch is a permutation of the songs that depends on the seed and its number alone, so
@@ -105,10 +104,10 @@ class PianoRolls(Task):
         steps = self.steps_per_epoch(recipe)
         window = _window(recipe)
         longest = window or max(len(song) for song in songs) - 1
-        lengths = sorted({n for n in recipe["padding"] or () if n < longest} | {longest})
+        lengths = sorted({n for n in recipe.padding or () if n < longest} | {longest})
 
         def batches() -> Iterator[tuple[np.ndarray, ...]]:
-            for epoch in range(first_epoch, recipe["epochs"]):
+            for epoch in range(first_epoch, recipe.epochs):
                 random = np.random.default_rng((seed, epoch))
                 pieces = songs if window is None else _cut(songs, window, random)
                 order = random.permutation(len(pieces))
@@ -156,9 +155,9 @@ class PianoRolls(Task):
         return [roll[np.newaxis].astype(np.float32) for roll in rolls]
 
 
-def _window(recipe: dict[str, Any]) -> int | None:
+def _window(recipe: Recipe) -> int | None:
     """Return the steps of a piece, None for whole songs."""
-    data = recipe["data"]
+    data = recipe.data
     window = data.get("window")
     if set(data) - {"window"} or not (window is None or (isinstance(window, int) and window > 0)):
         raise ValueError(

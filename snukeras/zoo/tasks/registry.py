@@ -1,18 +1,17 @@
-"""Find the task of a recipe."""
+"""Find the task of a recipe or a preset."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from snukeras.zoo import presets
 from snukeras.zoo.tasks import TASKS, Task
 
 
-def task_of(recipe: dict[str, Any], tasks: Mapping[str, Task] = TASKS) -> Task:
-    """Return the task that a recipe or a preset names.
+def task_of(name: str, tasks: Mapping[str, Task] = TASKS) -> Task:
+    """Return the task of this name.
 
     Raises:
         ValueError: No such task.
     """
-    if recipe["task"] not in tasks:
-        raise presets.unknown(recipe["task"], sorted(tasks), "task")
-    return tasks[recipe["task"]]
+    if name not in tasks:
+        raise presets.unknown(name, sorted(tasks), "task")
+    return tasks[name]

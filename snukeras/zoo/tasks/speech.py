@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from snukeras.datasets import spoken_digits
+from snukeras.zoo.recipes import Recipe
 from snukeras.zoo.tasks.classification import Classification, Samples
 from snukeras.zoo.tasks.task import SPLITS
 
@@ -89,20 +90,18 @@ class SpokenDigits(Classification):
 
         return keras.losses.CategoricalCrossentropy(**arguments)
 
-    def drawn(
-        self, rows: np.ndarray, recipe: dict[str, Any], random: np.random.Generator
-    ) -> np.ndarray:
+    def drawn(self, rows: np.ndarray, recipe: Recipe, random: np.random.Generator) -> np.ndarray:
         """Return training recordings, changed as `data` of the recipe says.
 
         Raises:
             ValueError: `data` holds something else, or a number below 0.
         """
-        data = {**_DATA, **recipe["data"]}
+        data = {**_DATA, **recipe.data}
         odd = set(data) - set(_DATA)
         if odd or not all(isinstance(v, int | float) and v >= 0 for v in data.values()):
             raise ValueError(
                 f"`data` of a recipe for spoken digits may hold {', '.join(_DATA)}, numbers of at "
-                f"least 0. Received: {recipe['data']}"
+                f"least 0. Received: {recipe.data}"
             )
         waves = self.recordings["train"].waves
         batch = np.zeros((len(rows), LENGTH), np.float32)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from snukeras.zoo.recipes import Recipe
+
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
@@ -45,16 +47,16 @@ class Task(ABC):
     measured_on: str = "golden input"
     reads: tuple[str, ...] = ()
 
-    def check(self, recipe: dict[str, Any]) -> None:
+    def check(self, recipe: Recipe) -> None:
         """Refuse a recipe with an entry that this task would not use.
 
         Raises:
             ValueError: Such an entry; the message names it.
         """
-        unused = [key for key in _OF_SOME_TASKS if recipe[key] and key not in self.reads]
+        unused = [key for key in _OF_SOME_TASKS if getattr(recipe, key) and key not in self.reads]
         if unused:
             raise ValueError(
-                f"The recipe {recipe['name']} has entries that the task {self.name} does not use: "
+                f"The recipe {recipe.name} has entries that the task {self.name} does not use: "
                 f"{', '.join(unused)}. Leave them out. Used are: {', '.join(self.reads) or 'none'}."
             )
 
@@ -67,13 +69,11 @@ class Task(ABC):
         """Return the metrics to compile with, as `weighted_metrics`."""
 
     @abstractmethod
-    def steps_per_epoch(self, recipe: dict[str, Any]) -> int:
+    def steps_per_epoch(self, recipe: Recipe) -> int:
         """Return the number of batches of an epoch."""
 
     @abstractmethod
-    def training_data(
-        self, recipe: dict[str, Any], seed: int, first_epoch: int = 0
-    ) -> "tf.data.Dataset":
+    def training_data(self, recipe: Recipe, seed: int, first_epoch: int = 0) -> "tf.data.Dataset":
         """Return the batches of all epochs from `first_epoch` on, one after the other.
 
         A batch depends on the seed and on its place alone, so that a training that resumes sees
@@ -87,7 +87,7 @@ class Task(ABC):
         """
         return ()
 
-    def trainer(self, model: "keras.Model", recipe: dict[str, Any]) -> "keras.Model":
+    def trainer(self, model: "keras.Model", recipe: Recipe) -> "keras.Model":
         """Return the model that `fit` trains: the network itself, or one around its weights."""
         return model
 

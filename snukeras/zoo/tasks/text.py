@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from snukeras.datasets import penn_treebank, wikitext2
+from snukeras.zoo.recipes import Recipe
 from snukeras.zoo.tasks.language_model import _Evaluation, _trainer
 from snukeras.zoo.tasks.sampled_softmax import candidates
 from snukeras.zoo.tasks.task import SPLITS, Task
@@ -88,22 +89,22 @@ class Words(Task):
 
         return [Perplexity(from_logits=True, name=self.metric)]
 
-    def trainer(self, model: "keras.Model", recipe: dict[str, Any]) -> "keras.Model":
+    def trainer(self, model: "keras.Model", recipe: Recipe) -> "keras.Model":
         """Return a model that trains the network's weights and carries its states."""
-        return _trainer(model, recipe["batch_size"], self._data(recipe)["precision"])
+        return _trainer(model, recipe.batch_size, self._data(recipe)["precision"])
 
-    def _data(self, recipe: dict[str, Any]) -> dict[str, Any]:
+    def _data(self, recipe: Recipe) -> dict[str, Any]:
         """The recipe's `data` with all defaults filled in."""
-        odd = sorted(set(recipe["data"]) - set(_DATA))
+        odd = sorted(set(recipe.data) - set(_DATA))
         if odd:
             raise ValueError(
                 f"`data` of the task {self.name} may hold {', '.join(_DATA)}. Received: "
                 f"{', '.join(odd)}"
             )
-        data = {**_DATA, **recipe["data"]}
+        data = {**_DATA, **recipe.data}
         if data["exact_epochs"] and data["candidates"] is None:
             raise ValueError(
-                f"`exact_epochs` needs `candidates`. Received: {recipe['data']}; without it all "
+                f"`exact_epochs` needs `candidates`. Received: {recipe.data}; without it all "
                 "epochs take the whole vocabulary."
             )
         if data["precision"] not in ("float32", "bfloat16"):
@@ -127,20 +128,18 @@ class Words(Task):
             "model.fit(x, y)                                       # fine-tune it",
         )
 
-    def steps_per_epoch(self, recipe: dict[str, Any]) -> int:
+    def steps_per_epoch(self, recipe: Recipe) -> int:
         """Return the number of batches of an epoch; less than one batch of words is left over."""
-        batch = recipe["batch_size"] * self._data(recipe)["steps"]
+        batch = recipe.batch_size * self._data(recipe)["steps"]
         steps = (len(self.texts["train"]) - 1) // batch
         if steps < 1:
             raise ValueError(
                 f"The training text of {self.name} is shorter than one batch of "
-                f"{recipe['batch_size']} rows of {self._data(recipe)['steps']} words."
+                f"{recipe.batch_size} rows of {self._data(recipe)['steps']} words."
             )
         return int(steps)
 
-    def training_data(
-        self, recipe: dict[str, Any], seed: int, first_epoch: int = 0
-    ) -> "tf.data.Dataset":
+    def training_data(self, recipe: Recipe, seed: int, first_epoch: int = 0) -> "tf.data.Dataset":
         """Return the batches of all epochs from `first_epoch` on, one after the other.
 
         Row r of a batch goes on where row r of the batch before ended. Each epoch begins at
@@ -153,19 +152,19 @@ class Words(Task):
 
         data = self._data(recipe)
         text = self.texts["train"]
-        rows, length = recipe["batch_size"], data["steps"]
+        rows, length = recipe.batch_size, data["steps"]
         steps = self.steps_per_epoch(recipe)
         counts = np.bincount(text, minlength=len(self.vocabulary))
         everything = np.arange(len(counts), dtype=np.int32), np.zeros(len(counts), np.float32)
 
         def batches() -> Iterator[tuple[Any, np.ndarray]]:
-            for epoch in range(first_epoch, recipe["epochs"]):
+            for epoch in range(first_epoch, recipe.epochs):
                 random = np.random.default_rng((seed, epoch))
                 start = random.integers(len(text) - rows * steps * length)
                 part = text[start : start + rows * steps * length + 1]
                 x = part[:-1].reshape(rows, -1)
                 y = part[1:].reshape(rows, -1)
-                exact = not data["candidates"] or epoch >= recipe["epochs"] - data["exact_epochs"]
+                exact = not data["candidates"] or epoch >= recipe.epochs - data["exact_epochs"]
                 for step in range(steps):
                     now = slice(step * length, (step + 1) * length)
                     words = everything if exact else candidates(counts, data["candidates"], random)

@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 
+from snukeras.zoo.recipes import Recipe
 from snukeras.zoo.training.state import _constrained, _State
 
 
-def _add_to_sum(state: _State, recipe: dict[str, Any]) -> None:
-    averaging = recipe["averaging"]
+def _add_to_sum(state: _State, recipe: Recipe) -> None:
+    averaging = recipe.averaging
     if averaging and averaging["class"] == "swa" and state.epoch >= averaging["first_epoch"]:
         weights = [variable.numpy() for variable in state.trainer.trainable_variables]
         sums = state.sum_of_weights or [np.zeros_like(weight, np.float64) for weight in weights]
@@ -19,12 +19,12 @@ def _add_to_sum(state: _State, recipe: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _averaged(state: _State, recipe: dict[str, Any]) -> Iterator[None]:
+def _averaged(state: _State, recipe: Recipe) -> Iterator[None]:
     """Give the model its averaged weights within the block, where the recipe averages.
 
     An average of weights on a grid is off it, and is rounded to it again.
     """
-    averaging = recipe["averaging"]
+    averaging = recipe.averaging
     if not averaging or (averaging["class"] == "swa" and not state.summed):
         yield
         return

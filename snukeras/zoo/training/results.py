@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 import snukeras
-from snukeras.zoo import recipes
+from snukeras.zoo.recipes import Recipe
 from snukeras.zoo.tasks import Task
 
 FORMAT = 1
 
 
-def results_of(recipe: dict[str, Any], task: Task, seeds: list[dict[str, Any]]) -> dict[str, Any]:
+def results_of(recipe: Recipe, task: Task, seeds: list[dict[str, Any]]) -> dict[str, Any]:
     """Gather the results of the seeds, with everything that produced them."""
     summary = {}
     for split in ("valid", "test"):
@@ -26,7 +26,7 @@ def results_of(recipe: dict[str, Any], task: Task, seeds: list[dict[str, Any]]) 
     pick = min if task.lower_is_better else max
     return {
         "format": FORMAT,
-        "name": recipe["name"],
+        "name": recipe.name,
         "task": task.name,
         "metric": task.metric,
         "unit": task.unit,
@@ -35,7 +35,7 @@ def results_of(recipe: dict[str, Any], task: Task, seeds: list[dict[str, Any]]) 
         "best_seed": pick(seeds, key=lambda result: result["valid"])["seed"],
         "parameters": seeds[0]["parameters"],
         "seeds": [{k: v for k, v in seed.items() if k != "history"} for seed in seeds],
-        "recipe": recipes.record(recipe),
+        "recipe": recipe.record(),
         "data": {"name": task.title, "sha256": task.data_sha256, "licence": task.data_licence},
         "versions": versions(),
     }

@@ -10,7 +10,6 @@ zoo/results/search/NAME.json, is not tried again, and a training that was killed
 """
 
 import argparse
-import copy
 import itertools
 import json
 import sys
@@ -20,6 +19,7 @@ from typing import Any
 
 from snukeras import _files
 from snukeras.zoo import presets, recipes
+from snukeras.zoo.recipes import Recipe
 from snukeras.zoo.tasks import TASKS, Task, registry
 from snukeras.zoo.training import seeds, transfer
 from snukeras.zoo.training.results import versions
@@ -61,7 +61,7 @@ def search(
             or values that are no list.
     """
     base = recipes.read(name, content)
-    task = registry.task_of(base, tasks)
+    task = registry.task_of(base.task, tasks)
     if not isinstance(vary, Mapping) or not all(isinstance(v, list | tuple) for v in vary.values()):
         raise ValueError(
             "Argument `vary` has to name a list of values for each place, like "
@@ -73,11 +73,11 @@ def search(
     ]
     results = _read(path, name, task)
     # Trainings of another length do not compare.
-    length = base["epochs"] if epochs is None else epochs
+    length = base.epochs if epochs is None else epochs
     alike = [trial for trial in results["trials"] if trial["recipe"]["epochs"] == length]
     if around_best and alike:
         best = _sorted({**results, "trials": alike})[0]["recipe"]
-        base = {**base, **{key: best[key] for key in best if key not in ("seeds", "epochs")}}
+        base = base.changed(**{key: best[key] for key in best if key not in ("seeds", "epochs")})
     planned = [_changed(base, settings, epochs) for settings in combinations]
     for settings, recipe in zip(combinations, planned, strict=True):
         sources = transfer.sources(recipe, content)
@@ -100,7 +100,7 @@ def search(
                 "seed": seed,
                 **outcome,
                 "identity": identity,
-                "recipe": recipes.record(recipe),
+                "recipe": recipe.record(),
             }
         )
         results["versions"] = versions()
@@ -121,9 +121,9 @@ def _read(path: Path, name: str, task: Task) -> dict[str, Any]:
     }
 
 
-def _changed(base: dict[str, Any], settings: dict[str, Any], epochs: int | None) -> dict[str, Any]:
+def _changed(base: Recipe, settings: dict[str, Any], epochs: int | None) -> Recipe:
     """Return the recipe with other settings."""
-    recipe = copy.deepcopy(base)
+    recipe = base.entries()
     for place, value in settings.items():
         *way, last = place.split(".")
         try:
@@ -133,7 +133,7 @@ def _changed(base: dict[str, Any], settings: dict[str, Any], epochs: int | None)
             at[int(last) if isinstance(at, list) else last] = value
         except (KeyError, IndexError, TypeError, ValueError):
             raise ValueError(
-                f"The recipe {base['name']} has no such place. Received: {place!r}. A place is "
+                f"The recipe {base.name} has no such place. Received: {place!r}. A place is "
                 'like "optimizer.learning_rate" or "network.layers.0.units".'
             ) from None
     if epochs is not None:
@@ -173,7 +173,7 @@ def table(name: str | None = None, content: Path | str | None = None) -> str:
     results = _files.read_json(folder / f"{name}.json")
     trials = _sorted(results)
     places = list(dict.fromkeys(place for trial in trials for place in trial["settings"]))
-    recipe = recipes.read(name, content)
+    recipe = recipes.read(name, content).entries()
     lines = [
         f"| {' | '.join(_title(recipe, place) for place in places)} | epochs | validation, "
         f"{results['unit']} |",

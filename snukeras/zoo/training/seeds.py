@@ -10,6 +10,7 @@ import numpy as np
 
 from snukeras import _files
 from snukeras.zoo import recipes
+from snukeras.zoo.recipes import Recipe
 from snukeras.zoo.tasks import Task
 from snukeras.zoo.training import transfer
 from snukeras.zoo.training.averaging import _add_to_sum, _averaged
@@ -36,7 +37,7 @@ def _print(event: dict[str, Any]) -> None:
 
 
 def train_seed(
-    recipe: dict[str, Any],
+    recipe: Recipe,
     task: Task,
     seed: int,
     folder: Path,
@@ -73,7 +74,7 @@ def train_seed(
             left.unlink(missing_ok=True)
         elif left.exists() and _recipe_of(left) != identity:
             raise ValueError(
-                f"{left} is from another recipe for {recipe['name']}, or other arguments, or "
+                f"{left} is from another recipe for {recipe.name}, or other arguments, or "
                 "another number of epochs, or another start or teacher. Restart (--restart) to "
                 "replace it, or choose another folder for the runs (--runs)."
             )
@@ -88,14 +89,14 @@ def train_seed(
     trainer = task.trainer(model, recipe)
     trainer.compile(
         optimizer=recipes.optimizer(recipe, steps, seed),
-        loss=task.loss(recipe["loss"]),
+        loss=task.loss(recipe.loss),
         # A trainer of its own has outputs of its own, which the metrics do not fit.
         weighted_metrics=task.metrics() if trainer is model else None,
-        jit_compile=recipe["jit_compile"],
+        jit_compile=recipe.jit_compile,
     )
     trainer.optimizer.build(trainer.trainable_variables)
     state = _State(folder / STATE, identity, model, trainer)
-    if not state.stopped and state.epoch < recipe["epochs"]:
+    if not state.stopped and state.epoch < recipe.epochs:
         callbacks: list[keras.callbacks.Callback] = [
             _epoch_callback(recipe, task, seed, state, progress or _print)
         ]
@@ -106,7 +107,7 @@ def train_seed(
             callbacks.append(noise)
         trainer.fit(
             transfer.taught(recipe, task.training_data(recipe, seed, state.epoch), content),
-            epochs=recipe["epochs"],
+            epochs=recipe.epochs,
             initial_epoch=state.epoch,
             steps_per_epoch=steps,
             shuffle=False,  # training_data has its own order
@@ -118,7 +119,7 @@ def train_seed(
     result = {
         "seed": seed,
         # As in training, but where the weights are stored in half precision.
-        "valid": task.evaluate(model, "valid") if recipe["half_precision"] else state.best_valid,
+        "valid": task.evaluate(model, "valid") if recipe.half_precision else state.best_valid,
         **({"test": task.evaluate(model, "test")} if test else {}),
         **more,
         "epoch": state.best_epoch,
@@ -133,14 +134,14 @@ def train_seed(
     return result
 
 
-def _stored(weights: list[np.ndarray], recipe: dict[str, Any]) -> list[np.ndarray]:
+def _stored(weights: list[np.ndarray], recipe: Recipe) -> list[np.ndarray]:
     """Return weights as they will be when they are read from the preset's file."""
-    if not recipe["half_precision"]:
+    if not recipe.half_precision:
         return weights
     return [weight.astype(np.float16).astype(weight.dtype) for weight in weights]
 
 
-def trained_model(recipe: dict[str, Any], seed: int, folder: Path) -> "keras.Model":
+def trained_model(recipe: Recipe, seed: int, folder: Path) -> "keras.Model":
     """Return the network of a trained seed with its best weights, as they ship; not compiled.
 
     Args:
@@ -152,7 +153,7 @@ def trained_model(recipe: dict[str, Any], seed: int, folder: Path) -> "keras.Mod
     return model
 
 
-def _identity(recipe: dict[str, Any], sources: dict[str, str]) -> str:
+def _identity(recipe: Recipe, sources: dict[str, str]) -> str:
     """Return the sha256 of what decides how one seed trains.
 
     Args:
@@ -161,9 +162,9 @@ def _identity(recipe: dict[str, Any], sources: dict[str, str]) -> str:
     """
     words = {"title", "description", "licence", "published", "notes", "seeds"}
     # Runs that were begun before there were these entries go on.
-    words |= {key for key in ("constraint", "noise", "half_precision") if not recipe[key]}
-    words |= {key for key in ("devices", "start", "teacher") if recipe[key] is None}
-    decisive = {k: v for k, v in recipe.items() if k not in words}
+    words |= {key for key in ("constraint", "noise", "half_precision") if not getattr(recipe, key)}
+    words |= {key for key in ("devices", "start", "teacher") if getattr(recipe, key) is None}
+    decisive = {k: v for k, v in recipe.entries().items() if k not in words}
     return _files.sha256_of_json({**decisive, **sources})
 
 
@@ -175,7 +176,7 @@ def _recipe_of(path: Path) -> str:
 
 
 def _epoch_callback(
-    recipe: dict[str, Any], task: Task, seed: int, state: _State, progress: Progress
+    recipe: Recipe, task: Task, seed: int, state: _State, progress: Progress
 ) -> "keras.callbacks.Callback":
     """Make the callback that measures, keeps the best, saves and reports after each epoch."""
     import keras
@@ -183,7 +184,7 @@ def _epoch_callback(
     def refuse(what: str, value: float, epoch: int) -> None:
         if not np.isfinite(value):
             raise FloatingPointError(
-                f"{recipe['name']} seed {seed} diverged in epoch {epoch + 1}: the {what} is "
+                f"{recipe.name} seed {seed} diverged in epoch {epoch + 1}: the {what} is "
                 f"{value}. Lower the learning rate or clip the gradients (clipnorm)."
             )
 
@@ -208,7 +209,7 @@ def _epoch_callback(
                     state.best_weights = state.model.get_weights()
             state.history["loss"].append(round(loss, 6))
             state.history["valid"].append(round(valid, 6))
-            patience = recipe["patience"]
+            patience = recipe.patience
             state.stopped = patience is not None and state.epoch - state.best_epoch >= patience
             now = time.perf_counter()
             state.seconds += now - self.since
@@ -217,10 +218,10 @@ def _epoch_callback(
             logs["valid"] = valid
             progress(
                 {
-                    "name": recipe["name"],
+                    "name": recipe.name,
                     "seed": seed,
                     "epoch": state.epoch,
-                    "epochs": recipe["epochs"],
+                    "epochs": recipe.epochs,
                     "loss": loss,
                     "valid": valid,
                     "best_valid": state.best_valid,

@@ -61,18 +61,16 @@ def train(
         ImportError: `tensorboard` is asked for and not installed.
     """
     recipe = recipes.read(name, content)
-    asked = {**recipe}
     if seeds is not None:
-        asked["seeds"] = [*seeds]
+        recipe = recipe.changed(seeds=[*seeds])
     if epochs is not None:
-        asked["epochs"] = epochs
-    recipe = recipes.check(asked)
+        recipe = recipe.changed(epochs=epochs)
     if tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise ImportError("TensorBoard logs need the package tensorboard: pip install tensorboard.")
-    task = task_of(recipe, tasks)
+    task = task_of(recipe.task, tasks)
     folder = Path(runs) / name
     results_of_seeds = []
-    for seed in recipe["seeds"]:
+    for seed in recipe.seeds:
         result = train_seed(
             recipe,
             task,

@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snukeras.zoo import presets
+from snukeras.zoo.recipes import Recipe
 
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
 
-def start(recipe: dict[str, Any], model: "keras.Model", content: Path | str | None = None) -> None:
+def start(recipe: Recipe, model: "keras.Model", content: Path | str | None = None) -> None:
     """Give a network the weights of the pretrained model that its recipe starts from, if any.
 
     Layers with weights are paired in their order, so a soft unit can start a spiking one. `scale`
@@ -26,13 +27,13 @@ def start(recipe: dict[str, Any], model: "keras.Model", content: Path | str | No
         ValueError: No such pretrained model, its weights do not fit, or a scale for units whose
             threshold is no weight and so keeps its size.
     """
-    if recipe["start"] is None:
+    if recipe.start is None:
         return
     from snukeras.layers import SNU
 
-    name, scale = recipe["start"]["model"], recipe["start"].get("scale", 1.0)
+    name, scale = recipe.start["model"], recipe.start.get("scale", 1.0)
     source = presets.load(name, content=content)
-    refusal = f"The recipe {recipe['name']} cannot start from {name}"
+    refusal = f"The recipe {recipe.name} cannot start from {name}"
     old, new = ([layer for layer in made.layers if layer.weights] for made in (source, model))
     has, needs = ([_shapes(layer) for layer in layers] for layers in (old, new))
     if has != needs:
@@ -52,13 +53,14 @@ def start(recipe: dict[str, Any], model: "keras.Model", content: Path | str | No
         )
 
 
-def sources(recipe: dict[str, Any], content: Path | str | None = None) -> dict[str, str]:
+def sources(recipe: Recipe, content: Path | str | None = None) -> dict[str, str]:
     """Return the sha256 of the weights behind a recipe's `start` and `teacher`, where it has them.
 
     Raises:
         ValueError: No such pretrained model.
     """
-    models = {key: recipe[key]["model"] for key in ("start", "teacher") if recipe[key] is not None}
+    given = {"start": recipe.start, "teacher": recipe.teacher}
+    models = {key: entry["model"] for key, entry in given.items() if entry is not None}
     return {
         f"{key}_sha256": presets.info(name, content)["files"][presets.WEIGHTS]["sha256"]
         for key, name in models.items()
@@ -66,7 +68,7 @@ def sources(recipe: dict[str, Any], content: Path | str | None = None) -> dict[s
 
 
 def taught(
-    recipe: dict[str, Any], data: "tf.data.Dataset", content: Path | str | None = None
+    recipe: Recipe, data: "tf.data.Dataset", content: Path | str | None = None
 ) -> "tf.data.Dataset":
     """Mix what the recipe's teacher predicts, if it has one, into the targets of its training data.
 
@@ -81,16 +83,16 @@ def taught(
     Raises:
         ValueError: No such pretrained model, or one whose predictions do not fit the targets.
     """
-    if recipe["teacher"] is None:
+    if recipe.teacher is None:
         return data
-    name, weight = recipe["teacher"]["model"], recipe["teacher"].get("weight", 1.0)
+    name, weight = recipe.teacher["model"], recipe.teacher.get("weight", 1.0)
     teacher = presets.load(name, content=content)
 
     def mixed(x: Any, y: Any, *sample_weights: Any) -> tuple[Any, ...]:
         prediction = teacher(x, training=False)
         if len(prediction.shape) != len(y.shape) or prediction.shape[-1] != y.shape[-1]:
             raise ValueError(
-                f"The recipe {recipe['name']} has the teacher {name}, whose predictions of shape "
+                f"The recipe {recipe.name} has the teacher {name}, whose predictions of shape "
                 f"{tuple(prediction.shape)} do not fit targets of shape {tuple(y.shape)}."
             )
         return (x, (1.0 - weight) * y + weight * prediction, *sample_weights)
