@@ -33,20 +33,22 @@ def experiment(
     speakers: Iterable[str] = SPEAKERS,
     task: Callable[[str], SpokenDigits] = SpokenDigits,
     progress: training.Progress | None = None,
+    root: Path | str | None = None,
 ) -> dict[str, Any]:
     """Train and test a recipe on each fold with each of its seeds.
 
     Args:
         name: A model with a recipe of the task spoken_digits.
         runs: Folder for states and results of the trainings.
-        content: Folder of recipes and results. Default: the one that ships with the package.
+        content: Folder of recipes. Default: the one that ships with the package.
         speakers: Whose recordings are held out, one after the other.
         task: Makes the task of a speaker.
         progress: As for `snukeras.zoo.training.train`.
+        root: Folder of all results. Default: `experiments/results` of the checkout.
 
     Returns:
-        The results, as written to `results/speakers/NAME.json`: the figure of each fold and seed,
-        and where all folds are there, mean and deviation over the seeds of the mean of the folds.
+        The results, as written to `speakers/NAME.json`: the figure of each fold and seed, and
+        where all folds are there, mean and deviation over the seeds of the mean of the folds.
 
     Raises:
         ValueError: No such recipe, or one of another task.
@@ -56,7 +58,7 @@ def experiment(
     recipe = recipes.read(name, content)
     if recipe.task != "spoken_digits":
         raise ValueError(f"{name} has to have the task spoken_digits. Received: {recipe.task}")
-    path = reporting.folder(FOLDER, content) / f"{name}.json"
+    path = reporting.folder(FOLDER, root) / f"{name}.json"
     folds = []
     results: dict[str, Any] = {}
     for speaker in speakers:
@@ -101,13 +103,13 @@ def summary(folds: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def table(content: Path | str | None = None) -> str:
+def table(root: Path | str | None = None) -> str:
     """Return the figures of all models as Markdown: the mean over speakers, and each of them."""
     lines = [
         f"| model | parameters | mean of six | {' | '.join(SPEAKERS)} |",
         "|---" * (3 + len(SPEAKERS)) + "|",
     ]
-    for path in sorted(reporting.folder(FOLDER, content).glob("*.json")):
+    for path in sorted(reporting.folder(FOLDER, root).glob("*.json")):
         results: Mapping[str, Any] = _files.read_json(path)
         if results["test"] is None:
             continue
@@ -139,7 +141,7 @@ def main(argv: list[str] | None = None) -> int:
     given = parser.parse_args(argv)
     for name in given.names:
         experiment(name, given.runs, given.content, given.speakers)
-    print(table(given.content))
+    print(table())
     return 0
 
 

@@ -27,25 +27,25 @@ def test_every_speaker_is_held_out_with_every_seed(content, tmp_path, monkeypatc
                 "parameters": 7, "history": []}  # fmt: skip
 
     monkeypatch.setattr(speakers.training, "train_seed", train_seed)
-    results = speakers.experiment("tiny", tmp_path / "runs", content)
+    results = speakers.experiment("tiny", tmp_path / "runs", content, root=tmp_path)
     assert [(speaker, seed) for speaker, seed, _ in trained] == [
         (speaker, seed) for speaker in speakers.SPEAKERS for seed in (0, 1)
     ]
     assert len({folder for _, _, folder in trained}) == 12
-    path = content / "results" / "speakers" / "tiny.json"
+    path = tmp_path / "speakers" / "tiny.json"
     assert json.loads(path.read_text()) == results
     # Seeds 0 and 1 have 51.5 and 61.5 on average of the six.
     assert results["test"] == {"mean": 56.5, "deviation": pytest.approx(np.sqrt(50), abs=1e-4)}
     row = "| `tiny` | 7 | 56.5 ± 7.1 | 54.0 | 55.0 | 56.0 | 57.0 | 58.0 | 59.0 |"
-    assert row in speakers.table(content)
-    some = speakers.experiment("tiny", tmp_path / "runs", content, speakers=["theo"])
-    assert some["test"] is None and "tiny" not in speakers.table(content)
+    assert row in speakers.table(tmp_path)
+    some = speakers.experiment("tiny", tmp_path / "runs", content, ["theo"], root=tmp_path)
+    assert some["test"] is None and "tiny" not in speakers.table(tmp_path)
 
 
 def test_trains_and_resumes(content, tmp_path):
     recipe = make_recipe(epochs=1, seeds=[3])
     (content / "tiny" / "recipe.json").write_text(json.dumps(recipe))
-    asked = dict(speakers=["theo"], task=Syllables, progress=lambda event: None)
+    asked = dict(root=tmp_path, speakers=["theo"], task=Syllables, progress=lambda event: None)
     results = speakers.experiment("tiny", tmp_path / "runs", content, **asked)
     assert [(fold["speaker"], fold["seed"]) for fold in results["folds"]] == [("theo", 3)]
     asked["progress"] = lambda event: pytest.fail("trained again")

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from networks import LAYERS, difference
+from networks import LAYERS, difference, unit
 
 from snukeras.export import export, load_map
 from snukeras.export.errors import UnsupportedLayersError
@@ -12,20 +12,6 @@ from snukeras.export.samples import Samples
 from snukeras.export.verify.onnx import compare_onnx, compare_streaming, session
 from snukeras.export.verify.spikes import potentials_of
 from snukeras.layers import ConvSNU1D, ConvSNU2D, ConvSSNU1D, ConvSSNU2D, RateCoding
-
-
-def unit(cls, filters=3, window=3, **options):
-    normal = keras.initializers.RandomNormal
-    defaults = {
-        "decay": np.linspace(0.2, 0.9, filters),
-        "threshold": np.linspace(0.1, 0.6, filters),
-        "kernel_initializer": normal(0, 0.5, seed=1),
-        "recurrent_initializer": normal(0, 0.2, seed=2),
-        "bias_initializer": normal(0, 0.3, seed=3),
-        "implementation": "cell",
-        "return_sequences": True,
-    }
-    return cls(filters, window, **{**defaults, **options})
 
 
 def films(*shape, seed=0):

@@ -1,12 +1,12 @@
 """A layer of another package is taught to the exporter as the guide says, and refused before."""
 
 import re
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from networks import sequences
-from test_peers import GUIDE
 
 from snukeras.export import export, load_map, verify_folder
 from snukeras.export.errors import UnsupportedLayersError
@@ -45,7 +45,8 @@ def model(monkeypatch):
 def test_as_the_guide_says(model, tmp_path):
     with pytest.raises(UnsupportedLayersError, match=r"gain \(Gain: tf2onnx"):
         to_onnx(model)
-    text = GUIDE.read_text("utf-8")
+    guide = Path(__file__).resolve().parents[2] / "docs" / "export.md"
+    text = guide.read_text("utf-8")
     code = re.search(r"```python\n(from snukeras.export.onnx.handlers .*?)```", text, re.DOTALL)[1]
     exec(code, {"Gain": Gain})
     report = export(model, tmp_path / "out", streaming=True)

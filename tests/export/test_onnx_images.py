@@ -5,8 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from networks import difference
-from test_onnx_conv_units import unit
+from networks import difference, unit
 
 from snukeras.export import export
 from snukeras.export.errors import UnsupportedLayersError

@@ -4,7 +4,7 @@ import csv
 
 import numpy as np
 import pytest
-from test_crossbar import jsb, written
+from maps import jsb, written
 
 from snukeras.export.crossbar.device_list import write_device_list
 from snukeras.export.crossbar.readback import read_back

@@ -13,7 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 import oracle
 
 from snukeras.layers import SNU, SSNU, LevelCrossing, LogMel, SNUCell

@@ -275,8 +275,8 @@ def test_a_layer_without_a_constraint_says_so():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"schedule": {"class": "cosine", "warmup_epochs": 4}},
-        {"averaging": {"class": "swa", "first_epoch": 4}},
+        {"schedule": {"class": "cosine", "warmup_epochs": 5}},
+        {"averaging": {"class": "swa", "first_epoch": 5}},
     ],
 )
 def test_an_epoch_that_never_comes_is_refused(changes, tmp_path):

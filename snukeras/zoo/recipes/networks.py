@@ -146,7 +146,7 @@ def _check_landed(recipe: Recipe, model: "keras.Model") -> None:
         ValueError: `constraint` does not reach a kernel, `noise` finds none, or the names under
             `exclude_from_weight_decay` are those of no weight.
     """
-    from snukeras.network.matrices import chip_variables
+    from snukeras.network.matrices import chip_variables, is_kernel
 
     where = f"The recipe {recipe.name}"
     if recipe.constraint is not None:
@@ -159,8 +159,8 @@ def _check_landed(recipe: Recipe, model: "keras.Model") -> None:
             variable.path
             for layer in model.layers
             if layer.name not in own
-            for variable in chip_variables(layer).values()
-            if variable.constraint is None
+            for variable in layer.weights
+            if is_kernel(variable) and variable.constraint is None
         ]
         if free:
             raise ValueError(

@@ -102,7 +102,7 @@ def read(name: str, content: Path | str | None = None) -> Recipe:
         )
     for part, entry in (("schedule", "warmup_epochs"), ("averaging", "first_epoch")):
         given = (getattr(recipe, part) or {}).get(entry, 0)
-        if given > recipe.epochs or (part == "averaging" and given == recipe.epochs):
+        if given > recipe.epochs:
             raise ValueError(
                 f"{path}: `{part}` says {entry} {given}, which its {recipe.epochs} epochs do "
                 f"not go beyond."

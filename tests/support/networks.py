@@ -37,3 +37,18 @@ def difference(model, *inputs):
         assert a.shape == b.shape and a.dtype == b.dtype
         worst = max(worst, float(np.abs(a.astype("float64") - b).max()))
     return worst, proto
+
+
+def unit(cls, filters=3, window=3, **options):
+    """A convolutional unit with drawn weights, and a decay and threshold for each filter."""
+    normal = keras.initializers.RandomNormal
+    defaults = {
+        "decay": np.linspace(0.2, 0.9, filters),
+        "threshold": np.linspace(0.1, 0.6, filters),
+        "kernel_initializer": normal(0, 0.5, seed=1),
+        "recurrent_initializer": normal(0, 0.2, seed=2),
+        "bias_initializer": normal(0, 0.3, seed=3),
+        "implementation": "cell",
+        "return_sequences": True,
+    }
+    return cls(filters, window, **{**defaults, **options})

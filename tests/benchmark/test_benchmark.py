@@ -14,7 +14,7 @@ from benchmark.__main__ import main
 from benchmark.contestants import CONTESTANTS, choose, installed
 from benchmark.networks import NETWORKS, Network, tiny
 
-CHECKOUT = str(Path(__file__).resolve().parents[1])
+CHECKOUT = str(Path(__file__).resolve().parents[2])
 
 
 def command(*arguments):

@@ -1,0 +1,36 @@
+"""Small sets of weights and the maps of them, for the tests of the exporter."""
+
+import numpy as np
+from networks import TEXTS
+
+from snukeras.export.crossbar.load import load_map
+from snukeras.export.crossbar.targets import load_target
+from snukeras.export.crossbar.writer import write_map
+from snukeras.network.matrices import Unrolling
+from snukeras.network.weights import Weight
+
+
+def matrix(name, values):
+    layer, role = name.rsplit("/", 1)
+    return Weight(name, layer, role, np.asarray(values, "float32"), Unrolling())
+
+
+def parameter(name, values):
+    layer, role = name.rsplit("/", 1)
+    return Weight(name, layer, role, np.asarray(values, "float32"), None)
+
+
+def jsb(seed=0):
+    r = np.random.default_rng(seed)
+    return [
+        matrix("snu/kernel", r.normal(size=(88, 150))),
+        parameter("snu/threshold", np.ones(150)),
+        parameter("snu/decay", np.full(150, 0.8)),
+        matrix("dense/kernel", r.normal(size=(150, 88))),
+        parameter("dense/bias", np.zeros(88)),
+    ]
+
+
+def written(path, weights, target=None, **options):
+    write_map(path, weights, target or load_target("pcm"), **{**TEXTS, **options})
+    return load_map(path)
