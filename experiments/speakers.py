@@ -47,8 +47,8 @@ def experiment(
         root: Folder of all results. Default: `experiments/results` of the checkout.
 
     Returns:
-        The results, as written to `speakers/NAME.json`: the figure of each fold and seed, and
-        where all folds are there, mean and deviation over the seeds of the mean of the folds.
+        The results, as written to `speakers/NAME.json`: the figure of each fold and seed,
+        and where all folds are there, mean and deviation over the seeds of the mean of the folds.
 
     Raises:
         ValueError: No such recipe, or one of another task.
@@ -104,7 +104,11 @@ def summary(folds: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def table(root: Path | str | None = None) -> str:
-    """Return the figures of all models as Markdown: the mean over speakers, and each of them."""
+    """Return the figures of all models as Markdown: the mean over speakers, and each of them.
+
+    Args:
+        root: As for `experiment`.
+    """
     lines = [
         f"| model | parameters | mean of six | {' | '.join(SPEAKERS)} |",
         "|---" * (3 + len(SPEAKERS)) + "|",

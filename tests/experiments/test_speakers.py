@@ -45,7 +45,7 @@ def test_every_speaker_is_held_out_with_every_seed(content, tmp_path, monkeypatc
 def test_trains_and_resumes(content, tmp_path):
     recipe = make_recipe(epochs=1, seeds=[3])
     (content / "tiny" / "recipe.json").write_text(json.dumps(recipe))
-    asked = dict(root=tmp_path, speakers=["theo"], task=Syllables, progress=lambda event: None)
+    asked = dict(speakers=["theo"], root=tmp_path, task=Syllables, progress=lambda event: None)
     results = speakers.experiment("tiny", tmp_path / "runs", content, **asked)
     assert [(fold["speaker"], fold["seed"]) for fold in results["folds"]] == [("theo", 3)]
     asked["progress"] = lambda event: pytest.fail("trained again")
@@ -56,4 +56,4 @@ def test_other_tasks_are_refused(content, tmp_path):
     path = content / "tiny" / "recipe.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "task": "mnist"}))
     with pytest.raises(ValueError, match=r"task spoken_digits\. Received: mnist"):
-        speakers.experiment("tiny", tmp_path / "runs", content)
+        speakers.experiment("tiny", tmp_path / "runs", content, root=tmp_path)

@@ -90,6 +90,20 @@ class SpokenDigits(Classification):
 
         return keras.losses.CategoricalCrossentropy(**arguments)
 
+    def example(self) -> tuple[str, ...]:
+        """Return lines of Python for the cards, that measure and fine-tune `model`."""
+        return (
+            "from snukeras.zoo.tasks.speech import speak",
+            "",
+            "# Made-up syllables stand for your own sounds, (n, samples) in [-1, 1] at 8,000 Hz.",
+            "x, y = np.stack([speak(digit) for digit in range(10)]), np.eye(10)",
+            "model.compile(",
+            '    keras.optimizers.Adam(1e-4), "categorical_crossentropy", metrics=["accuracy"]',
+            ")",
+            "model.evaluate(x, y)",
+            "model.fit(x, y)                                       # fine-tune it",
+        )
+
     def drawn(self, rows: np.ndarray, recipe: Recipe, random: np.random.Generator) -> np.ndarray:
         """Return training recordings, changed as `data` of the recipe says.
 
