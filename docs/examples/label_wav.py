@@ -1,7 +1,7 @@
 """Label a wav file as it comes, frame by frame, with nothing but NumPy and ONNX Runtime.
 
     snukeras-export zoo:speech_snu --target onnx --streaming --output exported
-    python label_wav.py exported/model.streaming.onnx my.wav
+    python label_wav.py exported/model-streaming.onnx my.wav
 
 The sound is read in pieces, as a microphone would give it. A frame goes to the network as soon as
 it is whole, with the states that the frame before left; the label is that of all frames so far.
@@ -29,7 +29,7 @@ class Listener:
         if frames is None:
             raise ValueError(
                 f"{path} does not take frames of sound. Export a model that begins with LogMel, "
-                "with --streaming, and give model.streaming.onnx."
+                "with --streaming, and give model-streaming.onnx."
             )
         self.input, cut = next(iter(json.loads(frames).items()))
         self.length, self.step, self.rate = (
@@ -73,7 +73,7 @@ def pieces(path: Path, rate: int) -> Iterator[np.ndarray]:
 def main(argv: list[str] | None = None) -> int:
     """Print a line for each piece; 0 if all went well."""
     parser = argparse.ArgumentParser(description="Label a wav file as it comes.")
-    parser.add_argument("model", type=Path, help="model.streaming.onnx of an export")
+    parser.add_argument("model", type=Path, help="model-streaming.onnx of an export")
     parser.add_argument("wav", type=Path)
     given = parser.parse_args(argv)
     try:

@@ -30,7 +30,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def model(network, tmp_path_factory):
-    path = tmp_path_factory.mktemp("exported") / "model.streaming.onnx"
+    path = tmp_path_factory.mktemp("exported") / "model-streaming.onnx"
     path.write_bytes(to_onnx(network, streaming=True).SerializeToString())
     return path
 
