@@ -17,17 +17,21 @@ __all__ = [
     "constraints",
     "datasets",
     "export",
+    "initializers",
     "layers",
     "losses",
     "metrics",
     "optimizers",
     "pcm",
     "regularizers",
+    "trace",
     "zoo",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "trace":
+        return importlib.import_module("snukeras.network.trace").trace
     if name in __all__:
         return importlib.import_module(f"snukeras.{name}")
     raise AttributeError(f"module 'snukeras' has no attribute {name!r}")
@@ -44,5 +48,15 @@ def _started_by_a_command() -> bool:
 
 
 if not _started_by_a_command():
-    for _name in ("activations", "constraints", "layers", "losses", "metrics", "optimizers", "pcm"):
+    for _name in (
+        "activations",
+        "constraints",
+        "initializers",
+        "layers",
+        "losses",
+        "metrics",
+        "optimizers",
+        "pcm",
+        "regularizers",
+    ):
         importlib.import_module(f"snukeras.{_name}")

@@ -85,6 +85,20 @@ def fraction(name: str, value: Any) -> float:
     return float(value)
 
 
+def inside(name: str, value: Any, low: float, high: float) -> float:
+    """Return a number above `low` and below `high`, else raise ValueError."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float | np.number)
+        or not low < value < high
+    ):
+        raise ValueError(
+            f"Argument `{name}` must be a number above {low:g} and below {high:g}. "
+            f"Received: {name}={value!r}"
+        )
+    return float(value)
+
+
 def sizes(name: str, value: Any, rank: int) -> tuple[int, ...]:
     values = (value,) * rank if isinstance(value, int | np.integer) else value
     if (

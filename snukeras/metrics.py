@@ -1,4 +1,4 @@
-"""Metrics that are exact over batches: likelihood of binary frames, perplexity of words."""
+"""Metrics that are exact over batches: likelihood of frames, perplexity of words, spike rates."""
 
 from typing import Any
 
@@ -132,3 +132,39 @@ class Perplexity(_MeanOverSteps):
 
     def result(self) -> Any:
         return ops.exp(super().result())
+
+
+# The regularizer has the same class name; Keras knows one object by a name.
+@keras.saving.register_keras_serializable(package="snukeras", name="metrics.SpikeRate")
+class SpikeRate(_MeanOverSteps):
+    """The rate of spikes: their number for a unit and step, from 0 to 1.
+
+    For the layer whose spikes a model puts out, among the metrics of that output:
+
+        model = keras.Model(x, {"digits": digits, "hidden": hidden})
+        model.compile(loss={"digits": "mse"}, metrics={"hidden": snukeras.metrics.SpikeRate()})
+
+    and by hand, `metric.update_state(None, spikes)`. `snukeras.callbacks.SpikeMonitor` watches the
+    layers that a model does not put out. Steps that a Keras mask or `sample_weight` leaves out do
+    not count.
+
+    `y_true` is ignored; `y_pred` are spikes 0 and 1, `(N, T, units)`, `(N, units)`, or maps
+    `(N, T, ..., filters)`.
+
+    Args:
+        name: Name of the metric.
+        dtype: Dtype of the sums.
+    """
+
+    def __init__(self, name: str = "spike_rate", dtype: Any = None) -> None:
+        super().__init__(False, name, dtype)
+
+    def _values(self, y_true: Any, y_pred: Any) -> Any:
+        spikes = ops.cast(y_pred, "float32")
+        first = min(2, len(spikes.shape) - 1)
+        return ops.mean(spikes, axis=tuple(range(first, len(spikes.shape))))
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        del config["from_logits"]
+        return config

@@ -1,6 +1,11 @@
-"""Costs of neurons in space: of crowding, and of long connections."""
+"""Costs of spikes: too many or too few; and of neurons in space: crowding, long connections."""
 
+from typing import Any
+
+import keras
 from keras import ops
+
+from snukeras import _arguments
 
 # Keeps the gradient of a distance finite where two neurons are at one place.
 _TINY = 1e-8
@@ -43,3 +48,67 @@ def transport(kernel, positions, previous, power=2):
     """
     strength = ops.abs(kernel) if power == 1 else ops.square(kernel)
     return ops.mean(strength * distances(positions, previous))
+
+
+# The metric has the same class name; Keras knows one object by a name.
+@keras.saving.register_keras_serializable(package="snukeras", name="regularizers.SpikeRate")
+class SpikeRate(keras.regularizers.Regularizer):
+    """Keeps the rate of each unit near a target, or between bounds.
+
+        snukeras.layers.SNU(256, activity_regularizer=snukeras.regularizers.SpikeRate(low=0.02))
+
+    The cost is the mean over the units of
+
+        factor * ((r - target)^2 + max(0, low - r)^2 + max(0, r - high)^2)
+
+    without the first term where there is no target, where r is the mean of a unit's outputs over
+    samples and steps: of each unit by itself, so that a busy unit does not make up for a silent
+    one. The filters of a convolution are its units. The gradient is that of the spikes, by the
+    pseudo-derivative. Masked steps count as they are put out. Bounds on the rates of units are
+    those of Zenke and Vogels, Neural Computation 2021.
+
+    Args:
+        target: Rate in [0, 1], or None.
+        low, high: Rates in [0, 1], `low` at most `high`; between them nothing is charged.
+        factor: Number of at least 0.
+
+    Raises:
+        ValueError: A rate is out of range.
+    """
+
+    def __init__(
+        self,
+        target: float | None = None,
+        low: float = 0.0,
+        high: float = 1.0,
+        factor: float = 1.0,
+    ) -> None:
+        for name, value in (("target", target), ("low", low), ("high", high)):
+            if value is not None and not (isinstance(value, int | float) and 0 <= value <= 1):
+                raise ValueError(
+                    f"Argument `{name}` must be a rate from 0 to 1. Received: {name}={value!r}"
+                )
+        if low > high:
+            raise ValueError(
+                f"Argument `low` must be at most `high`. Received: low={low}, high={high}"
+            )
+        self.target = target
+        self.low = low
+        self.high = high
+        self.factor = _arguments.number("factor", factor)
+
+    def __call__(self, x: Any) -> Any:
+        """Return the cost of outputs of shape (batch, ..., units)."""
+        rates = ops.mean(x, axis=tuple(range(len(x.shape) - 1)))
+        cost = ops.square(ops.relu(self.low - rates)) + ops.square(ops.relu(rates - self.high))
+        if self.target is not None:
+            cost = cost + ops.square(rates - self.target)
+        return self.factor * ops.mean(cost)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "target": self.target,
+            "low": self.low,
+            "high": self.high,
+            "factor": self.factor,
+        }

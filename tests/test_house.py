@@ -24,10 +24,10 @@ NAMES = {
 
 # The order of the house: a part imports its own files, and parts of the floors below it.
 FLOORS = (
-    ("_content", "_files", "_arguments", "_xla", "activations", "regularizers", "losses"),
-    ("metrics", "datasets", "network"),
+    ("_content", "_files", "_arguments", "_xla", "activations", "losses"),
+    ("regularizers", "metrics", "datasets", "network"),
     ("pcm",),
-    ("constraints", "callbacks"),
+    ("constraints", "callbacks", "initializers"),
     ("optimizers", "layers"),
     ("zoo",),
     ("export",),

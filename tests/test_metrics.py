@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+import snukeras
 from snukeras.datasets import jsb_chorales, piano_roll
 from snukeras.metrics import FrameNLL, Perplexity
 
@@ -244,3 +245,30 @@ def test_word_of_probability_0_is_dear_and_finite():
     metric = Perplexity()
     metric.update_state(np.array([0]), np.array([[0.0, 1.0]], np.float32))
     assert 1e37 < float(metric.result()) < np.inf
+
+
+def test_the_spike_rate_is_the_mean_over_the_steps_that_count():
+    random = np.random.default_rng(0)
+    spikes = (random.random((6, 5, 4)) < 0.3).astype("float32")
+    weights = (random.random((6, 5)) < 0.7).astype("float32")
+    metric = snukeras.metrics.SpikeRate()
+    for rows in (slice(0, 4), slice(4, 6)):
+        metric.update_state(None, spikes[rows], weights[rows])
+    assert float(metric.result()) == pytest.approx(spikes[weights > 0].mean())
+    metric.reset_state()
+    metric.update_state(None, spikes[:, :, None, None])
+    assert float(metric.result()) == pytest.approx(spikes.mean())
+    again = keras.metrics.deserialize(keras.metrics.serialize(metric))
+    assert isinstance(again, snukeras.metrics.SpikeRate)
+
+
+def test_the_spike_rate_of_an_output_is_among_the_metrics_of_a_model():
+    x = keras.Input((5, 3))
+    spikes = snukeras.layers.SNU(4, threshold=0.1, return_sequences=True, name="hidden")(x)
+    model = keras.Model(x, {"sum": keras.layers.Dense(1)(spikes), "hidden": spikes})
+    model.compile(loss={"sum": "mse"}, metrics={"hidden": snukeras.metrics.SpikeRate()})
+    data = np.random.default_rng(0).random((8, 5, 3)).astype("float32")
+    targets = {"sum": np.zeros((8, 5, 1)), "hidden": np.zeros((8, 5, 4))}
+    found = model.evaluate(data, targets, verbose=0, return_dict=True)
+    rate = float(model.predict(data, verbose=0)["hidden"].mean())
+    assert found["hidden_spike_rate"] == pytest.approx(rate)

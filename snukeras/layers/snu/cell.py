@@ -144,6 +144,8 @@ class SNUCell(keras.layers.SimpleRNNCell):
         self.output_function: Any = Step(pseudo_derivative)
         self.state_size = [self.units, self.units]
         self.output_size = self.units
+        # Set by the layer for a call: the cell then puts out y and s side by side.
+        self.shows_membrane = False
         self.recurrent_kernel = None
         self.bias = None
         self.decay_weight = None
@@ -268,7 +270,7 @@ class SNUCell(keras.layers.SimpleRNNCell):
             a = a + self.recur(y * recurrent_mask if dropped else y)
         s = self.state_activation(a + self.remain(s, y))
         y = self.output_function(s - self.threshold_tensor())
-        return y, [y, s]
+        return (ops.concatenate([y, s], axis=-1) if self.shows_membrane else y), [y, s]
 
     def get_initial_state(self, batch_size: Any = None) -> list:
         return [ops.zeros((batch_size, self.units), dtype=self.compute_dtype) for _ in range(2)]

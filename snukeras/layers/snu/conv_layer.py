@@ -39,7 +39,8 @@ class _ConvLayer(SNU):
         batch, steps, *sizes, _ = sequences_shape
         state = (batch, *self.cell.map_of(sizes), self.filters)
         output = (batch, steps, *state[1:]) if self.return_sequences else state
-        return (output, state, state) if self.return_state else output
+        shape = (output, state, state) if self.return_state else output
+        return self._with_membrane(shape) if self.return_membrane else shape
 
     def _takes_fused(self) -> bool:
         if self.implementation != "cell" and self.recurrent:
@@ -74,7 +75,7 @@ class ConvSNU1D(_ConvLayer):
         decay, trainable_decay, threshold, trainable_threshold: as in `snukeras.layers.SNU`, but
             per filter.
         lateral_inhibition: among the filters at one place.
-        state_activation ... implementation: see `snukeras.layers.SNU`.
+        state_activation ... activity_regularizer: see `snukeras.layers.SNU`.
 
     Call arguments:
         sequences: shape (batch, time, length, channels).
@@ -120,11 +121,13 @@ class ConvSNU1D(_ConvLayer):
         seed: int | None = None,
         return_sequences: bool = False,
         return_state: bool = False,
+        return_membrane: bool = False,
         go_backwards: bool = False,
         stateful: bool = False,
         unroll: bool = False,
         zero_output_for_mask: bool = False,
         implementation: str = "auto",
+        activity_regularizer: Any = None,
         **kwargs: Unpack[ConvArguments],
     ) -> None:
         given = locals()
@@ -193,11 +196,13 @@ class ConvSNU2D(_ConvLayer):
         seed: int | None = None,
         return_sequences: bool = False,
         return_state: bool = False,
+        return_membrane: bool = False,
         go_backwards: bool = False,
         stateful: bool = False,
         unroll: bool = False,
         zero_output_for_mask: bool = False,
         implementation: str = "auto",
+        activity_regularizer: Any = None,
         **kwargs: Unpack[ConvArguments],
     ) -> None:
         given = locals()
@@ -241,11 +246,13 @@ class ConvSSNU1D(ConvSNU1D):
         seed: int | None = None,
         return_sequences: bool = False,
         return_state: bool = False,
+        return_membrane: bool = False,
         go_backwards: bool = False,
         stateful: bool = False,
         unroll: bool = False,
         zero_output_for_mask: bool = False,
         implementation: str = "auto",
+        activity_regularizer: Any = None,
         **kwargs: Unpack[ConvArguments],
     ) -> None:
         given = locals()
@@ -289,11 +296,13 @@ class ConvSSNU2D(ConvSNU2D):
         seed: int | None = None,
         return_sequences: bool = False,
         return_state: bool = False,
+        return_membrane: bool = False,
         go_backwards: bool = False,
         stateful: bool = False,
         unroll: bool = False,
         zero_output_for_mask: bool = False,
         implementation: str = "auto",
+        activity_regularizer: Any = None,
         **kwargs: Unpack[ConvArguments],
     ) -> None:
         given = locals()

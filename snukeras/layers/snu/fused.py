@@ -20,8 +20,13 @@ from snukeras.layers.snu.scan import Dynamics, _started, scan
 
 
 def run(
-    layer: Any, sequences: tf.Tensor, initial_state: list | None, mask: Any, training: bool
-) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+    layer: Any,
+    sequences: tf.Tensor,
+    initial_state: list | None,
+    mask: Any,
+    training: bool,
+    membranes: bool = False,
+) -> tuple[tf.Tensor, tf.Tensor | None, list[tf.Tensor]]:
     """Run an SNU layer; the counterpart of keras.layers.RNN.inner_loop.
 
     Args:
@@ -31,10 +36,11 @@ def run(
         initial_state: [y, s], or None for zeros.
         mask: shape (batch, time), or None.
         training: whether dropout is applied.
+        membranes: whether the membrane potentials of all steps are wanted.
 
     Returns:
-        The last output (batch, units), all outputs (batch, time, units), the last states [y, s];
-        with maps, (..., filters) stands for units.
+        The outputs (batch, time, units), the membrane potentials likewise or None, and the last
+        states [y, s]; with maps, (..., filters) stands for units.
     """
     cell = layer.cell
     if layer.go_backwards:
@@ -60,7 +66,7 @@ def run(
         maps.of_filters(cell.threshold_tensor()),
     )
     kernel = cell.recurrent_kernel if cell.recurrent else tf.zeros((0, 0))
-    outputs, last = scan(
+    outputs, last, potentials = scan(
         Dynamics(
             state_activation=cell.state_activation,
             output=cell.output_function,
@@ -79,6 +85,7 @@ def run(
         recurrent_dropout,
         mask,
         keep=training,
+        membranes=membranes,
     )
     states = first
     if layer.return_state or layer.stateful:
@@ -87,7 +94,10 @@ def run(
         started = _started(mask)
         shown = mask if layer.zero_output_for_mask else started
         outputs = tf.where(shown[:, :, None], outputs, tf.zeros_like(outputs))
+        if potentials is not None:
+            potentials = tf.where(shown[:, :, None], potentials, tf.zeros_like(potentials))
         any_step = started[:, -1, None]
         states = [tf.where(any_step, new, old) for new, old in zip(states, first, strict=True)]
-    outputs = maps.unflatten(outputs)
-    return outputs[:, -1], outputs, [maps.unflatten(state[:, None])[:, 0] for state in states]
+    potentials = None if potentials is None else maps.unflatten(potentials)
+    states = [maps.unflatten(state[:, None])[:, 0] for state in states]
+    return maps.unflatten(outputs), potentials, states

@@ -8,6 +8,7 @@ from keras import ops
 from snukeras import _arguments
 from snukeras._arguments import LayerArguments
 from snukeras.layers.snu.cell import SNUCell, SSNUCell, of_unit
+from snukeras.network import observers
 
 _IMPLEMENTATIONS = ("auto", "fused", "cell")
 
@@ -38,7 +39,7 @@ class UnitLayer(keras.layers.RNN):
 
     Args:
         cell: SNUCell, or a subclass of it.
-        return_sequences ... implementation: see `SNU`.
+        return_sequences ... activity_regularizer: see `SNU`.
     """
 
     def __init__(
@@ -46,11 +47,13 @@ class UnitLayer(keras.layers.RNN):
         cell: SNUCell,
         return_sequences: bool = False,
         return_state: bool = False,
+        return_membrane: bool = False,
         go_backwards: bool = False,
         stateful: bool = False,
         unroll: bool = False,
         zero_output_for_mask: bool = False,
         implementation: str = "auto",
+        activity_regularizer: Any = None,
         **kwargs: Unpack[LayerArguments],
     ) -> None:
         if implementation not in _IMPLEMENTATIONS:
@@ -69,6 +72,9 @@ class UnitLayer(keras.layers.RNN):
             **of_unit(type(self), kwargs),
         )
         self.implementation = implementation
+        self.return_membrane = bool(return_membrane)
+        # Not Keras's attribute: Keras would apply it to returned states and membranes too.
+        self.output_regularizer = keras.regularizers.get(activity_regularizer)
         self.input_spec = [keras.layers.InputSpec(ndim=3)]
 
     units = argument_of_cell("units")
@@ -124,22 +130,56 @@ class UnitLayer(keras.layers.RNN):
         if initial_state is not None:
             dtype = self.cell.compute_dtype
             initial_state = [ops.cast(state, dtype) for state in initial_state]
+        watching = observers.of(self)
+        membranes = self.return_membrane or any(each.wants_membranes for each in watching)
+        every = bool(watching) or self.output_regularizer is not None
         if self._takes_fused():
             # Imported here: it needs TensorFlow, which the other backends do without.
             from snukeras.layers.snu import fused
 
-            result = fused.run(self, sequences, initial_state, mask, training)
+            result = fused.run(self, sequences, initial_state, mask, training, membranes)
         else:
-            result = self._step_through(sequences, initial_state, mask, training)
-        last_output, outputs, states = result
+            result = self._step_through(sequences, initial_state, mask, training, membranes, every)
+        outputs, potentials, states = result
         # One dropout mask serves all steps of a call, and no other call.
         self.cell.reset_dropout_mask()
         self.cell.reset_recurrent_dropout_mask()
         if self.stateful:
             for variable, state in zip(self.states, states, strict=True):
                 variable.assign(state)
-        output = ops.cast(outputs if self.return_sequences else last_output, self.compute_dtype)
-        return (output, *states) if self.return_state else output
+        if self.output_regularizer is not None:
+            self.add_loss(self.output_regularizer(outputs))
+        if watching:
+            run = observers.Run(
+                self, sequences, initial_state, outputs, potentials, mask, bool(training)
+            )
+            for observer in watching:
+                observer.observe(run)
+        return self._returned(outputs, potentials, states)
+
+    def _returned(self, outputs: Any, potentials: Any, states: Any) -> Any:
+        """Return what a call returns, of outputs and potentials at all steps and last states."""
+        returned = [outputs, potentials] if self.return_membrane else [outputs]
+        if not self.return_sequences:
+            returned = [sequence[:, -1] for sequence in returned]
+        returned = [ops.cast(sequence, self.compute_dtype) for sequence in returned]
+        if self.return_state:
+            returned += states
+        return returned[0] if len(returned) == 1 else tuple(returned)
+
+    def compute_output_shape(self, sequences_shape: Any, initial_state_shape: Any = None) -> Any:
+        shape = super().compute_output_shape(sequences_shape, initial_state_shape)
+        return self._with_membrane(shape) if self.return_membrane else shape
+
+    def compute_mask(self, sequences: Any, previous_mask: Any) -> Any:
+        mask = super().compute_mask(sequences, previous_mask)
+        return self._with_membrane(mask) if self.return_membrane else mask
+
+    def _with_membrane(self, of_output: Any) -> Any:
+        """Repeat for the membrane what there is for the output, the first of several."""
+        if self.return_state:
+            return type(of_output)([of_output[0], *of_output])
+        return (of_output, of_output)
 
     def _check_batch_size(self, sequences: Any) -> None:
         expected, received = self.states[0].shape[0], sequences.shape[0]
@@ -150,14 +190,38 @@ class UnitLayer(keras.layers.RNN):
                 "Give the batch size in keras.Input(batch_shape=...) and drop the remainder."
             )
 
-    def _step_through(self, sequences: Any, state: Any, mask: Any, training: bool) -> Any:
-        """Run the cell step by step in the loop of Keras; the plain path."""
+    def _step_through(
+        self,
+        sequences: Any,
+        state: Any,
+        mask: Any,
+        training: bool,
+        membranes: bool,
+        every: bool,
+    ) -> tuple[Any, Any, Any]:
+        """Run the cell step by step in the loop of Keras; the plain path.
+
+        Returns:
+            Outputs and membranes (or None) of all steps, where `every` or the layer asks for them,
+            else of the last step as the only one; and the last states.
+        """
         if state is None:
             state = self.get_initial_state(batch_size=ops.shape(sequences)[0])
         # Drawn before the loop, so that all steps share them.
         self.cell.get_dropout_mask(sequences[:, 0])
         self.cell.get_recurrent_dropout_mask(state[0])
-        return self.inner_loop(sequences, state, mask=mask, training=training)
+        asked = self.return_sequences
+        self.cell.shows_membrane, self.return_sequences = membranes, asked or every
+        try:
+            last, outputs, states = self.inner_loop(sequences, state, mask=mask, training=training)
+        finally:
+            self.cell.shows_membrane, self.return_sequences = False, asked
+        if not (asked or every):
+            outputs = last[:, None]
+        if not membranes:
+            return outputs, None, states
+        units = outputs.shape[-1] // 2
+        return outputs[..., :units], outputs[..., units:], states
 
     def _takes_fused(self) -> bool:
         if self.implementation == "cell":
@@ -176,6 +240,9 @@ class UnitLayer(keras.layers.RNN):
 
     def get_config(self) -> dict:
         config = {**super().get_config(), "implementation": self.implementation}
+        config["return_membrane"] = self.return_membrane
+        if self.output_regularizer is not None:
+            config["activity_regularizer"] = keras.regularizers.serialize(self.output_regularizer)
         del config["cell"]
         of_cell = self.cell.get_config()
         for name in ("name", "trainable", "dtype"):
@@ -198,6 +265,8 @@ class SNU(UnitLayer):
         units ... seed: see `SNUCell`.
         return_sequences: return the output of every step, not of the last alone.
         return_state: return the last states y and s, each (batch, units), after the output.
+        return_membrane: return the membrane potential s after the output and in its shape: of
+            every step with `return_sequences`, else of the last. Gradients flow through it.
         go_backwards: process the steps in reverse and return them reversed.
         stateful: start each batch from the last states of the one before (`reset_state()` clears).
         unroll: unroll the loop over time (plain path).
@@ -206,6 +275,8 @@ class SNU(UnitLayer):
             recurrence as one compiled scan with a backward pass of its own (TensorFlow alone);
             "cell" steps through the cell with the loop of Keras; "auto" takes "fused" where it
             can: on TensorFlow, without `unroll`.
+        activity_regularizer: of the outputs of all steps, (batch, time, units), whatever the layer
+            returns; see `snukeras.regularizers.SpikeRate`.
 
     Call arguments:
         sequences: shape (batch, time, features).
@@ -215,7 +286,8 @@ class SNU(UnitLayer):
             without it they cost a second forward pass.
 
     Returns:
-        Shape (batch, time, units) or (batch, units); with `return_state` a tuple with y and s.
+        Shape (batch, time, units) or (batch, units). With `return_membrane` or `return_state` a
+        tuple: the output, the membrane potential, the last y and s.
 
     Raises:
         ValueError, TypeError: an argument is outside what is allowed; the message names it.
@@ -254,11 +326,13 @@ class SNU(UnitLayer):
         seed: int | None = None,
         return_sequences: bool = False,
         return_state: bool = False,
+        return_membrane: bool = False,
         go_backwards: bool = False,
         stateful: bool = False,
         unroll: bool = False,
         zero_output_for_mask: bool = False,
         implementation: str = "auto",
+        activity_regularizer: Any = None,
         **kwargs: Unpack[LayerArguments],
     ) -> None:
         given = locals()
@@ -271,7 +345,7 @@ class SSNU(SNU):
     """Layer of soft Spiking Neural Units.
 
     Args:
-        units ... implementation: see `snukeras.layers.SNU`; there is no `pseudo_derivative`.
+        units ... activity_regularizer: see `snukeras.layers.SNU`; there is no `pseudo_derivative`.
     """
 
     def __init__(
@@ -299,11 +373,13 @@ class SSNU(SNU):
         seed: int | None = None,
         return_sequences: bool = False,
         return_state: bool = False,
+        return_membrane: bool = False,
         go_backwards: bool = False,
         stateful: bool = False,
         unroll: bool = False,
         zero_output_for_mask: bool = False,
         implementation: str = "auto",
+        activity_regularizer: Any = None,
         **kwargs: Unpack[LayerArguments],
     ) -> None:
         given = locals()

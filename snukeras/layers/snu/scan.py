@@ -44,7 +44,8 @@ def scan(
     recurrent_dropout: tf.Tensor | None = None,
     mask: tf.Tensor | None = None,
     keep: bool = True,
-) -> tuple[tf.Tensor, tf.Tensor]:
+    membranes: bool = False,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
     """Run `s = g(z_t + y H + decay * s * (1 - gate(y))); y = h(s - threshold)` over all steps.
 
     Args:
@@ -57,12 +58,15 @@ def scan(
         mask: shape (batch, time), False where a sample keeps its state, or None.
         keep: keep what a backward pass needs. Without it the forward pass is cheaper; gradients
             are the same, at the price of a second forward pass when they are asked for.
+        membranes: return the state s of every step too. The backward pass keeps it anyway.
 
     Returns:
         The outputs y, shape (batch, time, units), meaningless before a sample's first unmasked
-        step; and the last state s, shape (batch, units). Both are differentiable in drive, decay,
-        threshold, recurrent_kernel, y and s.
+        step; the last state s, shape (batch, units); and the states s of all steps, like the
+        outputs, or None. All are differentiable in drive, decay, threshold, recurrent_kernel, y
+        and s.
     """
+    keep = keep or membranes
     infer, forward, backward = _kernels(dynamics)
     static = drive.shape[1]
     units = drive.shape[2]
@@ -89,18 +93,20 @@ def scan(
         # Outputs of full precision serve the backward pass where they cost more than to read.
         values = outputs if _is_dear(dynamics.output) and outputs.dtype == s.dtype else None
 
-        def gradient(to_outputs, to_last):
+        def gradient(to_outputs, to_last, to_states=None):
             saved = held if keep else forward(held, *rest)[2]
-            return backward(saved, values, to_outputs, to_last, *rest)
+            return backward(saved, values, to_outputs, to_last, to_states, *rest)
 
-        return (outputs, last), gradient
+        shown = (held[0],) if membranes else ()
+        return (outputs, last, *shown), gradient
 
     inputs = (drive, decay, threshold, recurrent_kernel, y, s)
-    outputs, last = apply(*(tf.convert_to_tensor(value) for value in inputs))
-    if static is None:
-        outputs = outputs[:, :length]
-    outputs = tf.ensure_shape(outputs, (s.shape[0], static, units))
-    return outputs, tf.ensure_shape(last, (s.shape[0], units))
+    outputs, last, *shown = apply(*(tf.convert_to_tensor(value) for value in inputs))
+    # What was padded is cut off again.
+    sequences = [x if static is not None else x[:, :length] for x in (outputs, *shown)]
+    sequences = [tf.ensure_shape(x, (s.shape[0], static, units)) for x in sequences]
+    states = sequences[1] if membranes else None
+    return sequences[0], tf.ensure_shape(last, (s.shape[0], units)), states
 
 
 def bucket(length: tf.Tensor) -> tf.Tensor:
@@ -220,7 +226,7 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable, Callable]:
         return outputs, last, (states, None if g_derivative else arguments)
 
     @compiled
-    def backward(saved, values, to_outputs, to_last, parameters, dropout, mask, length):
+    def backward(saved, values, to_outputs, to_last, to_states, parameters, dropout, mask, length):
         decay, threshold, kernel, y_first, s_first = parameters
         states, arguments = saved
         _, steps, units = tf.unstack(tf.shape(states))
@@ -247,6 +253,8 @@ def _kernels(dynamics: Dynamics) -> tuple[Callable, Callable, Callable]:
             to_shown = tf.cast(_values(upstream[:, t], to_outputs.dtype), s.dtype)
             to_z = (to_shown + to_y) * h.derivative(z, y)
             to_s += to_z + passed
+            if to_states is not None:
+                to_s += to_states[:, t]
             to_a = g_derivative(s) * to_s if g_derivative else _pull_back(g, arguments[:, t], to_s)
             by_decay = after * s * gate(y) if dynamics.trainable_decay else nothing
             passed, carried = nothing, to_a

@@ -1,4 +1,4 @@
-"""Callbacks: train at the noisy weights that a PCM chip would hold."""
+"""Train at the noisy weights that a PCM chip would hold."""
 
 import functools
 import threading

@@ -1,0 +1,179 @@
+"""Watch how many spikes the layers of a model have while it trains."""
+
+import warnings
+from typing import Any
+
+import keras
+from keras import ops
+
+from snukeras import _arguments
+from snukeras.network import observers
+
+# Batches after which a silent layer is told, in place of waiting for the end of the epoch.
+_EARLY = 20
+# Share of the units of a layer that makes a warning.
+_TOO_MANY = 0.9
+
+
+class _Counts(keras.metrics.Metric, observers.Observer):
+    """Counts the spikes of each unit of a layer in training; a metric for its variables' sake."""
+
+    def __init__(self, units: int, name: str) -> None:
+        super().__init__(name=name, dtype="float32")
+        self.spikes = self.add_variable((units,), "zeros", name="spikes")
+        self.steps = self.add_variable((), "zeros", name="steps")
+
+    def observe(self, run: observers.Run) -> None:
+        if run.training:
+            self.update_state(run.spikes, run.mask)
+
+    def update_state(self, spikes: Any, mask: Any = None) -> None:
+        """Add the spikes (batch, time, ..., units) of a batch, but for masked steps."""
+        spikes = ops.cast(spikes, "float32")
+        places = ops.size(spikes[..., 0])
+        if mask is not None:
+            mask = ops.cast(mask, "float32")
+            places = ops.sum(mask) * ops.cast(ops.size(spikes[0, 0, ..., 0]), "float32")
+            spikes = spikes * ops.reshape(mask, (*ops.shape(mask), *[1] * (spikes.ndim - 2)))
+        self.spikes.assign_add(ops.sum(spikes, axis=tuple(range(spikes.ndim - 1))))
+        self.steps.assign_add(ops.cast(places, "float32"))
+
+    def result(self) -> Any:
+        """The rate of each unit, NumPy, shape (units,)."""
+        spikes, steps = (
+            ops.convert_to_numpy(ops.convert_to_tensor(v)) for v in (self.spikes, self.steps)
+        )
+        return spikes / max(float(steps), 1.0)
+
+
+class SpikeMonitor(keras.callbacks.Callback):
+    """Writes the rates of all spiking layers into the logs, and warns of silent layers.
+
+        history = model.fit(x, y, callbacks=[snukeras.callbacks.SpikeMonitor()])
+        history.history["snu/rate"]
+
+    At the end of each epoch the logs have, for every layer of SNUs, counted over the training
+    batches of the epoch but for masked steps:
+
+    - "LAYER/rate": spikes of a unit and step, from 0 to 1;
+    - "LAYER/silent": the share of units without a spike;
+    - "LAYER/saturated": the share of units that spike at more than `saturated` of the steps.
+
+    The units of a convolution are its filters. History has them from there, and so have
+    TensorBoard and CSVLogger if they come after this callback in the list. Soft units are left out.
+
+    A layer that is silent or saturated passes no gradient on, and the loss then stays where it is.
+    The callback warns of it once in a training, after 20 batches or at the end of an epoch.
+
+    The counts are sums inside the compiled training step, over spikes that it has anyway, so they
+    cost little. The step is traced anew when the training begins.
+
+    Args:
+        saturated: Rate above which a unit counts as saturated, in (0, 1).
+        warn: Whether to warn.
+
+    Raises:
+        ValueError: `saturated` is out of range; or, when the training begins, the model has no
+            spiking layers, or the backend is not TensorFlow.
+    """
+
+    def __init__(self, saturated: float = 0.95, warn: bool = True) -> None:
+        super().__init__()
+        self.saturated = _arguments.inside("saturated", saturated, 0.0, 1.0)
+        self.warn = bool(warn)
+        self._counts: dict[str, _Counts] = {}
+        self._layers: dict[str, keras.Layer] = {}
+        self._warned = False
+        self._epoch = 0
+        self._told_early = False
+
+    def set_model(self, model: keras.Model) -> None:
+        """Begin to watch a model; Keras calls this before it makes the training step."""
+        super().set_model(model)
+        self._stop()
+        if keras.backend.backend() != "tensorflow":
+            raise ValueError(
+                "SpikeMonitor counts inside the training step of TensorFlow. Received: the backend "
+                f"{keras.backend.backend()}. Use snukeras.trace(model, x) after an epoch instead."
+            )
+        layers = observers.units_of(model, spiking_only=True)
+        if not layers:
+            raise ValueError(
+                f"SpikeMonitor needs a model with spiking layers, such as snukeras.layers.SNU. "
+                f"Received: {model.name!r}, which has none."
+            )
+        with model.distribute_strategy.scope():
+            self._counts = {
+                name: _Counts(layer.cell.units, f"spikes_of_{layer.name}")
+                for name, layer in layers.items()
+            }
+        self._layers = layers
+        for name, counts in self._counts.items():
+            observers.attach(counts, [layers[name]])
+        # A step that was traced before knows of no counts.
+        model.train_function = None
+
+    def _stop(self) -> None:
+        for name, counts in self._counts.items():
+            observers.detach(counts, [self._layers[name]])
+        self._counts, self._layers = {}, {}
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._warned = False
+        self._told_early = False
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self._stop()
+        self.model.train_function = None
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._epoch = epoch
+        for counts in self._counts.values():
+            counts.reset_state()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.warn and not self._told_early and batch >= _EARLY - 1:
+            self._told_early = True
+            self._tell()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if logs is not None:
+            for name in self._counts:
+                for what, value in zip(
+                    ("rate", "silent", "saturated"), self._of(name), strict=True
+                ):
+                    logs[f"{name}/{what}"] = value
+        if self.warn:
+            self._tell()
+
+    def _of(self, name: str) -> tuple[float, float, float]:
+        """Rate, share of silent and share of saturated units of a layer."""
+        rates = self._counts[name].result()
+        return (
+            float(rates.mean()),
+            float((rates == 0).mean()),
+            float((rates > self.saturated).mean()),
+        )
+
+    def _tell(self) -> None:
+        """Warn of the layers that are silent or saturated, once in a training."""
+        if self._warned:
+            return
+        troubles = []
+        for name in self._counts:
+            rate, silent, saturated = self._of(name)
+            for share, what in ((silent, "have not spiked"), (saturated, "spike at every step")):
+                if share >= _TOO_MANY:
+                    troubles.append(
+                        f"{share:.0%} of the units of {name!r} {what} (mean rate {rate:.3f})"
+                    )
+        if troubles:
+            self._warned = True
+            warnings.warn(
+                f"Epoch {self._epoch + 1}: {'; '.join(troubles)}. Such units carry no information, "
+                "and hardly any gradient reaches the layers before them. Scale the weights to a "
+                "rate on your data before training, snukeras.initializers.calibrate(model, x), or "
+                "put keras.layers.BatchNormalization() in front of the layer, or change its "
+                "threshold.",
+                stacklevel=2,
+            )

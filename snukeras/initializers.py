@@ -1,0 +1,305 @@
+"""Start units where they spike: by the statistics of their inputs, or by data."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from snukeras import _arguments
+from snukeras.network import observers
+
+# Scales of a kernel that calibration tries, as powers of two around what it finds.
+_WIDEST = 20.0
+_BISECTIONS = 12
+# A rate above which a unit says no more than one that never spikes.
+_SATURATED = 0.95
+# Times that a layer is scaled, and its silent and saturated units are mended.
+_ROUNDS = 3
+
+
+@keras.saving.register_keras_serializable(package="snukeras")
+class FluctuationDriven(keras.initializers.Initializer):
+    """Draws a kernel so that the membrane potentials of its units fluctuate up to the threshold.
+
+    Weights are normal around zero with the standard deviation at which units, whose inputs spike
+    at `input_rate`, exceed their threshold at `rate` of the steps (Rossbroich, Gygax and Zenke,
+    Neuromorphic Computing and Engineering 2022, who set the ratio of threshold to fluctuation).
+    For n inputs that are 1 with probability p at each step by themselves, without resets, the
+    variance of the potential over units and steps is
+
+        n * Var(w) * (p^2 / (1 - decay)^2 + p (1 - p) / (1 - decay^2))
+
+    whose first term is that of the mean drive of each unit. A potential that is normal with that
+    variance exceeds the threshold at `rate` of the steps. Resets and the activation g make the true
+    rate another, of the same size. With `input_rate` equal to `rate`, as it is by default, spikes
+    neither die out nor take over from layer to layer, where `rate` is 0.2 or more.
+
+    `snukeras.initializers.calibrate` sets the rates by data instead.
+
+    Args:
+        rate: Target rate of the units, in (0, 0.5).
+        input_rate: Rate of the inputs, in (0, 1]; None for `rate`. It is the root of the mean
+            square of inputs that are no spikes.
+        decay: The units' decay: a number or one per unit, at least 0 and below 1.
+        threshold: The units' threshold: a positive number or one per unit.
+        seed: Integer, `keras.random.SeedGenerator`, or None.
+
+    Raises:
+        ValueError: An argument is outside what is allowed.
+    """
+
+    def __init__(
+        self,
+        rate: float = 0.25,
+        input_rate: float | None = None,
+        decay: float | Sequence[float] = 0.8,
+        threshold: float | Sequence[float] = 1.0,
+        seed: Any = None,
+    ) -> None:
+        self.rate = _arguments.inside("rate", rate, 0.0, 0.5)
+        if input_rate is not None and not 0.0 < input_rate <= 1.0:
+            raise ValueError(
+                "Argument `input_rate` must be above 0 and at most 1, or None for the rate of the "
+                f"units. Received: input_rate={input_rate!r}"
+            )
+        self.input_rate = input_rate
+        for name, value, allowed in (
+            ("decay", decay, "at least 0 and below 1"),
+            ("threshold", threshold, "positive"),
+        ):
+            values = np.asarray(value, dtype="float64")
+            good = (values >= 0) & (values < 1) if name == "decay" else values > 0
+            if not (values.ndim < 2 and values.size and np.all(good & np.isfinite(values))):
+                raise ValueError(
+                    f"Argument `{name}` must be {allowed}, a number or one per unit. "
+                    f"Received: {name}={value!r}"
+                )
+        self.decay = np.asarray(decay, dtype="float64").tolist()
+        self.threshold = np.asarray(threshold, dtype="float64").tolist()
+        self._seed = seed
+        self.seed = seed if seed is not None else keras.random.SeedGenerator()
+
+    def deviation(self, inputs: int) -> np.ndarray:
+        """Return the standard deviation of the weights of units with a number of inputs."""
+        p = self.rate if self.input_rate is None else self.input_rate
+        decay = np.asarray(self.decay)
+        variance = p**2 / (1 - decay) ** 2 + p * (1 - p) / (1 - decay**2)
+        return np.asarray(self.threshold) / (_quantile(1 - self.rate) * np.sqrt(inputs * variance))
+
+    def __call__(self, shape: Any, dtype: Any = None) -> Any:
+        """Return weights of shape (..., inputs, units), of a matrix or a convolution."""
+        deviation = self.deviation(math.prod(shape[:-1]))
+        if deviation.shape not in ((), (shape[-1],)):
+            raise ValueError(
+                f"FluctuationDriven has a decay or threshold for {deviation.shape[0]} units. "
+                f"Received: shape={tuple(shape)}, a kernel of {shape[-1]}"
+            )
+        noise = keras.random.normal(shape, dtype=dtype, seed=self.seed)
+        return noise * ops.cast(deviation, noise.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "rate": self.rate,
+            "input_rate": self.input_rate,
+            "decay": self.decay,
+            "threshold": self.threshold,
+            "seed": keras.saving.serialize_keras_object(self._seed),
+        }
+
+
+def _quantile(probability: float) -> float:
+    """The standard normal number that is exceeded with 1 minus a probability."""
+    from statistics import NormalDist
+
+    return NormalDist().inv_cdf(probability)
+
+
+class _Calls(observers.Observer):
+    """Keeps the calls of layers."""
+
+    def __init__(self) -> None:
+        self.runs: list[observers.Run] = []
+
+    def observe(self, run: observers.Run) -> None:
+        self.runs.append(run)
+
+
+def calibrate(model: keras.Model, x: Any, rate: float = 0.1) -> dict[str, float]:
+    """Scale the kernels of all spiking layers, on data, until the layers spike at a rate.
+
+        model = keras.Sequential([...])
+        snukeras.initializers.calibrate(model, x_train[:256], rate=0.1)
+        model.fit(x_train, y_train)
+
+    The layers are taken in the order in which the model calls them, each on the spikes that those
+    before it have by then. The weights of a layer, its recurrent ones too, are multiplied by one
+    factor. Units that are silent on the data even so get the opposite weights, or their amounts
+    without signs, and those that are silent or saturated a factor of their own. Biases, thresholds
+    and decays stay as they are. Works on Sequential, functional and subclassed models, nested and
+    wrapped layers, convolutions and recurrent units; in inference, so without dropout, and with the
+    moving statistics of BatchNormalization. For weights before training: it is no training.
+
+    Args:
+        model: A built model with spiking layers.
+        x: Inputs as an array, or a list, tuple or dict of arrays, (samples, ...); some hundred
+            samples, which are computed at once.
+        rate: Target rate: spikes of a unit and step, in (0, 1).
+
+    Returns:
+        The rate reached, by the name of the layer.
+
+    Raises:
+        ValueError: `rate` is out of range; the model has no spiking layers; a layer gets nothing
+            but zeros on these data, or cannot reach the rate. The weights are then as they were.
+    """
+    rate = _arguments.inside("rate", rate, 0.0, 1.0)
+    layers = observers.units_of(model, spiking_only=True)
+    if not layers:
+        raise ValueError(
+            f"The model {model.name!r} has no spiking layers to calibrate. Allowed are models with "
+            "layers such as snukeras.layers.SNU or ConvSNU2D; soft units need no calibration."
+        )
+    variables = [v for layer in layers.values() for v in layer.variables]
+    before = [_array(v) for v in variables]
+    states = [v for layer in layers.values() if layer.stateful for v in layer.states]
+    first = [_array(v) for v in states]
+    reached: dict[str, float] = {}
+    names = {id(layer): name for name, layer in layers.items()}
+    try:
+        while True:
+            calls = _Calls()
+            with observers.watching(calls, layers.values()):
+                model(x, training=False)
+            _assign(states, first)
+            left = [run for run in calls.runs if names[id(run.layer)] not in reached]
+            if not left:
+                return reached
+            name = names[id(left[0].layer)]
+            reached[name] = _Scaling(name, left[0], rate).fit()
+    except Exception:
+        _assign(variables, before)
+        raise
+    finally:
+        _assign(states, first)
+
+
+def _array(variable: keras.Variable) -> np.ndarray:
+    # A copy: the arrays of some backends are views that may not be written to.
+    return np.array(ops.convert_to_numpy(ops.convert_to_tensor(variable)))
+
+
+def _assign(variables: list[keras.Variable], values: list[np.ndarray]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+class _Scaling:
+    """Finds factors for the weights of one layer, each unit's and the layer's.
+
+    Args:
+        name: What the layer is called in errors.
+        run: The call whose inputs the layer is calibrated on.
+        rate: The target rate.
+    """
+
+    def __init__(self, name: str, run: observers.Run, rate: float) -> None:
+        self.name = name
+        self.run = run
+        self.rate = rate
+        cell = run.layer.cell
+        kernels = [cell.kernel, cell.recurrent_kernel]
+        self.kernels = [kernel for kernel in kernels if kernel is not None]
+        self.start = [_array(kernel) for kernel in self.kernels]
+        self.factors = np.ones(cell.units)
+        if not np.any(ops.convert_to_numpy(run.sequences)):
+            raise ValueError(
+                f"The layer {name!r} gets nothing but zeros on the data, which no weights make "
+                "spikes of. Give `x` inputs that are not zero; if a layer that is no SNU layer "
+                "stands before, look at its outputs."
+            )
+
+    def fit(self) -> float:
+        """Scale the layer, mend its units, and return the rate that it has then."""
+        for _ in range(_ROUNDS):
+            self._scale()
+            if not self._mend():
+                break
+        self._set(self.factors)
+        self._constrain()
+        rates = self._rates(None)
+        reached = float(rates.mean())
+        if not 0.5 * self.rate <= reached <= 2.0 * self.rate + 0.01:
+            raise ValueError(
+                f"The layer {self.name!r} cannot reach the rate {self.rate:g} on these data by "
+                f"scaling its weights; it has {reached:.3f}. Choose another rate, or look at its "
+                "threshold, and at how many of its inputs are zero."
+            )
+        return reached
+
+    def _set(self, factors: np.ndarray) -> None:
+        for kernel, start in zip(self.kernels, self.start, strict=True):
+            kernel.assign(start * factors.astype(start.dtype))
+
+    def _constrain(self) -> None:
+        for kernel in self.kernels:
+            if kernel.constraint is not None:
+                kernel.assign(kernel.constraint(kernel))
+
+    def _rates(self, factors: np.ndarray | None) -> np.ndarray:
+        """The rate of each unit with some factors on the weights; None for the weights as set."""
+        if factors is not None:
+            self._set(factors)
+        calls = _Calls()
+        run = self.run
+        with observers.watching(calls, [run.layer]):
+            run.layer(run.sequences, initial_state=run.initial_state, mask=run.mask, training=False)
+        spikes = ops.convert_to_numpy(calls.runs[0].spikes)
+        if run.mask is not None:
+            spikes = spikes[ops.convert_to_numpy(run.mask).astype(bool)]
+        return spikes.reshape(-1, spikes.shape[-1]).mean(axis=0)
+
+    def _bisect(self, chosen: np.ndarray, by_unit: bool) -> None:
+        """Multiply the factors of chosen units so that their rates are the target's.
+
+        Args:
+            chosen: Bool, (units,).
+            by_unit: Each unit by itself; else all by one factor, for their mean.
+        """
+        low, high = np.full(len(chosen), -_WIDEST), np.full(len(chosen), _WIDEST)
+        middle = np.zeros(len(chosen))
+        width = 1.0
+        for _ in range(_BISECTIONS + int(math.log2(_WIDEST)) + 1):
+            rates = self._rates(np.where(chosen, self.factors * 2.0**middle, self.factors))
+            if not by_unit:
+                rates = np.full(len(chosen), rates[chosen].mean())
+            above = rates > self.rate
+            high, low = np.where(above, middle, high), np.where(above, low, middle)
+            # Step outwards first: the right factor is mostly near 1.
+            outwards = np.where(above, low == -_WIDEST, high == _WIDEST)
+            step = np.where(above, -width, width)
+            middle = np.where(outwards, np.clip(middle + step, -_WIDEST, _WIDEST), (low + high) / 2)
+            width *= 2.0
+        self.factors = np.where(chosen, self.factors * 2.0**low, self.factors)
+
+    def _scale(self) -> None:
+        self._bisect(np.ones(len(self.factors), bool), by_unit=False)
+
+    def _mend(self) -> bool:
+        """Mend the units that are silent or saturated; return whether there were any."""
+        rates = self._rates(self.factors)
+        silent = rates == 0
+        bad = silent | (rates > _SATURATED)
+        if not bad.any():
+            return False
+        self.factors = np.where(silent, -self.factors, self.factors)
+        self._bisect(bad, by_unit=True)
+        still = bad & (self._rates(self.factors) == 0)
+        if still.any():
+            for start in self.start:
+                start[..., still] = np.abs(start[..., still])
+            self.factors = np.where(still, np.median(np.abs(self.factors[~still])), self.factors)
+            self._bisect(still, by_unit=True)
+        return True

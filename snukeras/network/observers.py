@@ -1,0 +1,137 @@
+"""Watch the units of a model as it runs, without building the model anew.
+
+An SNU layer hands what it computes to its observers, if it has any. The registry stands here, below
+the layers, so that callbacks, initializers and `snukeras.trace` can watch layers that they do not
+import. The layer computes by the same path with observers and without.
+"""
+
+import contextlib
+import weakref
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import keras
+
+
+class Run(NamedTuple):
+    """What one call of an SNU layer computed.
+
+    Attributes:
+        layer: The layer.
+        sequences: Its inputs, (batch, time, ...).
+        initial_state: The states [y, s] that it started from, or None for zeros.
+        spikes: Its outputs at all steps, (batch, time, ..., units), in the order of the layer.
+        membranes: Its membrane potentials, likewise; None where no observer asked for them.
+        mask: (batch, time), False at the steps that were skipped; or None.
+        training: Whether the call belonged to a training step.
+    """
+
+    layer: keras.Layer
+    sequences: Any
+    initial_state: Any
+    spikes: Any
+    membranes: Any
+    mask: Any
+    training: bool
+
+
+class Observer:
+    """Base of what watches layers.
+
+    Attributes:
+        wants_membranes: Whether membrane potentials are wanted beside the spikes.
+    """
+
+    wants_membranes = False
+
+    def observe(self, run: Run) -> None:
+        """Take note of a call; its tensors are symbolic where a graph is being traced."""
+        raise NotImplementedError
+
+
+_observers: "weakref.WeakKeyDictionary[keras.Layer, list[Observer]]" = weakref.WeakKeyDictionary()
+
+
+def of(layer: keras.Layer) -> list[Observer]:
+    """Return the observers of a layer; mostly there are none."""
+    return _observers.get(layer, [])
+
+
+def attach(observer: Observer, layers: Iterable[keras.Layer]) -> None:
+    """Let an observer watch some layers from their next call on."""
+    for layer in layers:
+        watching = _observers.setdefault(layer, [])
+        if observer not in watching:
+            watching.append(observer)
+
+
+def detach(observer: Observer, layers: Iterable[keras.Layer]) -> None:
+    """Let an observer watch some layers no longer."""
+    for layer in layers:
+        left = [other for other in _observers.get(layer, []) if other is not observer]
+        if left:
+            _observers[layer] = left
+        else:
+            _observers.pop(layer, None)
+
+
+@contextlib.contextmanager
+def watching(observer: Observer, layers: Iterable[keras.Layer]) -> Iterator[None]:
+    """Let an observer watch some layers within a block."""
+    layers = list(layers)
+    attach(observer, layers)
+    try:
+        yield
+    finally:
+        detach(observer, layers)
+
+
+def units_of(model: keras.Layer, spiking_only: bool = False) -> dict[str, keras.Layer]:
+    """Find the SNU layers in a model: nested, wrapped, and kept by layers of the user's own.
+
+    Args:
+        model: A model, or one layer.
+        spiking_only: Leave out soft units.
+
+    Returns:
+        The layers by name, in the order in which the model holds them. Of two layers with one
+        name, the second bears that of the layer that holds it in front: "encoder/snu".
+    """
+    found: dict[str, keras.Layer] = {}
+    seen: set[int] = set()
+    _search(model, "", found, seen, spiking_only)
+    return found
+
+
+def _search(
+    layer: keras.Layer,
+    parent: str,
+    found: dict[str, keras.Layer],
+    seen: set[int],
+    spiking_only: bool,
+) -> None:
+    if id(layer) in seen:
+        return
+    seen.add(id(layer))
+    spiking = getattr(getattr(layer, "cell", None), "spiking", None)
+    if spiking is not None:
+        if spiking or not spiking_only:
+            name = layer.name if layer.name not in found else f"{parent}/{layer.name}"
+            while name in found:
+                name += "_"
+            found[name] = layer
+        return
+    for part in _parts(layer):
+        _search(part, layer.name, found, seen, spiking_only)
+
+
+def _parts(layer: keras.Layer) -> Iterator[keras.Layer]:
+    """The layers that a layer holds: those of a model in its order, then any attribute's."""
+    for part in getattr(layer, "layers", None) or []:
+        if isinstance(part, keras.Layer):
+            yield part
+    for value in list(vars(layer).values()):
+        held = value.values() if isinstance(value, dict) else value
+        for part in held if isinstance(held, list | tuple | type({}.values())) else [held]:
+            if isinstance(part, keras.Layer):
+                yield part

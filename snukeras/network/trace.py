@@ -1,0 +1,99 @@
+"""Trace the spikes and membrane potentials of all units of a model."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from snukeras.network import observers
+
+
+class _Recorder(observers.Observer):
+    """Keeps the spikes and membranes of the calls of a batch."""
+
+    wants_membranes = True
+
+    def __init__(self) -> None:
+        self.runs: list[observers.Run] = []
+
+    def observe(self, run: observers.Run) -> None:
+        self.runs.append(run)
+
+
+def trace(model: keras.Layer, x: Any, batch_size: int = 32) -> dict[str, dict[str, np.ndarray]]:
+    """Return the spikes and membrane potentials of all SNU layers of a model on data.
+
+        traces = snukeras.trace(model, x)
+        traces["snu"]["spikes"].mean(axis=(0, 1))   # the rate of each unit
+
+    The model runs as it is, in inference, by the same path as in `predict`; nothing is rebuilt.
+    Layers are found wherever they are: in nested models, in wrappers such as
+    `keras.layers.Bidirectional`, and in layers of the user's own.
+
+    Args:
+        model: A built model, or one layer; Sequential, functional or subclassed.
+        x: Inputs as `model.predict` takes them in arrays: an array, or a list, tuple or dict of
+            arrays, (samples, ...).
+        batch_size: Samples computed at once.
+
+    Returns:
+        By the name of the layer `{"spikes": ..., "membranes": ...}`, NumPy arrays of shape
+        (samples, time, units), or (samples, time, ..., filters) of a convolution. Soft units have
+        their outputs under "spikes". Steps are in the order in which the layer returns them. Masked
+        steps repeat what was before, as in the outputs of the layer. A layer that the model calls
+        several times has its later calls as "snu@2", "snu@3", ...; of two layers with one name, the
+        second bears that of the model around it, "encoder/snu".
+
+    Raises:
+        ValueError: The model has no SNU layers, or `x` has no samples.
+        TypeError: The layers run inside a compiled function of the model's own, where their values
+            cannot be read.
+    """
+    layers = observers.units_of(model)
+    if not layers:
+        raise ValueError(
+            f"The model {model.name!r} has no SNU layers to trace. Allowed are models that hold "
+            "layers such as snukeras.layers.SNU, SSNU or ConvSNU2D."
+        )
+    samples = _samples(x)
+    if samples == 0:
+        raise ValueError("Argument `x` must hold at least one sample. Received: no samples")
+    recorder = _Recorder()
+    names = {id(layer): name for name, layer in layers.items()}
+    found: dict[str, dict[str, list[np.ndarray]]] = {}
+    for first in range(0, samples, batch_size):
+        recorder.runs = []
+        with observers.watching(recorder, layers.values()):
+            model(_part(x, first, first + batch_size), training=False)
+        calls: dict[str, int] = {}
+        for run in recorder.runs:
+            name = names[id(run.layer)]
+            calls[name] = calls.get(name, 0) + 1
+            name = name if calls[name] == 1 else f"{name}@{calls[name]}"
+            kept = found.setdefault(name, {"spikes": [], "membranes": []})
+            kept["spikes"].append(_values(run.spikes, name))
+            kept["membranes"].append(_values(run.membranes, name))
+    return {
+        name: {what: np.concatenate(parts) for what, parts in kept.items()}
+        for name, kept in found.items()
+    }
+
+
+def _samples(x: Any) -> int:
+    """The number of samples in arrays of inputs."""
+    return min(len(part) for part in keras.tree.flatten(x))
+
+
+def _part(x: Any, first: int, last: int) -> Any:
+    return keras.tree.map_structure(lambda array: array[first:last], x)
+
+
+def _values(tensor: Any, name: str) -> np.ndarray:
+    try:
+        return np.asarray(keras.ops.convert_to_numpy(tensor))
+    except Exception as error:
+        raise TypeError(
+            f"The layer {name!r} runs inside a compiled function, where its values cannot be read. "
+            "Trace the model without that function (tf.config.run_functions_eagerly(True)), or "
+            "trace the layer itself on its inputs."
+        ) from error

@@ -1,0 +1,160 @@
+"""Initializers: fluctuation-driven kernels, and calibration on data."""
+
+import keras
+import numpy as np
+import pytest
+
+import snukeras
+from snukeras.constraints import PCMConstraint
+from snukeras.initializers import FluctuationDriven, calibrate
+from snukeras.layers import SNU, SSNU, ConvSNU2D, RateCoding
+
+
+def test_fluctuation_driven_weights_have_the_deviation_of_the_formula():
+    initializer = FluctuationDriven(rate=0.25, input_rate=0.1, decay=0.5, threshold=2.0, seed=1)
+    kernel = keras.ops.convert_to_numpy(initializer((400, 300)))
+    variance = 0.1**2 / 0.5**2 + 0.1 * 0.9 / (1 - 0.5**2)
+    assert kernel.std() == pytest.approx(2.0 / (0.6745 * np.sqrt(400 * variance)), rel=0.02)
+    assert abs(kernel.mean()) < 0.01 * kernel.std()
+
+
+@pytest.mark.parametrize("rate, input_rate", [(0.25, None), (0.25, 0.05), (0.1, 0.3)])
+def test_linear_units_without_resets_spike_at_the_target_rate(rate, input_rate):
+    """The formula holds for what it assumes: independent inputs, a linear g, no reset."""
+    keras.utils.set_random_seed(3)
+    decay, n, units = 0.8, 100, 4000
+    initializer = FluctuationDriven(rate, input_rate, decay=decay, threshold=0.5, seed=2)
+    kernel = keras.ops.convert_to_numpy(initializer((n, units)))
+    x = np.random.default_rng(0).random((60, n)) < (input_rate or rate)
+    s = np.zeros(units)
+    for step in x:
+        s = decay * s + step @ kernel
+    assert (s > 0.5).mean() == pytest.approx(rate, abs=0.03)
+
+
+def test_a_decay_and_threshold_per_unit_scale_each_column():
+    initializer = FluctuationDriven(decay=[0.0, 0.9], threshold=[1.0, 4.0], seed=1)
+    kernel = keras.ops.convert_to_numpy(initializer((3, 3, 500, 2)))
+    assert kernel.std(axis=(0, 1, 2)) == pytest.approx(initializer.deviation(4500), rel=0.05)
+    with pytest.raises(ValueError, match="for 2 units"):
+        initializer((5, 3))
+
+
+def test_the_initializer_is_saved_by_its_arguments(tmp_path):
+    layer = SNU(4, kernel_initializer=FluctuationDriven(0.2, 0.1, 0.6, 0.5, seed=7))
+    model = keras.Sequential([keras.Input((None, 3)), layer])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras").layers[0].kernel_initializer
+    assert loaded.get_config() == layer.kernel_initializer.get_config()
+    assert np.array_equal(loaded((3, 4)), layer.kernel_initializer((3, 4)))
+
+
+@pytest.mark.parametrize("arguments", [
+    {"rate": 0.5}, {"rate": 0}, {"input_rate": 0.0}, {"input_rate": 1.5}, {"decay": 1.0},
+    {"decay": -0.1}, {"threshold": 0.0}, {"threshold": [1.0, float("nan")]},
+])  # fmt: skip
+def test_impossible_arguments_are_refused(arguments):
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        FluctuationDriven(**arguments)
+
+
+def spikes(shape, rate=0.1, seed=0):
+    return (np.random.default_rng(seed).random(shape) < rate).astype("float32")
+
+
+def dense_network():
+    return keras.Sequential(
+        [keras.Input((20, 30)), *[SNU(40, return_sequences=True) for _ in range(3)]]
+    ), spikes((32, 20, 30))
+
+
+def functional_network():
+    x = keras.Input((20, 30))
+    a = SNU(40, return_sequences=True)(x)
+    b = keras.layers.Bidirectional(SNU(20, return_sequences=True))(a)
+    y = SNU(10, return_sequences=False)(keras.layers.Concatenate()([a, b]))
+    return keras.Model(x, y), spikes((32, 20, 30))
+
+
+def recurrent_network():
+    layers = [SNU(40, return_sequences=True, recurrent=True, state_activation="linear")
+              for _ in range(2)]  # fmt: skip
+    return keras.Sequential([keras.Input((20, 30)), keras.layers.Masking(), *layers]), spikes(
+        (32, 20, 30)
+    )
+
+
+def convolutional_network():
+    return keras.Sequential([
+        keras.Input((12, 12, 1)),
+        RateCoding(10, seed=1),
+        ConvSNU2D(8, 3, return_sequences=True),
+        ConvSNU2D(8, 3, return_sequences=True, recurrent=True),
+        keras.layers.Reshape((-1, 8 * 8 * 8)),
+        SNU(10, return_sequences=True),
+    ]), np.random.default_rng(0).random((16, 12, 12, 1)).astype("float32")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "network", [dense_network, functional_network, recurrent_network, convolutional_network]
+)
+def test_calibration_reaches_the_rate_and_leaves_no_unit_silent_or_saturated(network):
+    keras.utils.set_random_seed(1)
+    model, x = network()
+    reached = calibrate(model, x, rate=0.15)
+    traced = snukeras.trace(model, x)
+    assert set(reached) == set(traced)
+    for name, values in traced.items():
+        rates = values["spikes"].reshape(-1, values["spikes"].shape[-1]).mean(axis=0)
+        assert rates.mean() == pytest.approx(0.15, abs=0.03), name
+        assert rates.mean() == pytest.approx(reached[name], abs=0.01), name
+        assert rates.min() > 0 and rates.max() < 0.95, name
+
+
+def test_calibration_counts_neither_masked_steps_nor_soft_units():
+    keras.utils.set_random_seed(1)
+    soft, snu = SSNU(20, return_sequences=True), SNU(30, return_sequences=True)
+    model = keras.Sequential([keras.Input((None, 20)), keras.layers.Masking(), soft, snu])
+    x = 0.1 + spikes((16, 10, 20))
+    before = soft.get_weights()
+    reached = calibrate(model, np.concatenate([x, np.zeros_like(x)], 1), rate=0.2)
+    assert list(reached) == [snu.name]
+    assert snukeras.trace(model, x)[snu.name]["spikes"].mean() == pytest.approx(0.2, abs=0.02)
+    for old, new in zip(before, soft.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_calibrated_weights_are_on_the_levels_of_their_constraint():
+    keras.utils.set_random_seed(1)
+    constraint = PCMConstraint(rounding="nearest")
+    layer = SNU(40, kernel_constraint=constraint)
+    model = keras.Sequential([keras.Input((20, 30)), layer])
+    calibrate(model, spikes((32, 20, 30)), rate=0.2)
+    kernel = layer.cell.kernel
+    np.testing.assert_allclose(constraint(kernel), kernel, atol=1e-6)
+
+
+def test_a_stateful_layer_keeps_its_states():
+    keras.utils.set_random_seed(1)
+    layer = SNU(20, stateful=True, return_sequences=True)
+    model = keras.Sequential([keras.Input(batch_shape=(4, 10, 15)), layer])
+    calibrate(model, spikes((4, 10, 15), 0.3), rate=0.2)
+    assert all(not np.any(state) for state in layer.states)
+
+
+def test_what_cannot_be_calibrated_is_refused_and_left_as_it_was():
+    keras.utils.set_random_seed(1)
+    model, x = dense_network()
+    before = model.get_weights()
+    for rate in (0.0, 1.0, -0.1, True, "0.1"):
+        with pytest.raises(ValueError, match="rate"):
+            calibrate(model, x, rate=rate)
+    with pytest.raises(ValueError, match="nothing but zeros"):
+        calibrate(model, np.zeros_like(x))
+    with pytest.raises(ValueError, match="cannot reach the rate"):
+        calibrate(model, x[:, :, :] * (np.arange(20) == 3)[:, None], rate=0.9)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    dense = keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match="no spiking layers"):
+        calibrate(dense, np.ones((3, 5)))
