@@ -1,10 +1,14 @@
 """The step function of spiking units and the pseudo-derivatives that train it."""
 
+import inspect
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self, TypeAlias
 
 import keras
 from keras import ops
+
+from snukeras._types import Config, Tensor
 
 
 class PseudoDerivative:
@@ -20,25 +24,26 @@ class PseudoDerivative:
         ValueError: `slope` is not a positive finite number.
     """
 
-    def __init__(self, slope: float = 1.0):
+    def __init__(self, slope: float = 1.0) -> None:
         if not (isinstance(slope, int | float) and math.isfinite(slope) and slope > 0):
             raise ValueError(
                 f"Argument `slope` must be a positive finite number. Received: slope={slope!r}"
             )
         self.slope = float(slope)
 
-    def bump(self, v: Any) -> Any:
+    def bump(self, v: Tensor) -> Tensor:
+        """Return the height of the bump at the scaled distances `v` from the threshold."""
         raise NotImplementedError
 
-    def __call__(self, z: Any) -> Any:
+    def __call__(self, z: Tensor) -> Tensor:
         """Return the pseudo-derivative at `z` (membrane potential minus threshold, any shape)."""
         return self.bump(z if self.slope == 1.0 else self.slope * z)
 
-    def get_config(self) -> dict:
+    def get_config(self) -> Config:
         return {"slope": self.slope}
 
     @classmethod
-    def from_config(cls, config: dict) -> "PseudoDerivative":
+    def from_config(cls, config: Config) -> Self:
         return cls(**config)
 
     # Equal settings share one compiled kernel, so equality is by value.
@@ -56,7 +61,7 @@ class PseudoDerivative:
 class TanhDerivative(PseudoDerivative):
     """`1 - tanh(slope * z)**2`: the paper's choice (Wozniak et al. 2020) at slope 1."""
 
-    def bump(self, v: Any) -> Any:
+    def bump(self, v: Tensor) -> Tensor:
         return 1.0 - ops.square(ops.tanh(v))
 
 
@@ -64,7 +69,7 @@ class TanhDerivative(PseudoDerivative):
 class FastSigmoid(PseudoDerivative):
     """`1 / (1 + |slope * z|)**2` (Zenke and Ganguli, Neural Computation 2018, SuperSpike)."""
 
-    def bump(self, v: Any) -> Any:
+    def bump(self, v: Tensor) -> Tensor:
         return 1.0 / ops.square(1.0 + ops.abs(v))
 
 
@@ -72,7 +77,7 @@ class FastSigmoid(PseudoDerivative):
 class Arctan(PseudoDerivative):
     """`1 / (1 + (slope * z)**2)`, the derivative of the arctangent (Fang et al., ICCV 2021)."""
 
-    def bump(self, v: Any) -> Any:
+    def bump(self, v: Tensor) -> Tensor:
         return 1.0 / (1.0 + ops.square(v))
 
 
@@ -80,7 +85,7 @@ class Arctan(PseudoDerivative):
 class Boxcar(PseudoDerivative):
     """1 where `|slope * z| < 1/2`, else 0: a rectangle of area 1 / slope (Wu et al. 2018)."""
 
-    def bump(self, v: Any) -> Any:
+    def bump(self, v: Tensor) -> Tensor:
         return ops.cast(ops.abs(v) < 0.5, v.dtype)
 
 
@@ -88,7 +93,7 @@ class Boxcar(PseudoDerivative):
 class Triangular(PseudoDerivative):
     """`max(0, 1 - |slope * z|)` (Bellec et al., NeurIPS 2018)."""
 
-    def bump(self, v: Any) -> Any:
+    def bump(self, v: Tensor) -> Tensor:
         return ops.relu(1.0 - ops.abs(v))
 
 
@@ -102,27 +107,52 @@ _BY_NAME: dict[str, type[PseudoDerivative]] = {
 }
 
 
-def get_pseudo_derivative(identifier: Any) -> PseudoDerivative:
-    """Resolve a pseudo-derivative from a name, a serialised config or an object.
+Bump: TypeAlias = PseudoDerivative | Callable[[Tensor], Tensor]
+"""A pseudo-derivative: an object of this module, or a function of z, s minus the threshold."""
+
+
+def get_pseudo_derivative(identifier: str | Config | Bump) -> Bump:
+    """Resolve a pseudo-derivative from a name, a serialised config, an object or a function.
 
     Args:
         identifier: one of "tanh", "fast_sigmoid", "arctan", "boxcar" (also "rectangular"),
-            "triangular"; a `PseudoDerivative`; or its serialised config.
+            "triangular"; a `PseudoDerivative`; its serialised config; or a function of z, the
+            membrane potential minus the threshold, made of `keras.ops`. A model with a function
+            loads again only if the function is registered with
+            `keras.saving.register_keras_serializable`, or given to `keras.models.load_model` in
+            `custom_objects`; a lambda needs `safe_mode=False` there.
 
     Raises:
         ValueError: the identifier is none of these.
     """
     if isinstance(identifier, str) and identifier in _BY_NAME:
         return _BY_NAME[identifier]()
+    found = identifier
     if isinstance(identifier, dict):
-        identifier = keras.saving.deserialize_keras_object(identifier)
-    if isinstance(identifier, PseudoDerivative):
-        return identifier
+        found = keras.saving.deserialize_keras_object(identifier)
+    if isinstance(found, PseudoDerivative):
+        return found
+    if callable(found) and not inspect.isclass(found):
+        return found
+    hint = ""
+    if inspect.isclass(found) and issubclass(found, PseudoDerivative):
+        hint = f". Give an object of the class: {found.__name__}()"
     raise ValueError(
-        "Argument `pseudo_derivative` must be one of "
-        f"{sorted(_BY_NAME)}, or a snukeras.activations.PseudoDerivative object. "
-        f"Received: pseudo_derivative={identifier!r}"
+        f"Argument `pseudo_derivative` must be one of {sorted(_BY_NAME)}, a "
+        "snukeras.activations.PseudoDerivative object, or a function of the membrane potential "
+        f"minus the threshold. Received: pseudo_derivative={identifier!r}{hint}"
     )
+
+
+def serialize_pseudo_derivative(bump: Bump) -> Any:
+    """Return what a config holds of a pseudo-derivative.
+
+    A function stands there itself, as activations do in the configs of Keras's layers: a copy
+    within the process keeps it, and Keras serialises it when it saves a model.
+    """
+    if isinstance(bump, PseudoDerivative):
+        return keras.saving.serialize_keras_object(bump)
+    return bump
 
 
 @keras.saving.register_keras_serializable(package="snukeras")
@@ -133,28 +163,28 @@ class Step:
     is multiplied by the pseudo-derivative at `z`.
 
     Args:
-        pseudo_derivative: name, object or config, see `get_pseudo_derivative`.
+        pseudo_derivative: name, object, function or config, see `get_pseudo_derivative`.
     """
 
-    def __init__(self, pseudo_derivative: Any = "tanh"):
+    def __init__(self, pseudo_derivative: str | Config | Bump = "tanh") -> None:
         self.pseudo_derivative = get_pseudo_derivative(pseudo_derivative)
 
-    def __call__(self, z: Any) -> Any:
+    def __call__(self, z: Tensor) -> Tensor:
         return _step(z, self.pseudo_derivative)
 
-    def value(self, z: Any) -> Any:
-        """The forward value alone."""
+    def value(self, z: Tensor) -> Tensor:
+        """Return the forward value alone."""
         return ops.cast(z > 0, z.dtype)
 
-    def derivative(self, z: Any, y: Any) -> Any:
-        """The derivative used in the backward pass, at `z` with value `y`."""
+    def derivative(self, z: Tensor, y: Tensor) -> Tensor:
+        """Return the derivative used in the backward pass, at `z` with value `y`."""
         return self.pseudo_derivative(z)
 
-    def get_config(self) -> dict:
-        return {"pseudo_derivative": keras.saving.serialize_keras_object(self.pseudo_derivative)}
+    def get_config(self) -> Config:
+        return {"pseudo_derivative": serialize_pseudo_derivative(self.pseudo_derivative)}
 
     @classmethod
-    def from_config(cls, config: dict) -> "Step":
+    def from_config(cls, config: Config) -> Self:
         return cls(**config)
 
     def __eq__(self, other: object) -> bool:
@@ -164,10 +194,10 @@ class Step:
         return hash((Step, self.pseudo_derivative))
 
 
-def _step(z: Any, pseudo_derivative: PseudoDerivative) -> Any:
+def _step(z: Tensor, pseudo_derivative: Bump) -> Tensor:
     @ops.custom_gradient
-    def step(z):
-        def grad(*args, upstream=None):
+    def step(z: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
+        def grad(*args: Tensor, upstream: Tensor = None) -> Tensor:
             if upstream is None:
                 (upstream,) = args
             return ops.multiply(upstream, pseudo_derivative(z))
@@ -181,20 +211,22 @@ def _step(z: Any, pseudo_derivative: PseudoDerivative) -> Any:
 class SoftStep:
     """The sigmoid in the place of the step: the output function of the soft unit (sSNU)."""
 
-    def __call__(self, z: Any) -> Any:
+    pseudo_derivative = None
+
+    def __call__(self, z: Tensor) -> Tensor:
         return ops.sigmoid(z)
 
     value = __call__
 
-    def derivative(self, z: Any, y: Any) -> Any:
-        """The derivative at `z` with value `y`."""
+    def derivative(self, z: Tensor, y: Tensor) -> Tensor:
+        """Return the derivative at `z` with value `y`."""
         return y * (1.0 - y)
 
-    def get_config(self) -> dict:
+    def get_config(self) -> Config:
         return {}
 
     @classmethod
-    def from_config(cls, config: dict) -> "SoftStep":
+    def from_config(cls, config: Config) -> Self:
         return cls(**config)
 
     def __eq__(self, other: object) -> bool:

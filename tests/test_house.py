@@ -24,7 +24,8 @@ NAMES = {
 
 # The order of the house: a part imports its own files, and parts of the floors below it.
 FLOORS = (
-    ("_content", "_files", "_arguments", "_xla", "activations", "losses"),
+    ("_content", "_files", "_arguments", "_types", "_xla"),
+    ("activations", "losses"),
     ("regularizers", "metrics", "datasets", "network"),
     ("pcm",),
     ("constraints", "callbacks", "initializers"),

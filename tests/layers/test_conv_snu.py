@@ -324,7 +324,7 @@ def test_config_holds_every_argument(cls):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (dict(filters=0), ["units", "0"]),
+        (dict(filters=0), ["filters", "0"]),
         (dict(kernel_size=0), ["kernel_size", "positive"]),
         (dict(kernel_size=(3,)), ["kernel_size", "2 of them", "(3,)"]),
         (dict(strides="2"), ["strides", "'2'"]),

@@ -1,7 +1,7 @@
 """One step of the Spiking Neural Unit, spiking and soft."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Unpack
+import math
+from typing import Any, ClassVar, Self, Unpack
 
 import keras
 import numpy as np
@@ -9,21 +9,31 @@ from keras import ops
 
 from snukeras import _arguments
 from snukeras._arguments import LayerArguments
-from snukeras.activations import SoftStep, Step
+from snukeras._types import (
+    Activation,
+    Config,
+    Constraint,
+    Initializer,
+    PerUnit,
+    Regularizer,
+    Shape,
+    Tensor,
+)
+from snukeras.activations import Bump, SoftStep, Step, serialize_pseudo_derivative
 from snukeras.constraints import UnitInterval
+from snukeras.layers.snu import arguments
 from snukeras.network.matrices import Unrolling
 
-_INSTEAD = {
-    "pseudo_derivative": (
-        "Its output is the sigmoid, which has a derivative of its own. Use the spiking unit, whose "
-        "name has one S: SNU."
+# The arguments that SimpleRNNCell checks and keeps.
+_KEPT_BY_KERAS = (
+    "use_bias",
+    *(
+        f"{weight}_{kind}"
+        for weight in ("kernel", "recurrent", "bias")
+        for kind in ("initializer", "regularizer", "constraint")
     ),
-}
-
-
-def of_unit(owner: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Check the last keyword arguments of a cell or layer of units; see `_arguments.of_keras`."""
-    return _arguments.of_keras(owner, given, _INSTEAD)
+    "seed",
+)
 
 
 @keras.saving.register_keras_serializable(package="snukeras")
@@ -46,7 +56,8 @@ class SNUCell(keras.layers.SimpleRNNCell):
 
     Args:
         units: positive integer, number of units.
-        state_activation: g, any element-wise Keras activation, by name or object.
+        state_activation: g, any element-wise Keras activation, by name or object. A layer with
+            weights, such as `keras.layers.PReLU()`, is trained with the unit, on the plain path.
         decay: number or one number per unit, in [0, 1].
         trainable_decay: train the decay of each unit, kept inside [0, 1].
         threshold: number or one number per unit.
@@ -55,7 +66,8 @@ class SNUCell(keras.layers.SimpleRNNCell):
         lateral_inhibition: winner takes all: the gate is 1 minus the largest output of the
             sample's layer instead of each unit's own.
         pseudo_derivative: "tanh" (the paper's), "fast_sigmoid", "arctan", "boxcar"
-            ("rectangular"), "triangular", or a `snukeras.activations.PseudoDerivative`.
+            ("rectangular"), "triangular", a `snukeras.activations.PseudoDerivative`, or a function
+            of s - threshold; see `snukeras.activations.get_pseudo_derivative` for saving one.
         use_bias: add an input bias c; off in the paper, whose bias is the threshold.
         kernel_initializer, recurrent_initializer, bias_initializer: for W, H, c.
         kernel_regularizer, recurrent_regularizer, bias_regularizer: for W, H, c.
@@ -63,6 +75,12 @@ class SNUCell(keras.layers.SimpleRNNCell):
         dropout: fraction of the inputs to drop, the same ones at all steps.
         recurrent_dropout: fraction of y_{t-1} to drop in the term y_{t-1} H, likewise.
         seed: integer seed of the dropout.
+        decay_initializer, threshold_initializer: draw the number of each unit, in the place of
+            `decay` or `threshold`; decays are cut to [0, 1]. They are weights then, also where
+            they are not trained.
+        decay_regularizer, threshold_regularizer: for those that are trained.
+        decay_constraint, threshold_constraint: for those that are trained. The decay's stands in
+            the place of the one to [0, 1].
 
     Call arguments:
         inputs: shape (batch, features).
@@ -72,7 +90,8 @@ class SNUCell(keras.layers.SimpleRNNCell):
         training: whether dropout is applied.
 
     Raises:
-        ValueError, TypeError: an argument is outside what is allowed; the message names it.
+        ValueError, TypeError: an argument is outside what is allowed, or would not be used (such as
+            `recurrent_dropout` where `recurrent` is False); the message names it.
     """
 
     spiking = True
@@ -84,75 +103,88 @@ class SNUCell(keras.layers.SimpleRNNCell):
     def __init__(
         self,
         units: int,
-        state_activation: Any = "relu",
-        decay: Any = 0.8,
+        state_activation: Activation = "relu",
+        decay: PerUnit | None = 0.8,
         trainable_decay: bool = False,
-        threshold: Any = 1.0,
+        threshold: PerUnit | None = 1.0,
         trainable_threshold: bool = True,
         recurrent: bool = False,
         lateral_inhibition: bool = False,
-        pseudo_derivative: Any = "tanh",
+        pseudo_derivative: str | Config | Bump = "tanh",
         use_bias: bool = False,
-        kernel_initializer: Any = "glorot_uniform",
-        recurrent_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        recurrent_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        recurrent_constraint: Any = None,
-        bias_constraint: Any = None,
+        kernel_initializer: Initializer = "glorot_uniform",
+        recurrent_initializer: Initializer = "glorot_uniform",
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        recurrent_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        recurrent_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         seed: int | None = None,
+        *,
+        decay_initializer: Initializer = None,
+        decay_regularizer: Regularizer = None,
+        decay_constraint: Constraint = None,
+        threshold_initializer: Initializer = None,
+        threshold_regularizer: Regularizer = None,
+        threshold_constraint: Constraint = None,
         **kwargs: Unpack[LayerArguments],
     ) -> None:
-        if isinstance(units, bool) or not isinstance(units, int | np.integer):
-            raise TypeError(
-                f"Argument `units` must be an integer of at least 1. Received: units={units!r}"
-            )
-        if units < 1:
-            raise ValueError(
-                f"Argument `units` must be an integer of at least 1. Received: units={units!r}"
-            )
-        # SimpleRNNCell keeps the standard arguments and the dropout masks.
+        given = locals()
+        arguments.check_used(SNUCell, given)
         super().__init__(
-            int(units),
+            arguments.number_of("units", units),
             activation=None,
-            use_bias=use_bias,
-            kernel_initializer=kernel_initializer,
-            recurrent_initializer=recurrent_initializer,
-            bias_initializer=bias_initializer,
-            kernel_regularizer=kernel_regularizer,
-            recurrent_regularizer=recurrent_regularizer,
-            bias_regularizer=bias_regularizer,
-            kernel_constraint=kernel_constraint,
-            recurrent_constraint=recurrent_constraint,
-            bias_constraint=bias_constraint,
             dropout=_arguments.fraction("dropout", dropout),
             recurrent_dropout=_arguments.fraction("recurrent_dropout", recurrent_dropout),
-            seed=seed,
-            **of_unit(type(self), kwargs),
+            **{name: given[name] for name in _KEPT_BY_KERAS},
+            **arguments.of_unit(type(self), kwargs),
         )
-        self.state_activation = _activation(state_activation)
-        self.decay = _arguments.per_unit("decay", decay, self.units, low=0.0, high=1.0)
-        self.trainable_decay = bool(trainable_decay)
-        self.threshold = _arguments.per_unit("threshold", threshold, self.units)
-        self.trainable_threshold = bool(trainable_threshold)
+        self.state_activation = arguments.activation(state_activation)
+        self._keep_per_unit("decay", given, low=0.0, high=1.0)
+        self._keep_per_unit("threshold", given)
         self.recurrent = bool(recurrent)
         self.lateral_inhibition = bool(lateral_inhibition)
-        self.output_function: Any = Step(pseudo_derivative)
+        self.output_function: Step | SoftStep = Step(pseudo_derivative)
         self.state_size = [self.units, self.units]
         self.output_size = self.units
         # Set by the layer for a call: the cell then puts out y and s side by side.
         self.shows_membrane = False
-        self.recurrent_kernel = None
-        self.bias = None
-        self.decay_weight = None
-        self.threshold_weight = None
+        self.recurrent_kernel: keras.Variable | None = None
+        self.bias: keras.Variable | None = None
+        self.decay_weight: keras.Variable | None = None
+        self.threshold_weight: keras.Variable | None = None
+
+    def _keep_per_unit(
+        self, role: str, given: Config, low: float = -math.inf, high: float = math.inf
+    ) -> None:
+        """Check and keep the arguments of the decay or of the threshold.
+
+        Args:
+            role: "decay" or "threshold".
+            given: the arguments of the constructor.
+            low, high: the range of the values.
+        """
+        initializer = keras.initializers.get(given[f"{role}_initializer"])
+        kept = {
+            # An initializer stands in the place of values.
+            role: _arguments.per_unit(role, given[role], self.units, low, high)
+            if initializer is None
+            else None,
+            f"trainable_{role}": bool(given[f"trainable_{role}"]),
+            f"{role}_initializer": initializer,
+            f"{role}_regularizer": keras.regularizers.get(given[f"{role}_regularizer"]),
+            f"{role}_constraint": keras.constraints.get(given[f"{role}_constraint"]),
+        }
+        for name, value in kept.items():
+            setattr(self, name, value)
 
     @property
-    def pseudo_derivative(self) -> Any:
+    def pseudo_derivative(self) -> Bump | None:
+        """The pseudo-derivative of the step; None where the output has a derivative."""
         return self.output_function.pseudo_derivative
 
     @property
@@ -160,7 +192,7 @@ class SNUCell(keras.layers.SimpleRNNCell):
         """The dtype of the states; the matrix products use that of the dtype policy."""
         return "float64" if self.dtype_policy.compute_dtype == "float64" else "float32"
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         if len(input_shape) != 2 or input_shape[-1] is None:
             raise ValueError(
                 f"{type(self).__name__} takes inputs of shape (batch, features) with a known "
@@ -185,7 +217,10 @@ class SNUCell(keras.layers.SimpleRNNCell):
         self.built = True
 
     def _build_per_unit(self) -> None:
-        """Add the weights that have a number for each unit."""
+        """Add the weights that have a number for each unit, and those of the activation."""
+        g = self.state_activation
+        if isinstance(g, keras.layers.Layer) and not g.built:
+            g.build(tuple(self.get_initial_state(1)[1].shape))
         if self.use_bias:
             self.bias = self.add_weight(
                 shape=(self.units,),
@@ -194,20 +229,39 @@ class SNUCell(keras.layers.SimpleRNNCell):
                 regularizer=self.bias_regularizer,
                 constraint=self.bias_constraint,
             )
-        if self.trainable_threshold:
-            self.threshold_weight = self._add_per_unit("threshold", self.threshold, None)
-        if self.trainable_decay:
-            self.decay_weight = self._add_per_unit("decay", self.decay, UnitInterval())
+        self.threshold_weight = self._add_per_unit("threshold", None)
+        self.decay_weight = self._add_per_unit("decay", UnitInterval())
 
-    def _add_per_unit(self, name: str, value: Any, constraint: Any) -> keras.Variable:
+    def _add_per_unit(
+        self, role: str, range_of_role: keras.constraints.Constraint | None
+    ) -> keras.Variable | None:
+        """Add the weight of the decay or of the threshold, if it is one.
+
+        Args:
+            role: "decay" or "threshold".
+            range_of_role: what keeps its values where they belong, unless a constraint is given.
+        """
+        value, trainable = getattr(self, role), getattr(self, f"trainable_{role}")
+        draw = getattr(self, f"{role}_initializer")
+        if draw is None and not trainable:
+            return None
+
+        def initial(shape: Shape, dtype: str) -> Tensor:
+            if draw is None:
+                # Not broadcast: on torch that is a view, which cannot be assigned to.
+                return ops.cast(value, dtype) * ops.ones(shape, dtype)
+            drawn = draw(shape, dtype)
+            return drawn if range_of_role is None else range_of_role(drawn)
+
         return self.add_weight(
             shape=(self.units,),
-            name=name,
+            name=role,
             dtype=self.compute_dtype,
             autocast=False,
-            # Not broadcast: on torch that is a view, which cannot be assigned to.
-            initializer=lambda shape, dtype: ops.cast(value, dtype) * ops.ones(shape, dtype),
-            constraint=constraint,
+            initializer=initial,
+            regularizer=getattr(self, f"{role}_regularizer"),
+            constraint=getattr(self, f"{role}_constraint") or range_of_role,
+            trainable=trainable,
         )
 
     def decay_tensor(self) -> Any:
@@ -275,34 +329,27 @@ class SNUCell(keras.layers.SimpleRNNCell):
     def get_initial_state(self, batch_size: Any = None) -> list:
         return [ops.zeros((batch_size, self.units), dtype=self.compute_dtype) for _ in range(2)]
 
-    def get_config(self) -> dict:
+    def get_config(self) -> Config:
         config = super().get_config()
         del config["activation"]
         config |= {
             "state_activation": keras.activations.serialize(self.state_activation),
-            "decay": self.decay,
-            "trainable_decay": self.trainable_decay,
-            "threshold": self.threshold,
-            "trainable_threshold": self.trainable_threshold,
             "recurrent": self.recurrent,
             "lateral_inhibition": self.lateral_inhibition,
         }
-        if self.spiking:
-            config["pseudo_derivative"] = keras.saving.serialize_keras_object(
-                self.pseudo_derivative
-            )
+        for role in ("decay", "threshold"):
+            for name in (role, f"trainable_{role}"):
+                config[name] = getattr(self, name)
+            for kind in ("initializer", "regularizer", "constraint"):
+                serialize = getattr(keras, f"{kind}s").serialize
+                config[f"{role}_{kind}"] = serialize(getattr(self, f"{role}_{kind}"))
+        if self.pseudo_derivative is not None:
+            config["pseudo_derivative"] = serialize_pseudo_derivative(self.pseudo_derivative)
         return config
 
-
-def _activation(identifier: Any) -> Any:
-    try:
-        return keras.activations.get(identifier)
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            "Argument `state_activation` must be the name of a Keras activation (such as 'relu', "
-            "'linear', 'leaky_relu') or a callable. "
-            f"Received: state_activation={identifier!r}"
-        ) from error
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        return cls(**arguments.used(config))
 
 
 @keras.saving.register_keras_serializable(package="snukeras")
@@ -322,32 +369,35 @@ class SSNUCell(SNUCell):
     def __init__(
         self,
         units: int,
-        state_activation: Any = "relu",
-        decay: Any = 0.8,
+        state_activation: Activation = "relu",
+        decay: PerUnit | None = 0.8,
         trainable_decay: bool = False,
-        threshold: Any = 1.0,
+        threshold: PerUnit | None = 1.0,
         trainable_threshold: bool = True,
         recurrent: bool = False,
         lateral_inhibition: bool = False,
         use_bias: bool = False,
-        kernel_initializer: Any = "glorot_uniform",
-        recurrent_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        recurrent_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        recurrent_constraint: Any = None,
-        bias_constraint: Any = None,
+        kernel_initializer: Initializer = "glorot_uniform",
+        recurrent_initializer: Initializer = "glorot_uniform",
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        recurrent_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        recurrent_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         seed: int | None = None,
+        *,
+        decay_initializer: Initializer = None,
+        decay_regularizer: Regularizer = None,
+        decay_constraint: Constraint = None,
+        threshold_initializer: Initializer = None,
+        threshold_regularizer: Regularizer = None,
+        threshold_constraint: Constraint = None,
         **kwargs: Unpack[LayerArguments],
     ) -> None:
         given = _arguments.chosen(SNUCell, locals())
-        super().__init__(**given, **of_unit(type(self), kwargs))
+        super().__init__(**given, **arguments.of_unit(type(self), kwargs))
         self.output_function = SoftStep()
-
-    @property
-    def pseudo_derivative(self) -> None:
-        return None

@@ -8,8 +8,17 @@ from keras import ops
 
 from snukeras import _arguments
 from snukeras._arguments import LayerArguments
-from snukeras.activations import SoftStep
-from snukeras.layers.snu.cell import SNUCell, of_unit
+from snukeras._types import (
+    Activation,
+    Config,
+    Constraint,
+    Initializer,
+    PerUnit,
+    Regularizer,
+)
+from snukeras.activations import Bump, SoftStep
+from snukeras.layers.snu import arguments
+from snukeras.layers.snu.cell import SNUCell
 from snukeras.network.matrices import Unrolling
 
 _PADDINGS = ("valid", "same")
@@ -28,14 +37,14 @@ def of_convolution(owner: type, given: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: channels are not to be last.
         TypeError: an unknown argument.
     """
-    arguments = dict(given)
-    if arguments.pop("data_format", None) not in (None, "channels_last"):
+    rest = dict(given)
+    if rest.pop("data_format", None) not in (None, "channels_last"):
         raise ValueError(
             "Argument `data_format` must be 'channels_last': feature maps have their channels "
             "last. Move the channels with keras.layers.Permute. "
             f"Received: data_format={given['data_format']!r}"
         )
-    return of_unit(owner, arguments)
+    return arguments.of_unit(owner, rest)
 
 
 @keras.saving.register_keras_serializable(package="snukeras")
@@ -85,34 +94,43 @@ class ConvSNUCell(SNUCell):
         strides: int | Sequence[int] = 1,
         padding: str = "valid",
         dilation_rate: int | Sequence[int] = 1,
-        state_activation: Any = "relu",
-        decay: Any = 0.8,
+        state_activation: Activation = "relu",
+        decay: PerUnit | None = 0.8,
         trainable_decay: bool = False,
-        threshold: Any = 1.0,
+        threshold: PerUnit | None = 1.0,
         trainable_threshold: bool = True,
         recurrent: bool = False,
         lateral_inhibition: bool = False,
-        pseudo_derivative: Any = "tanh",
+        pseudo_derivative: str | Config | Bump = "tanh",
         use_bias: bool = False,
-        kernel_initializer: Any = "glorot_uniform",
-        recurrent_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        recurrent_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        recurrent_constraint: Any = None,
-        bias_constraint: Any = None,
+        kernel_initializer: Initializer = "glorot_uniform",
+        recurrent_initializer: Initializer = "glorot_uniform",
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        recurrent_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        recurrent_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         seed: int | None = None,
+        *,
+        decay_initializer: Initializer = None,
+        decay_regularizer: Regularizer = None,
+        decay_constraint: Constraint = None,
+        threshold_initializer: Initializer = None,
+        threshold_regularizer: Regularizer = None,
+        threshold_constraint: Constraint = None,
         **kwargs: Unpack[ConvArguments],
     ) -> None:
         given = locals()
         if rank not in (1, 2):
             raise ValueError(f"Argument `rank` must be 1 or 2. Received: rank={rank!r}")
         super().__init__(
-            filters, **_arguments.chosen(SNUCell, given), **of_convolution(type(self), kwargs)
+            arguments.number_of("filters", filters),
+            **_arguments.chosen(SNUCell, given),
+            **of_convolution(type(self), kwargs),
         )
         self.rank = rank
         self.kernel_size = _arguments.sizes("kernel_size", kernel_size, rank)
@@ -253,32 +271,35 @@ class ConvSSNUCell(ConvSNUCell):
         strides: int | Sequence[int] = 1,
         padding: str = "valid",
         dilation_rate: int | Sequence[int] = 1,
-        state_activation: Any = "relu",
-        decay: Any = 0.8,
+        state_activation: Activation = "relu",
+        decay: PerUnit | None = 0.8,
         trainable_decay: bool = False,
-        threshold: Any = 1.0,
+        threshold: PerUnit | None = 1.0,
         trainable_threshold: bool = True,
         recurrent: bool = False,
         lateral_inhibition: bool = False,
         use_bias: bool = False,
-        kernel_initializer: Any = "glorot_uniform",
-        recurrent_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        recurrent_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        recurrent_constraint: Any = None,
-        bias_constraint: Any = None,
+        kernel_initializer: Initializer = "glorot_uniform",
+        recurrent_initializer: Initializer = "glorot_uniform",
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        recurrent_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        recurrent_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         seed: int | None = None,
+        *,
+        decay_initializer: Initializer = None,
+        decay_regularizer: Regularizer = None,
+        decay_constraint: Constraint = None,
+        threshold_initializer: Initializer = None,
+        threshold_regularizer: Regularizer = None,
+        threshold_constraint: Constraint = None,
         **kwargs: Unpack[ConvArguments],
     ) -> None:
         given = _arguments.chosen(ConvSNUCell, locals())
         super().__init__(**given, **of_convolution(type(self), kwargs))
         self.output_function = SoftStep()
-
-    @property
-    def pseudo_derivative(self) -> None:
-        return None

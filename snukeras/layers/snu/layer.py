@@ -7,7 +7,17 @@ from keras import ops
 
 from snukeras import _arguments
 from snukeras._arguments import LayerArguments
-from snukeras.layers.snu.cell import SNUCell, SSNUCell, of_unit
+from snukeras._types import (
+    Activation,
+    Config,
+    Constraint,
+    Initializer,
+    PerUnit,
+    Regularizer,
+)
+from snukeras.activations import Bump
+from snukeras.layers.snu import arguments
+from snukeras.layers.snu.cell import SNUCell, SSNUCell
 from snukeras.network import observers
 
 _IMPLEMENTATIONS = ("auto", "fused", "cell")
@@ -53,7 +63,7 @@ class UnitLayer(keras.layers.RNN):
         unroll: bool = False,
         zero_output_for_mask: bool = False,
         implementation: str = "auto",
-        activity_regularizer: Any = None,
+        activity_regularizer: Regularizer = None,
         **kwargs: Unpack[LayerArguments],
     ) -> None:
         if implementation not in _IMPLEMENTATIONS:
@@ -69,7 +79,7 @@ class UnitLayer(keras.layers.RNN):
             stateful=stateful,
             unroll=unroll,
             zero_output_for_mask=zero_output_for_mask,
-            **of_unit(type(self), kwargs),
+            **arguments.of_unit(type(self), kwargs),
         )
         self.implementation = implementation
         self.return_membrane = bool(return_membrane)
@@ -99,6 +109,12 @@ class UnitLayer(keras.layers.RNN):
     dropout = argument_of_cell("dropout")
     recurrent_dropout = argument_of_cell("recurrent_dropout")
     seed = argument_of_cell("seed")
+    decay_initializer = argument_of_cell("decay_initializer")
+    decay_regularizer = argument_of_cell("decay_regularizer")
+    decay_constraint = argument_of_cell("decay_constraint")
+    threshold_initializer = argument_of_cell("threshold_initializer")
+    threshold_regularizer = argument_of_cell("threshold_regularizer")
+    threshold_constraint = argument_of_cell("threshold_constraint")
 
     def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
         """As keras.layers.RNN; from then on a wrong number of features is an error of its own."""
@@ -231,6 +247,8 @@ class UnitLayer(keras.layers.RNN):
             hindrance = f"the backend is {keras.backend.backend()}, and it needs TensorFlow"
         elif self.unroll:
             hindrance = "the layer has unroll=True"
+        elif getattr(self.state_activation, "variables", None):
+            hindrance = "its state_activation is a layer with weights"
         if hindrance and self.implementation == "fused":
             raise ValueError(
                 f"Layer {self.name!r} cannot use implementation='fused': {hindrance}. "
@@ -251,7 +269,7 @@ class UnitLayer(keras.layers.RNN):
 
     @classmethod
     def from_config(cls, config: dict) -> Self:
-        return cls(**config)
+        return cls(**arguments.used(config))
 
 
 @keras.saving.register_keras_serializable(package="snukeras")
@@ -303,24 +321,24 @@ class SNU(UnitLayer):
     def __init__(
         self,
         units: int,
-        state_activation: Any = "relu",
-        decay: Any = 0.8,
+        state_activation: Activation = "relu",
+        decay: PerUnit | None = 0.8,
         trainable_decay: bool = False,
-        threshold: Any = 1.0,
+        threshold: PerUnit | None = 1.0,
         trainable_threshold: bool = True,
         recurrent: bool = False,
         lateral_inhibition: bool = False,
-        pseudo_derivative: Any = "tanh",
+        pseudo_derivative: str | Config | Bump = "tanh",
         use_bias: bool = False,
-        kernel_initializer: Any = "glorot_uniform",
-        recurrent_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        recurrent_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        recurrent_constraint: Any = None,
-        bias_constraint: Any = None,
+        kernel_initializer: Initializer = "glorot_uniform",
+        recurrent_initializer: Initializer = "glorot_uniform",
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        recurrent_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        recurrent_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         seed: int | None = None,
@@ -332,7 +350,14 @@ class SNU(UnitLayer):
         unroll: bool = False,
         zero_output_for_mask: bool = False,
         implementation: str = "auto",
-        activity_regularizer: Any = None,
+        activity_regularizer: Regularizer = None,
+        *,
+        decay_initializer: Initializer = None,
+        decay_regularizer: Regularizer = None,
+        decay_constraint: Constraint = None,
+        threshold_initializer: Initializer = None,
+        threshold_regularizer: Regularizer = None,
+        threshold_constraint: Constraint = None,
         **kwargs: Unpack[LayerArguments],
     ) -> None:
         given = locals()
@@ -351,23 +376,23 @@ class SSNU(SNU):
     def __init__(
         self,
         units: int,
-        state_activation: Any = "relu",
-        decay: Any = 0.8,
+        state_activation: Activation = "relu",
+        decay: PerUnit | None = 0.8,
         trainable_decay: bool = False,
-        threshold: Any = 1.0,
+        threshold: PerUnit | None = 1.0,
         trainable_threshold: bool = True,
         recurrent: bool = False,
         lateral_inhibition: bool = False,
         use_bias: bool = False,
-        kernel_initializer: Any = "glorot_uniform",
-        recurrent_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        recurrent_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        recurrent_constraint: Any = None,
-        bias_constraint: Any = None,
+        kernel_initializer: Initializer = "glorot_uniform",
+        recurrent_initializer: Initializer = "glorot_uniform",
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        recurrent_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        recurrent_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         seed: int | None = None,
@@ -379,7 +404,14 @@ class SSNU(SNU):
         unroll: bool = False,
         zero_output_for_mask: bool = False,
         implementation: str = "auto",
-        activity_regularizer: Any = None,
+        activity_regularizer: Regularizer = None,
+        *,
+        decay_initializer: Initializer = None,
+        decay_regularizer: Regularizer = None,
+        decay_constraint: Constraint = None,
+        threshold_initializer: Initializer = None,
+        threshold_regularizer: Regularizer = None,
+        threshold_constraint: Constraint = None,
         **kwargs: Unpack[LayerArguments],
     ) -> None:
         given = locals()
