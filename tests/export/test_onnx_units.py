@@ -23,10 +23,12 @@ def unit(cls, **options):
         "decay": np.linspace(0, 1, UNITS),
         "threshold": np.linspace(-0.2, 0.9, UNITS),
         "kernel_initializer": normal(0, 1, seed=1),
-        "recurrent_initializer": normal(0, 0.5, seed=2),
-        "bias_initializer": normal(0, 0.3, seed=3),
         "implementation": "cell",  # no compilation for every one of the many layers here
     }
+    if options.get("recurrent"):
+        defaults["recurrent_initializer"] = normal(0, 0.5, seed=2)
+    if options.get("use_bias"):
+        defaults["bias_initializer"] = normal(0, 0.3, seed=3)
     return cls(UNITS, **{**defaults, **options})
 
 

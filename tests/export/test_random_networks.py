@@ -32,18 +32,22 @@ def random_network(r):
         cls = SNU if r.random() < 0.6 else SSNU
         both = level < depth - 1 and r.random() < 0.2
         normal = keras.initializers.RandomNormal
+        recurrent, use_bias = (bool(r.integers(2)) for _ in range(2))
+        initializers = {"kernel": normal(0, 1 / np.sqrt(features), seed=int(r.integers(2**31)))}
+        if recurrent:
+            initializers["recurrent"] = normal(0, 0.5 / units**0.5, seed=int(r.integers(2**31)))
+        if use_bias:
+            initializers["bias"] = normal(0, 0.3, seed=int(r.integers(2**31)))
         layer = cls(
             units,
             state_activation=str(r.choice(ACTIVATIONS)),
             decay=r.random(units) if r.random() < 0.5 else float(r.random()),
             threshold=r.normal(0.4, 0.4, units),
             trainable_threshold=bool(r.integers(2)),
-            recurrent=bool(r.integers(2)),
+            recurrent=recurrent,
             lateral_inhibition=bool(r.random() < 0.3),
-            use_bias=bool(r.integers(2)),
-            kernel_initializer=normal(0, 1 / np.sqrt(features), seed=int(r.integers(2**31))),
-            recurrent_initializer=normal(0, 0.5 / units**0.5, seed=int(r.integers(2**31))),
-            bias_initializer=normal(0, 0.3, seed=int(r.integers(2**31))),
+            use_bias=use_bias,
+            **{f"{weight}_initializer": draw for weight, draw in initializers.items()},
             return_sequences=level < depth - 1 or bool(r.integers(2)),
             go_backwards=bool(r.random() < 0.2) and not both,
             zero_output_for_mask=bool(r.integers(2)),

@@ -46,9 +46,11 @@ def unit(cls, filters=3, window=3, **options):
         "decay": np.linspace(0.2, 0.9, filters),
         "threshold": np.linspace(0.1, 0.6, filters),
         "kernel_initializer": normal(0, 0.5, seed=1),
-        "recurrent_initializer": normal(0, 0.2, seed=2),
-        "bias_initializer": normal(0, 0.3, seed=3),
         "implementation": "cell",
         "return_sequences": True,
     }
+    if options.get("recurrent"):
+        defaults["recurrent_initializer"] = normal(0, 0.2, seed=2)
+    if options.get("use_bias"):
+        defaults["bias_initializer"] = normal(0, 0.3, seed=3)
     return cls(filters, window, **{**defaults, **options})
