@@ -3,12 +3,15 @@
 import functools
 import threading
 import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from snukeras._types import Tensor
 from snukeras.constraints import PCMConstraint
 from snukeras.network.matrices import chip_variables
 from snukeras.network.models import all_layers, class_matcher, name_matcher
@@ -16,6 +19,9 @@ from snukeras.pcm._arrays import check_choice, check_number
 from snukeras.pcm._random import Quick, normal
 from snukeras.pcm.devices import InferencePCM
 from snukeras.pcm.pairs import DifferentialPair
+
+Layers: TypeAlias = Sequence[str | type] | str | type | None
+"""A choice of layers: names, patterns such as "dense_*" and classes; None for all."""
 
 
 class PCMNoise(keras.callbacks.Callback):
@@ -68,21 +74,21 @@ class PCMNoise(keras.callbacks.Callback):
 
     def __init__(
         self,
-        noise=0.038,
-        scale="tensor",
-        schedule=None,
-        layers=None,
-        embeddings=False,
-        time=0.0,
-        seed=None,
-    ):
+        noise: float | InferencePCM = 0.038,
+        scale: str = "tensor",
+        schedule: Callable[[int], float] | None = None,
+        layers: Layers = None,
+        embeddings: bool = False,
+        time: float = 0.0,
+        seed: int | None = None,
+    ) -> None:
         super().__init__()
         if not isinstance(noise, InferencePCM):
             noise = check_number("noise", noise, minimum=0.0)
         if schedule is not None and not callable(schedule):
             raise ValueError(
-                "`schedule` must be None or a function of the epoch that gives a factor on the "
-                f"noise. Received: {schedule!r}"
+                "Argument `schedule` must be None or a function of the epoch that gives a factor "
+                f"on the noise. Received: schedule={schedule!r}"
             )
         if isinstance(layers, str | type):
             layers = [layers]
@@ -93,14 +99,31 @@ class PCMNoise(keras.callbacks.Callback):
         self.embeddings = embeddings
         self.time = check_number("time", time, minimum=0.0)
         self.seed = seed
-        self._installed = None
+        self._steps: _NoisySteps | _FirstStep | None = None
+        self._entropy: Any = None
+        self._epoch = 0
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if keras.backend.backend() != "tensorflow":
             raise ValueError(
                 "PCMNoise needs the TensorFlow backend. Received: "
                 f"keras.backend.backend() == {keras.backend.backend()!r}"
             )
+        if isinstance(vars(self.model).get("make_train_function"), _Remover):
+            raise ValueError(
+                "A model can be fitted with one PCMNoise only. Received: a second one; choose all "
+                "layers in the first."
+            )
+        self._entropy = np.random.SeedSequence(self.seed).entropy
+        if all(layer.built for layer in (self.model, *all_layers(self.model))):
+            self._install()
+        else:
+            # A Sequential without Input has no kernels before its first batch.
+            self._steps = _FirstStep(self.model, self._install)
+
+    def _install(self) -> None:
+        """Replace the steps of the model, which is built, by noisy ones."""
+        self._steps = None
         variables = choose_variables(self.model, self.layers, self.embeddings)
         if not variables:
             warnings.warn(
@@ -108,25 +131,30 @@ class PCMNoise(keras.callbacks.Callback):
                 stacklevel=2,
             )
             return
-        self._installed = _NoisySteps(self.model, variables, self._noisy)
-        self._entropy = np.random.SeedSequence(self.seed).entropy
+        self._steps = _NoisySteps(self.model, variables, self._noisy)
+        self._start_epoch()
 
-    def on_epoch_begin(self, epoch, logs=None):
-        if self._installed is None:
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._epoch = epoch
+        self._start_epoch()
+
+    def _start_epoch(self) -> None:
+        """Set the random numbers and the factor of the epoch."""
+        if not isinstance(self._steps, _NoisySteps):
             return
-        state = np.random.SeedSequence([self._entropy, epoch]).generate_state(2)
-        self._installed.seed.generator.state.assign(state)
+        state = np.random.SeedSequence([self._entropy, self._epoch]).generate_state(2)
+        self._steps.seed.generator.state.assign(state)
         if self.schedule is not None:
-            factor = check_number("schedule", self.schedule(epoch), minimum=0.0)
-            self._installed.factor.assign(factor)
+            factor = check_number("schedule", self.schedule(self._epoch), minimum=0.0)
+            self._steps.factor.assign(factor)
 
-    def on_train_end(self, logs=None):
-        if self._installed is not None:
-            self._installed.remove()
-            self._installed = None
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        if self._steps is not None:
+            self._steps.remove()
+            self._steps = None
 
-    def _noisy(self, variable, factor, seed):
-        """`variable` with fresh noise, as a tensor."""
+    def _noisy(self, variable: keras.Variable, factor: keras.Variable, seed: Quick) -> Tensor:
+        """Return `variable` with fresh noise, as a tensor."""
         w = ops.cast(ops.convert_to_tensor(variable), "float32")
         constraint = getattr(variable, "constraint", None)
         if isinstance(constraint, PCMConstraint):
@@ -147,13 +175,21 @@ class PCMNoise(keras.callbacks.Callback):
         return w + factor * (held - w)
 
 
-def choose_variables(model, layers=None, embeddings=False):
-    """The trainable kernels of a model in the layers of a list of names, patterns and classes."""
+def choose_variables(
+    model: keras.Model, layers: Layers = None, embeddings: bool = False
+) -> list[keras.Variable]:
+    """Return the trainable kernels of a model.
+
+    Args:
+        model: the model, built.
+        layers: the layers whose kernels are chosen.
+        embeddings: whether embedding tables are among them.
+    """
     kernels = [v for v in chip_variables(model, embeddings).values() if v.trainable]
     if layers is None:
         return kernels
-    chosen = set()
-    for wanted in layers:
+    chosen: set[int] = set()
+    for wanted in [layers] if isinstance(layers, str | type) else layers:
         matches = name_matcher(wanted) if isinstance(wanted, str) else class_matcher(wanted)
         found = {id(v) for layer in all_layers(model) if matches(layer) for v in layer.weights}
         found &= {id(v) for v in kernels}
@@ -168,15 +204,55 @@ def choose_variables(model, layers=None, embeddings=False):
     return [v for v in kernels if id(v) in chosen]
 
 
+class _Steps(Protocol):
+    """What stands in for parts of a model's training until it is removed."""
+
+    model: keras.Model
+
+    def remove(self) -> None:
+        """Make the model what it was."""
+
+
+class _FirstStep:
+    """Builds a model by its first batch, before anything is trained; stands in for train_function.
+
+    Args:
+        model: the model, not built.
+        then: called once the model is built; it may replace the training function.
+    """
+
+    def __init__(self, model: keras.Model, then: Callable[[], None]) -> None:
+        self.model = model
+        self._then = then
+        self._plain_function = model.train_function
+        model.train_function = self
+        model.make_train_function = _Remover(self)
+
+    def remove(self) -> None:
+        """Make the model what it was."""
+        del self.model.make_train_function
+        # A model compiled anew in between has dropped this function already.
+        if self.model.train_function is self:
+            self.model.train_function = self._plain_function
+
+    def __call__(self, iterator: Any) -> Any:
+        self.remove()
+        x, *_ = keras.utils.unpack_x_y_sample_weight(iterator.element_spec)
+        # Traced and not called: no batch is consumed, and no random number drawn.
+        tf.function(lambda x: self.model(x, training=True)).get_concrete_function(x)
+        self._then()
+        return self.model.train_function(iterator)
+
+
 class _NoisySteps:
     """The replacement of a model's training step; see PCMNoise."""
 
-    def __init__(self, model, variables, noisy):
-        if isinstance(vars(model).get("make_train_function"), _Remover):
-            raise ValueError(
-                "A model can be fitted with one PCMNoise only. Received: a second one; choose all "
-                "layers in the first."
-            )
+    def __init__(
+        self,
+        model: keras.Model,
+        variables: list[keras.Variable],
+        noisy: Callable[[keras.Variable, keras.Variable, Quick], Tensor],
+    ) -> None:
         self.model = model
         self.variables = variables
         self.noisy = noisy
@@ -192,10 +268,10 @@ class _NoisySteps:
             self.dirty = make(0.0, dtype="float32")
         # Per thread: tf.distribute traces the replicas in threads that take turns.
         self._trace = threading.local()
-        self._originals = []
+        self._originals: list[tuple[Any, str, Any]] = []
         self._install()
 
-    def _install(self):
+    def _install(self) -> None:
         model = self.model
         self._replace(model, "train_step", self._train_step)
         for optimizer in _optimizers(model):
@@ -207,13 +283,13 @@ class _NoisySteps:
         model.train_function = self._function
         self._replace(model, "make_train_function", lambda original: _Remover(self))
 
-    def _replace(self, owner, name, wrap):
+    def _replace(self, owner: Any, name: str, wrap: Callable[[Callable], Callable]) -> None:
         original = getattr(owner, name)
         self._originals.append((owner, name, vars(owner).get(name)))
         setattr(owner, name, wrap(original))
 
-    def remove(self):
-        """Makes the model and its optimizers what they were."""
+    def remove(self) -> None:
+        """Make the model and its optimizers what they were."""
         self.clean()
         for owner, name, original in reversed(self._originals):
             if original is None:
@@ -225,16 +301,16 @@ class _NoisySteps:
         if self.model.train_function is self._function:
             self.model.train_function = self._plain_function
 
-    def clean(self):
-        """Outside of a step: puts the clean weights back if a step failed before it could."""
+    def clean(self) -> None:
+        """Put the clean weights back, outside of a step, if one failed before it could."""
         if float(self.dirty.numpy()):
             for variable, kept in zip(self.variables, self.store, strict=True):
                 variable.assign(kept)
             self.dirty.assign(0.0)
 
-    def _guarded(self, function):
+    def _guarded(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         @functools.wraps(function)
-        def guarded(iterator):
+        def guarded(iterator: Any) -> Any:
             try:
                 return function(iterator)
             except StopIteration:
@@ -245,9 +321,9 @@ class _NoisySteps:
 
         return guarded
 
-    def _train_step(self, original):
+    def _train_step(self, original: Callable) -> Callable:
         @functools.wraps(original)
-        def train_step(*args, **kwargs):
+        def train_step(*args: Any, **kwargs: Any) -> Any:
             self._perturb()
             try:
                 return original(*args, **kwargs)
@@ -256,9 +332,9 @@ class _NoisySteps:
 
         return train_step
 
-    def _clean_first(self, original):
+    def _clean_first(self, original: Callable) -> Callable:
         @functools.wraps(original)
-        def clean_first(*args, **kwargs):
+        def clean_first(*args: Any, **kwargs: Any) -> Any:
             self._restore()
             return original(*args, **kwargs)
 
@@ -267,7 +343,7 @@ class _NoisySteps:
     # In a graph only operations on one variable keep their order by themselves; `dirty` has to be
     # raised before the first weight changes and lowered after the last one is back.
 
-    def _perturb(self):
+    def _perturb(self) -> None:
         for variable, kept in zip(self.variables, self.store, strict=True):
             kept.assign(variable)
         with tf.control_dependencies([_value(kept) for kept in self.store]):
@@ -279,7 +355,7 @@ class _NoisySteps:
                 )
         self._trace.noisy = True
 
-    def _restore(self):
+    def _restore(self) -> None:
         if not getattr(self._trace, "noisy", False):
             return
         self._trace.noisy = False
@@ -295,21 +371,21 @@ class _Remover:
     `fit` ends without a word to its callbacks when one of them, or the data, raises an error.
     """
 
-    def __init__(self, steps):
+    def __init__(self, steps: _Steps) -> None:
         self._steps = steps
 
-    def __call__(self, force=False):
+    def __call__(self, force: bool = False) -> Any:
         model = self._steps.model
         self._steps.remove()
         return model.make_train_function(force=force)
 
 
-def _value(variable):
+def _value(variable: keras.Variable) -> tf.Tensor:
     return tf.convert_to_tensor(variable.value)
 
 
-def _optimizers(model):
-    """The optimizer that `compile` knows, and others that a custom train_step may use."""
+def _optimizers(model: keras.Model) -> list[keras.optimizers.Optimizer]:
+    """Return the optimizer that `compile` knows, and others that a custom train_step may use."""
     candidates = [model.optimizer, *vars(model).values()]
     found = {id(o): o for o in candidates if isinstance(o, keras.optimizers.Optimizer)}
     return list(found.values())

@@ -408,6 +408,65 @@ def test_warns_where_nothing_matches():
         model.fit(x, y, verbose=0, callbacks=[PCMNoise(layers=["conv", keras.layers.LSTM])])
 
 
+class Dense(keras.Model):
+    """A subclassed model whose call does not know of training."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(M, use_bias=False, kernel_initializer="random_normal")
+
+    def call(self, x):
+        return self.dense(x)
+
+
+def unbuilt(kind, **arguments):
+    """A model that its first batch builds."""
+    keras.utils.set_random_seed(4)
+    model = Dense() if kind == "subclass" else keras.Sequential([Dense().dense])
+    model.compile(Recorder(0.1), half_square, **arguments)
+    return model
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+@pytest.mark.parametrize("kind", ["sequential", "subclass"])
+def test_a_model_that_its_first_batch_builds_is_noisy_from_it_on(kind, mode):
+    if kind == "subclass" and mode != MODES[0]:
+        pytest.skip("one mode tells")
+    model, twin = unbuilt(kind, **mode), unbuilt(kind, **mode)
+    twin(np.zeros((1, N)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        fit(model, 4, PCMNoise(0.1, schedule=lambda epoch: 1.0 + epoch, seed=1), epochs=2)
+    fit(twin, 4, PCMNoise(0.1, schedule=lambda epoch: 1.0 + epoch, seed=1), epochs=2)
+    gradients, weights = seen(model, 8)
+    noise = (gradients - weights).std(axis=(1, 2)) / np.abs(weights).max(axis=(1, 2))
+    np.testing.assert_allclose(noise, [0.1] * 4 + [0.2] * 4, rtol=0.2)
+    np.testing.assert_array_equal(seen(twin, 8), seen(model, 8))
+    assert "make_train_function" not in vars(model)
+
+
+def test_a_training_that_fails_before_its_first_batch_leaves_no_noise():
+    class Fails(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            raise RuntimeError("no batch")
+
+    model = unbuilt("sequential")
+    with pytest.raises(RuntimeError, match="no batch"):
+        fit(model, 2, PCMNoise(0.3), Fails())
+    fit(model, 2)
+    np.testing.assert_allclose(*seen(model, 2), atol=1e-6)
+    # The error of a batch that does not fit the model goes on, and leaves none either.
+    model = unbuilt("sequential")
+    with pytest.raises(ValueError, match="min_ndim"):
+        model.fit(np.zeros(8), np.zeros(8), verbose=0, callbacks=[PCMNoise(0.3)])
+    assert "make_train_function" not in vars(model)
+
+
+def test_refuses_a_second_one_before_the_first_batch():
+    with pytest.raises(ValueError, match="one PCMNoise only"):
+        fit(unbuilt("sequential"), 1, PCMNoise(), PCMNoise())
+
+
 def test_other_layers_and_optimizers():
     model = keras.Sequential(
         [
