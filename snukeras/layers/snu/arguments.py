@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from snukeras import _arguments
-from snukeras._types import Activation, Config, Tensor
+from snukeras._types import Activation, Config, Shape, Tensor
 
 _DECAY = "The factor on the membrane potential from one step to the next is `decay`."
 
@@ -129,3 +129,43 @@ def used(config: Config) -> Config:
         for name in names
     }
     return {name: value for name, value in config.items() if name not in unused}
+
+
+def check_states(layer: str, shapes: Any, wanted: Shape) -> None:
+    """Check the shapes of the first states of a layer.
+
+    Args:
+        layer: name of the layer.
+        shapes: what was given as `initial_state`, with shapes in the place of tensors.
+        wanted: shape of each of the two states.
+
+    Raises:
+        ValueError: it is not a list of two tensors of that shape.
+    """
+    listed = isinstance(shapes, list) or not all(isinstance(n, int | None) for n in shapes)
+    if not listed or len(shapes) != 2 or not all(_fits(shape, wanted) for shape in shapes):
+        kind = "a list of tensors of shapes" if listed else "a tensor of shape"
+        raise ValueError(
+            f"Argument `initial_state` of layer {layer!r} must be [y, s], the outputs and membrane "
+            f"potentials to start from: two tensors of shape {wanted}. Received: {kind} {shapes}"
+        )
+
+
+def check_mask(layer: str, shape: Shape, wanted: Shape) -> None:
+    """Check the shape of a mask, which must be (batch, time).
+
+    Raises:
+        ValueError: it is another.
+    """
+    if not _fits(shape, wanted):
+        raise ValueError(
+            f"Argument `mask` of layer {layer!r} must be of shape (batch, time), here {wanted}, "
+            f"False at steps to skip. Received: a tensor of shape {shape}"
+        )
+
+
+def _fits(shape: Any, wanted: Shape) -> bool:
+    """Return whether a shape can be the wanted one; None is a size that is not known yet."""
+    return len(shape) == len(wanted) and all(
+        None in (size, other) or size == other for size, other in zip(shape, wanted, strict=True)
+    )

@@ -13,6 +13,7 @@ from snukeras._types import (
     Initializer,
     PerUnit,
     Regularizer,
+    Shape,
 )
 from snukeras.activations import Bump
 from snukeras.layers.snu.conv_cell import (
@@ -44,12 +45,8 @@ class _ConvLayer(SNU):
     padding = argument_of_cell("padding")
     dilation_rate = argument_of_cell("dilation_rate")
 
-    def compute_output_shape(self, sequences_shape: Any, initial_state_shape: Any = None) -> Any:
-        batch, steps, *sizes, _ = sequences_shape
-        state = (batch, *self.cell.map_of(sizes), self.filters)
-        output = (batch, steps, *state[1:]) if self.return_sequences else state
-        shape = (output, state, state) if self.return_state else output
-        return self._with_membrane(shape) if self.return_membrane else shape
+    def _state_shape(self, sequences_shape: Shape) -> Shape:
+        return (sequences_shape[0], *self.cell.map_of(sequences_shape[2:-1]), self.filters)
 
     def _takes_fused(self) -> bool:
         if self.implementation != "cell" and self.recurrent:

@@ -101,3 +101,18 @@ def run(
     potentials = None if potentials is None else maps.unflatten(potentials)
     states = [maps.unflatten(state[:, None])[:, 0] for state in states]
     return maps.unflatten(outputs), potentials, states
+
+
+def checked_at_run_time(sequences: tf.Tensor, layer: str) -> tf.Tensor:
+    """Return sequences whose number of steps is not known yet; at run time none is an error.
+
+    XLA leaves the check out.
+
+    Args:
+        sequences: shape (batch, time, ...).
+        layer: name of the layer that takes them.
+    """
+    message = f"Layer {layer!r} needs sequences of at least one step. Received: an empty sequence"
+    check = tf.debugging.assert_positive(tf.shape(sequences)[1], message)
+    with tf.control_dependencies([check]):
+        return tf.identity(sequences)

@@ -14,6 +14,8 @@ from snukeras._types import (
     Initializer,
     PerUnit,
     Regularizer,
+    Shape,
+    Tensor,
 )
 from snukeras.activations import Bump
 from snukeras.layers.snu import arguments
@@ -117,7 +119,7 @@ class UnitLayer(keras.layers.RNN):
     threshold_constraint = argument_of_cell("threshold_constraint")
 
     def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
-        """As keras.layers.RNN; from then on a wrong number of features is an error of its own."""
+        """Build like keras.layers.RNN, then pin the features so that a mismatch is named."""
         super().build(sequences_shape, initial_state_shape)
         (spec,) = self.input_spec
         self.input_spec = [keras.layers.InputSpec(ndim=spec.ndim, axes={-1: sequences_shape[-1]})]
@@ -134,14 +136,9 @@ class UnitLayer(keras.layers.RNN):
         mask: Any = None,
         training: bool = False,
     ) -> Any:
-        """As keras.layers.RNN, but for the states, which are never rounded to half precision."""
-        if sequences.shape[1] == 0:
-            raise ValueError(
-                f"Layer {self.name!r} needs sequences of at least one step. "
-                f"Received: shape {tuple(sequences.shape)}, which is (batch, time, features)."
-            )
+        """Run like keras.layers.RNN, but never round the states to half precision."""
+        sequences = self._checked(sequences, initial_state, mask)
         if initial_state is None and self.stateful:
-            self._check_batch_size(sequences)
             initial_state = self.states
         if initial_state is not None:
             dtype = self.cell.compute_dtype
@@ -183,10 +180,6 @@ class UnitLayer(keras.layers.RNN):
             returned += states
         return returned[0] if len(returned) == 1 else tuple(returned)
 
-    def compute_output_shape(self, sequences_shape: Any, initial_state_shape: Any = None) -> Any:
-        shape = super().compute_output_shape(sequences_shape, initial_state_shape)
-        return self._with_membrane(shape) if self.return_membrane else shape
-
     def compute_mask(self, sequences: Any, previous_mask: Any) -> Any:
         mask = super().compute_mask(sequences, previous_mask)
         return self._with_membrane(mask) if self.return_membrane else mask
@@ -197,14 +190,55 @@ class UnitLayer(keras.layers.RNN):
             return type(of_output)([of_output[0], *of_output])
         return (of_output, of_output)
 
-    def _check_batch_size(self, sequences: Any) -> None:
-        expected, received = self.states[0].shape[0], sequences.shape[0]
-        if received is not None and received != expected:
+    def _checked(self, sequences: Tensor, initial_state: Any, mask: Any) -> Tensor:
+        """Check the arguments of a call and return the sequences.
+
+        Raises:
+            ValueError: an argument does not fit the layer or the others; the message names it.
+        """
+        shape = tuple(sequences.shape)
+        if shape[1] == 0:
             raise ValueError(
-                f"Layer {self.name!r} is stateful and holds the states of a batch of {expected}; "
-                f"every batch must be of that size. Received: a batch of {received}. "
+                f"Layer {self.name!r} needs sequences of at least one step. "
+                f"Received: shape {shape}, which is (batch, time, features)."
+            )
+        if self.unroll and shape[1] is None:
+            raise ValueError(
+                f"Layer {self.name!r} with unroll=True needs sequences of a known number of steps. "
+                f"Received: shape {shape}. Give the number in keras.Input, or unroll=False."
+            )
+        if initial_state is not None:
+            shapes = keras.tree.map_structure(lambda state: tuple(state.shape), initial_state)
+            arguments.check_states(self.name, shapes, self._state_shape(shape))
+        elif self.stateful and shape[0] not in (None, self.states[0].shape[0]):
+            size = self.states[0].shape[0]
+            raise ValueError(
+                f"Layer {self.name!r} is stateful and holds the states of a batch of {size}; "
+                f"every batch must be of that size. Received: a batch of {shape[0]}. "
                 "Give the batch size in keras.Input(batch_shape=...) and drop the remainder."
             )
+        if mask is not None:
+            arguments.check_mask(self.name, tuple(mask.shape), shape[:2])
+        if shape[1] is None and keras.backend.backend() == "tensorflow":
+            from snukeras.layers.snu import fused
+
+            return fused.checked_at_run_time(sequences, self.name)
+        return sequences
+
+    def _state_shape(self, sequences_shape: Shape) -> Shape:
+        """Return the shape of y and of s."""
+        return (sequences_shape[0], self.units)
+
+    def compute_output_shape(
+        self, sequences_shape: Shape, initial_state_shape: Any = None
+    ) -> Shape | tuple[Shape, ...]:
+        state = self._state_shape(sequences_shape)
+        if initial_state_shape is not None:
+            arguments.check_states(self.name, initial_state_shape, state)
+        output = (*sequences_shape[:2], *state[1:]) if self.return_sequences else state
+        shapes = [output, output] if self.return_membrane else [output]
+        shapes += [state, state] if self.return_state else []
+        return shapes[0] if len(shapes) == 1 else tuple(shapes)
 
     def _step_through(
         self,
