@@ -2,15 +2,20 @@
 
 import math
 import random
-from typing import Any
+from collections.abc import Sequence
+from typing import Unpack
 
 import keras
 import numpy as np
 from keras import ops
 
 from snukeras import _arguments
+from snukeras._arguments import LayerArguments
+from snukeras._types import Config, Shape, Tensor
 
 _INFERENCE = ("fixed", "random")
+# What a value may exceed 1 by.
+_ROUNDING = 1e-6
 
 
 @keras.saving.register_keras_serializable(package="snukeras")
@@ -21,6 +26,11 @@ class RateCoding(keras.layers.Layer):
     [0, 1]), so that it spikes p * max_spikes times in `steps` steps on average: the input of the
     rate-coded MNIST of Wozniak et al. 2020, after the authors' toolkit (neuroaikit, where
     steps = 20 and max_spikes = 6).
+
+    A value outside [0, 1] is no rate. A call outside of compiled functions refuses one, and NaN.
+    Within `fit`, `evaluate` and `predict`, which compile the layer, values cannot be looked at:
+    one below 0 and NaN never spike, one above 1 spikes at its rate up to every step. Pixels from 0
+    to 255 need a `keras.layers.Rescaling(1 / 255)` before the layer.
 
     In training each call draws new spikes. At inference a value spikes at a step where it exceeds
     a threshold in [0, 1) that was drawn once, by the seed, for each place and step. Each spike
@@ -44,7 +54,8 @@ class RateCoding(keras.layers.Layer):
         Spikes 0 and 1, shape (batch, steps, ...). They carry no gradient to the input.
 
     Raises:
-        ValueError: an argument is outside what is allowed; the message names it.
+        ValueError: an argument or a value of the input is outside what is allowed; the message
+            names it.
 
     Example:
 
@@ -64,9 +75,9 @@ class RateCoding(keras.layers.Layer):
         training_steps: int | None = None,
         inference: str = "fixed",
         seed: int | None = None,
-        **kwargs: Any,
-    ):
-        super().__init__(**kwargs)
+        **kwargs: Unpack[LayerArguments],
+    ) -> None:
+        super().__init__(**_arguments.of_keras(type(self), kwargs))
         self.steps = _arguments.whole("steps", steps)
         self.training_steps = (
             None if training_steps is None else _arguments.whole("training_steps", training_steps)
@@ -95,22 +106,23 @@ class RateCoding(keras.layers.Layer):
 
     @property
     def probability(self) -> float:
-        """The probability of a spike of the value 1 at a step."""
+        """Probability of a spike of the value 1 at a step."""
         return 1.0 if self.max_spikes is None else self.max_spikes / self.steps
 
-    def build(self, input_shape: Any) -> None:
-        if any(size is None for size in input_shape[1:]):
+    def build(self, input_shape: Shape) -> None:
+        sizes = [size for size in input_shape[1:] if size is not None]
+        if len(sizes) + 1 != len(input_shape):
             raise ValueError(
                 f"{type(self).__name__} needs inputs of known shape but for the batch. "
                 f"Received: input_shape={tuple(input_shape)}"
             )
-        self._thresholds = self.thresholds(tuple(input_shape[1:]))
+        self._thresholds = self.thresholds(sizes)
         # The thresholds fit no other shape.
-        self.input_spec = keras.layers.InputSpec(shape=(None, *input_shape[1:]))
+        self.input_spec = keras.layers.InputSpec(shape=(None, *sizes))
         self.built = True
 
-    def thresholds(self, shape: tuple[int, ...]) -> np.ndarray:
-        """What an expected spike count has to exceed at inference, by step and place.
+    def thresholds(self, shape: Sequence[int]) -> np.ndarray:
+        """Return what an expected spike count has to exceed at inference, by step and place.
 
         A value p spikes at a step of fixed spikes where p * probability > threshold.
 
@@ -123,7 +135,8 @@ class RateCoding(keras.layers.Layer):
         # NumPy's, so that a model codes alike on every backend.
         return np.random.default_rng(self.seed).random((self.steps, *shape), dtype="float32")
 
-    def call(self, inputs: Any, training: bool = False) -> Any:
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
+        self._check_values(inputs)
         rate = ops.expand_dims(inputs, 1)
         if self.probability != 1.0:
             rate = rate * ops.cast(self.probability, rate.dtype)
@@ -136,10 +149,28 @@ class RateCoding(keras.layers.Layer):
             draws = ops.convert_to_tensor(self._thresholds)[None]
         return ops.cast(ops.cast(rate, "float32") > draws, self.compute_dtype)
 
+    def _check_values(self, inputs: Tensor) -> None:
+        """Refuse values outside [0, 1], but for rounding, where values can be looked at."""
+        values = ops.cast(inputs, "float32")
+        inside = ops.all(ops.logical_and(values >= 0.0, values <= 1.0 + _ROUNDING))
+        try:
+            refused = not bool(inside)
+        except TypeError:
+            return  # in a compiled function
+        if refused:
+            values = ops.convert_to_numpy(values)
+            received = f"values from {values.min():g} to {values.max():g}"
+            if np.isnan(values).any():
+                received = f"{np.count_nonzero(np.isnan(values))} NaN"
+            raise ValueError(
+                f"Inputs of layer {self.name!r} must be in [0, 1], the rates of spikes; scale them "
+                f"with keras.layers.Rescaling. Received: {received}"
+            )
+
     def _steps(self, training: bool) -> int:
         return self.training_steps if training and self.training_steps else self.steps
 
-    def compute_output_spec(self, inputs: Any, training: bool = False) -> keras.KerasTensor:
+    def compute_output_spec(self, inputs: Tensor, training: bool = False) -> keras.KerasTensor:
         steps: int | None = self._steps(training)
         if not training and self.training_steps not in (None, self.steps):
             # A model built now may be called either way.
@@ -148,7 +179,7 @@ class RateCoding(keras.layers.Layer):
             (inputs.shape[0], steps, *inputs.shape[1:]), dtype=self.compute_dtype
         )
 
-    def get_config(self) -> dict:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "steps": self.steps,

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from snukeras.layers import SNU, RateCoding
 
@@ -90,3 +91,20 @@ def test_bad_input_is_named():
     layer(np.zeros((2, 4)))
     with pytest.raises(ValueError, match=r"expected shape=\(None, 4\), found shape=\(2, 5\)"):
         layer(np.zeros((2, 5)))
+
+
+@pytest.mark.parametrize(
+    "value, received",
+    [(-0.1, "values from -0.1 to 1"), (255.0, "values from 0 to 255"), (np.nan, "1 NaN")],
+)
+@pytest.mark.parametrize("training", [False, True])
+def test_values_that_are_no_rate_are_refused(value, received, training):
+    layer = RateCoding(3, name="coding")
+    inputs = np.array([[0.0, 1.0 + 1e-7, 0.5]], "float32")
+    layer(inputs, training=training)
+    inputs[0, 2] = value
+    with pytest.raises(ValueError, match=rf"layer 'coding' must be in \[0, 1\].*{received}"):
+        layer(inputs, training=training)
+    # A compiled function cannot look; the values saturate as the docstring says.
+    spikes = tf.function(layer)(inputs, training=training)
+    assert float(tf.reduce_mean(spikes[0, :, 2])) == (1.0 if value > 1 else 0.0)
