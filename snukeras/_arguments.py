@@ -16,8 +16,11 @@ class LayerArguments(TypedDict, total=False):
     dtype: Any
     trainable: bool
     autocast: bool
-    activity_regularizer: Any
     input_shape: Any
+
+
+# What else they take; a layer may have an argument of its own for it.
+_ALSO = ("activity_regularizer", "input_dim")
 
 
 def of_keras(
@@ -31,7 +34,7 @@ def of_keras(
         hints: what to do instead of an argument that the class does not have, by name.
     """
     for name, value in given.items():
-        if name in LayerArguments.__annotations__ or name == "input_dim":
+        if name in LayerArguments.__annotations__ or name in _ALSO:
             continue
         allowed = [*parameters(owner), *LayerArguments.__annotations__]
         advice = (hints or {}).get(name)

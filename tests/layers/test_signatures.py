@@ -13,7 +13,7 @@ from snukeras.activations import FastSigmoid
 from snukeras.layers import SNU, SSNU, ConvSNU1D, ConvSNU2D, ConvSSNU1D, ConvSSNU2D, SNUCell
 
 CLASSES = [getattr(snukeras.layers, name) for name in snukeras.layers.__all__]
-OF_KERAS = {*LayerArguments.__annotations__}
+OF_KERAS = {*LayerArguments.__annotations__, "activity_regularizer"}
 
 
 def example(cls):

@@ -54,6 +54,8 @@ class UnitLayer(keras.layers.RNN):
         return_sequences ... activity_regularizer: see `SNU`.
     """
 
+    return_sequences: bool
+
     def __init__(
         self,
         cell: SNUCell,
