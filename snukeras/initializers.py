@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import keras
@@ -16,6 +17,9 @@ _WIDEST = 20.0
 _BISECTIONS = 12
 # A rate above which a unit says no more than one that never spikes.
 _SATURATED = 0.95
+# The units and steps by which a layer is simulated.
+_UNITS = 1000
+_STEPS = 40
 # Times that a layer is scaled, and its silent and saturated units are mended.
 _ROUNDS = 3
 
@@ -24,27 +28,24 @@ _ROUNDS = 3
 class FluctuationDriven(keras.initializers.Initializer):
     """Draws a kernel so that the membrane potentials of its units fluctuate up to the threshold.
 
-    Weights are normal around zero with the standard deviation at which units, whose inputs spike
-    at `input_rate`, exceed their threshold at `rate` of the steps (Rossbroich, Gygax and Zenke,
-    Neuromorphic Computing and Engineering 2022, who set the ratio of threshold to fluctuation).
-    For n inputs that are 1 with probability p at each step by themselves, without resets, the
-    variance of the potential over units and steps is
+    Weights are normal around zero. Their standard deviation is the one at which units spike at
+    `rate` when their inputs are 0 or 1 by chance, 1 with the probability `input_rate` at each step
+    (after Rossbroich, Gygax and Zenke, Neuromorphic Computing and Engineering 2022, whose formula
+    for it leaves out what decides here: resets, and that each unit's mean drive is another). With
+    n inputs at the rate p and a weight deviation of w, a unit's drive has the mean q w sqrt(n) p,
+    with q normal over the units, and the deviation w sqrt(n p (1 - p)) over the steps; such units
+    are simulated with their decay, g and reset, and w is searched for.
 
-        n * Var(w) * (p^2 / (1 - decay)^2 + p (1 - p) / (1 - decay^2))
-
-    whose first term is that of the mean drive of each unit. A potential that is normal with that
-    variance exceeds the threshold at `rate` of the steps. Resets and the activation g make the true
-    rate another, of the same size. With `input_rate` equal to `rate`, as it is by default, spikes
-    neither die out nor take over from layer to layer, where `rate` is 0.2 or more.
-
+    With `input_rate` equal to `rate`, as it is by default, a stack of layers keeps the rate: if
+    the inputs of the first layer are rarer, the rates approach it from layer to layer.
     `snukeras.initializers.calibrate` sets the rates by data instead.
 
     Args:
-        rate: Target rate of the units, in (0, 0.5).
-        input_rate: Rate of the inputs, in (0, 1]; None for `rate`. It is the root of the mean
-            square of inputs that are no spikes.
-        decay: The units' decay: a number or one per unit, at least 0 and below 1.
+        rate: Target rate of the units, spikes of a unit and step, in (0, 0.4).
+        input_rate: Rate of the inputs, in (0, 1); None for `rate`.
+        decay: The units' decay: a number or one per unit, in [0, 1].
         threshold: The units' threshold: a positive number or one per unit.
+        rectified: Whether g keeps the membrane potential from falling below 0, as "relu" does.
         seed: Integer, `keras.random.SeedGenerator`, or None.
 
     Raises:
@@ -57,44 +58,36 @@ class FluctuationDriven(keras.initializers.Initializer):
         input_rate: float | None = None,
         decay: float | Sequence[float] = 0.8,
         threshold: float | Sequence[float] = 1.0,
+        rectified: bool = True,
         seed: Any = None,
     ) -> None:
-        self.rate = _arguments.inside("rate", rate, 0.0, 0.5)
-        if input_rate is not None and not 0.0 < input_rate <= 1.0:
-            raise ValueError(
-                "Argument `input_rate` must be above 0 and at most 1, or None for the rate of the "
-                f"units. Received: input_rate={input_rate!r}"
-            )
+        self.rate = _arguments.inside("rate", rate, 0.0, 0.4)
         self.input_rate = input_rate
-        for name, value, allowed in (
-            ("decay", decay, "at least 0 and below 1"),
-            ("threshold", threshold, "positive"),
-        ):
-            values = np.asarray(value, dtype="float64")
-            good = (values >= 0) & (values < 1) if name == "decay" else values > 0
-            if not (values.ndim < 2 and values.size and np.all(good & np.isfinite(values))):
-                raise ValueError(
-                    f"Argument `{name}` must be {allowed}, a number or one per unit. "
-                    f"Received: {name}={value!r}"
-                )
-        self.decay = np.asarray(decay, dtype="float64").tolist()
-        self.threshold = np.asarray(threshold, dtype="float64").tolist()
+        if input_rate is not None:
+            self.input_rate = _arguments.inside("input_rate", input_rate, 0.0, 1.0)
+        self.decay = _numbers("decay", decay, "from 0 to 1", lambda d: (d >= 0) & (d <= 1))
+        self.threshold = _numbers("threshold", threshold, "positive", lambda t: t > 0)
+        self.rectified = bool(rectified)
         self._seed = seed
         self.seed = seed if seed is not None else keras.random.SeedGenerator()
 
     def deviation(self, inputs: int) -> np.ndarray:
         """Return the standard deviation of the weights of units with a number of inputs."""
-        p = self.rate if self.input_rate is None else self.input_rate
-        decay = np.asarray(self.decay)
-        variance = p**2 / (1 - decay) ** 2 + p * (1 - p) / (1 - decay**2)
-        return np.asarray(self.threshold) / (_quantile(1 - self.rate) * np.sqrt(inputs * variance))
+        source = self.rate if self.input_rate is None else self.input_rate
+        gains = [
+            _gain(self.rate, source, round(float(decay), 2), self.rectified)
+            for decay in np.atleast_1d(self.decay)
+        ]
+        # A unit of twice the threshold with twice the weights spikes as before.
+        found = np.asarray(self.threshold) * np.asarray(gains) / math.sqrt(inputs)
+        return found if np.ndim(self.decay) or np.ndim(self.threshold) else found[0]
 
     def __call__(self, shape: Any, dtype: Any = None) -> Any:
         """Return weights of shape (..., inputs, units), of a matrix or a convolution."""
         deviation = self.deviation(math.prod(shape[:-1]))
-        if deviation.shape not in ((), (shape[-1],)):
+        if deviation.shape not in ((), (1,), (shape[-1],)):
             raise ValueError(
-                f"FluctuationDriven has a decay or threshold for {deviation.shape[0]} units. "
+                f"FluctuationDriven has decays or thresholds for {deviation.size} units. "
                 f"Received: shape={tuple(shape)}, a kernel of {shape[-1]}"
             )
         noise = keras.random.normal(shape, dtype=dtype, seed=self.seed)
@@ -106,15 +99,45 @@ class FluctuationDriven(keras.initializers.Initializer):
             "input_rate": self.input_rate,
             "decay": self.decay,
             "threshold": self.threshold,
+            "rectified": self.rectified,
             "seed": keras.saving.serialize_keras_object(self._seed),
         }
 
 
-def _quantile(probability: float) -> float:
-    """The standard normal number that is exceeded with 1 minus a probability."""
-    from statistics import NormalDist
+def _numbers(name: str, value: Any, allowed: str, good: Any) -> float | list[float]:
+    """Check a number, or a list of them; return it as JSON can hold it."""
+    try:
+        values = np.asarray(value, dtype="float64")
+    except (TypeError, ValueError):
+        values = np.full((), np.nan)
+    if values.ndim > 1 or not values.size or not np.all(np.isfinite(values) & good(values)):
+        raise ValueError(
+            f"Argument `{name}` must be {allowed}, a number or one per unit. "
+            f"Received: {name}={value!r}"
+        )
+    return values.tolist()
 
-    return NormalDist().inv_cdf(probability)
+
+@lru_cache(maxsize=1024)
+def _gain(rate: float, input_rate: float, decay: float, rectified: bool) -> float:
+    """The deviation of the weights, times the root of their number, for a threshold of 1.
+
+    Found by bisection; the draws are the same each time, so the rate grows with it smoothly.
+    """
+    random = np.random.default_rng(0)
+    mean = input_rate * random.standard_normal(_UNITS)
+    noise = math.sqrt(input_rate * (1 - input_rate)) * random.standard_normal((_STEPS, _UNITS))
+    low, high = -6.0, 10.0
+    for _ in range(16):
+        middle = (low + high) / 2
+        s, y, spikes = np.zeros(_UNITS), np.zeros(_UNITS), 0.0
+        for step in noise:
+            s = 2.0**middle * (mean + step) + decay * s * (1 - y)
+            s = np.maximum(s, 0) if rectified else s
+            y = s > 1
+            spikes += y.mean()
+        low, high = (middle, high) if spikes < rate * _STEPS else (low, middle)
+    return 2.0 ** ((low + high) / 2)
 
 
 class _Calls(observers.Observer):

@@ -10,38 +10,45 @@ from snukeras.initializers import FluctuationDriven, calibrate
 from snukeras.layers import SNU, SSNU, ConvSNU2D, RateCoding
 
 
-def test_fluctuation_driven_weights_have_the_deviation_of_the_formula():
-    initializer = FluctuationDriven(rate=0.25, input_rate=0.1, decay=0.5, threshold=2.0, seed=1)
-    kernel = keras.ops.convert_to_numpy(initializer((400, 300)))
-    variance = 0.1**2 / 0.5**2 + 0.1 * 0.9 / (1 - 0.5**2)
-    assert kernel.std() == pytest.approx(2.0 / (0.6745 * np.sqrt(400 * variance)), rel=0.02)
-    assert abs(kernel.mean()) < 0.01 * kernel.std()
+def spikes(shape, rate=0.1, seed=0):
+    return (np.random.default_rng(seed).random(shape) < rate).astype("float32")
 
 
-@pytest.mark.parametrize("rate, input_rate", [(0.25, None), (0.25, 0.05), (0.1, 0.3)])
-def test_linear_units_without_resets_spike_at_the_target_rate(rate, input_rate):
-    """The formula holds for what it assumes: independent inputs, a linear g, no reset."""
-    keras.utils.set_random_seed(3)
-    decay, n, units = 0.8, 100, 4000
-    initializer = FluctuationDriven(rate, input_rate, decay=decay, threshold=0.5, seed=2)
-    kernel = keras.ops.convert_to_numpy(initializer((n, units)))
-    x = np.random.default_rng(0).random((60, n)) < (input_rate or rate)
-    s = np.zeros(units)
-    for step in x:
-        s = decay * s + step @ kernel
-    assert (s > 0.5).mean() == pytest.approx(rate, abs=0.03)
+@pytest.mark.parametrize("rate, input_rate", [(0.25, None), (0.1, None), (0.25, 0.05), (0.1, 0.3)])
+@pytest.mark.parametrize("g", ["relu", "linear"])
+@pytest.mark.parametrize("decay, threshold", [(0.8, 0.5), (0.3, 2.0)])
+def test_units_spike_at_the_target_rate(rate, input_rate, g, decay, threshold):
+    initializer = FluctuationDriven(rate, input_rate, decay, threshold, g == "relu", seed=1)
+    layer = SNU(
+        2000, state_activation=g, decay=decay, threshold=threshold,
+        kernel_initializer=initializer, return_sequences=True,
+    )  # fmt: skip
+    x = spikes((4, 40, 200), input_rate or rate)
+    assert layer(x).numpy().mean() == pytest.approx(rate, rel=0.12)
+
+
+def test_a_stack_of_layers_keeps_its_rate_and_finds_it_from_rare_inputs():
+    x = spikes((8, 20, 100), 0.05)
+    rates = []
+    for _ in range(8):
+        layer = SNU(200, kernel_initializer=FluctuationDriven(seed=1), return_sequences=True)
+        x = layer(x)
+        rates.append(float(x.numpy().mean()))
+    assert 0.05 < rates[0] < rates[2]
+    assert rates[3:] == pytest.approx([0.25] * 5, abs=0.05)
 
 
 def test_a_decay_and_threshold_per_unit_scale_each_column():
     initializer = FluctuationDriven(decay=[0.0, 0.9], threshold=[1.0, 4.0], seed=1)
     kernel = keras.ops.convert_to_numpy(initializer((3, 3, 500, 2)))
     assert kernel.std(axis=(0, 1, 2)) == pytest.approx(initializer.deviation(4500), rel=0.05)
+    assert initializer.deviation(100) == pytest.approx(10 * initializer.deviation(10000))
     with pytest.raises(ValueError, match="for 2 units"):
         initializer((5, 3))
 
 
 def test_the_initializer_is_saved_by_its_arguments(tmp_path):
-    layer = SNU(4, kernel_initializer=FluctuationDriven(0.2, 0.1, 0.6, 0.5, seed=7))
+    layer = SNU(4, kernel_initializer=FluctuationDriven(0.2, 0.1, 0.6, 0.5, False, seed=7))
     model = keras.Sequential([keras.Input((None, 3)), layer])
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras").layers[0].kernel_initializer
@@ -50,16 +57,12 @@ def test_the_initializer_is_saved_by_its_arguments(tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [
-    {"rate": 0.5}, {"rate": 0}, {"input_rate": 0.0}, {"input_rate": 1.5}, {"decay": 1.0},
+    {"rate": 0.5}, {"rate": 0}, {"input_rate": 0.0}, {"input_rate": 1.5}, {"decay": 1.1},
     {"decay": -0.1}, {"threshold": 0.0}, {"threshold": [1.0, float("nan")]},
 ])  # fmt: skip
 def test_impossible_arguments_are_refused(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         FluctuationDriven(**arguments)
-
-
-def spikes(shape, rate=0.1, seed=0):
-    return (np.random.default_rng(seed).random(shape) < rate).astype("float32")
 
 
 def dense_network():
