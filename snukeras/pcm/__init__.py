@@ -6,7 +6,7 @@ from snukeras.pcm.converters import Converter
 from snukeras.pcm.crossbar import Crossbar
 from snukeras.pcm.devices import DeviceState, GenericPCM, HermesPCM, IdealDevice, InferencePCM
 from snukeras.pcm.faults import StuckDevices
-from snukeras.pcm.hardware import Hardware, SimulatedHardware
+from snukeras.pcm.hardware import Hardware, ProgrammingReport, SimulatedHardware
 from snukeras.pcm.monte_carlo import evaluate_chips, summarize
 from snukeras.pcm.pairs import DifferentialPair
 from snukeras.pcm.pulses import ExpStepPCM, NandakumarPCM, PulsedPCM, PulseState
@@ -25,6 +25,7 @@ __all__ = [
     "IdealDevice",
     "InferencePCM",
     "NandakumarPCM",
+    "ProgrammingReport",
     "PulseState",
     "PulsedPCM",
     "SimulatedHardware",

@@ -2,18 +2,24 @@
 
 import contextlib
 import math
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 
+#: A tensor or variable of the backend, which may be symbolic.
+Tensor: TypeAlias = Any
+#: A tensor, a NumPy array, or numbers in lists.
+Array: TypeAlias = Any
 
-def is_tensor(x) -> bool:
-    """True for a backend tensor or variable, which may be symbolic; False for host data."""
+
+def is_tensor(x: Any) -> bool:
+    """Return True for a backend tensor or variable, which may be symbolic; False for host data."""
     return isinstance(x, keras.Variable) or keras.ops.is_tensor(x)
 
 
-def host_array(x, name: str) -> np.ndarray:
-    """`x` as a finite NumPy array, float64 if it was float64, else float32."""
+def host_array(x: Any, name: str) -> np.ndarray:
+    """Return `x` as a finite NumPy array, float64 if it was float64, else float32."""
     try:
         array = np.asarray(x)
         array = array.astype("float64" if array.dtype == np.float64 else "float32", copy=False)
@@ -30,8 +36,8 @@ def host_array(x, name: str) -> np.ndarray:
     return array
 
 
-def to_tensor(x, name: str):
-    """`x` as a floating tensor.
+def to_tensor(x: Array, name: str) -> Tensor:
+    """Return `x` as a floating tensor.
 
     Host data are checked for NaN and infinity. Tensors are not: they may be symbolic, and in
     eager code the check would wait for the device.
@@ -44,13 +50,19 @@ def to_tensor(x, name: str):
     return x
 
 
-def like(result, reference):
-    """`result` as a NumPy array where `reference` is host data, else unchanged."""
+def like(result: Tensor, reference: Array) -> Array:
+    """Return `result` as a NumPy array where `reference` is host data, else unchanged."""
     return result if is_tensor(reference) else keras.ops.convert_to_numpy(result)
 
 
-def check_number(name: str, value, minimum=None, above=None, maximum=None) -> float:
-    """`value` as a finite float within the bounds (`above` is exclusive), else an error."""
+def check_number(
+    name: str,
+    value: Any,
+    minimum: float | None = None,
+    above: float | None = None,
+    maximum: float | None = None,
+) -> float:
+    """Return `value` as a finite float within the bounds (`above` is exclusive), else an error."""
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -70,8 +82,8 @@ def check_number(name: str, value, minimum=None, above=None, maximum=None) -> fl
     return number
 
 
-def check_choice(name: str, value, allowed) -> str:
-    """`value` if it is one of `allowed`, else an error that lists them."""
+def check_choice(name: str, value: Any, allowed: tuple) -> Any:
+    """Return `value` if it is one of `allowed`, else an error that lists them."""
     if value not in allowed:
         raise ValueError(
             f"`{name}` must be one of {', '.join(map(repr, allowed))}. Received: {value!r}"
@@ -80,7 +92,7 @@ def check_choice(name: str, value, allowed) -> str:
 
 
 def replicas() -> int:
-    """Number of replicas that the current distribution strategy keeps in step."""
+    """Count the replicas that the current distribution strategy keeps in step."""
     if keras.backend.backend() != "tensorflow":
         return 1
     import tensorflow as tf
@@ -88,10 +100,19 @@ def replicas() -> int:
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
-def outside_of_graphs():
-    """A context in which variables are made at once, also while a function is being compiled."""
+def outside_of_graphs() -> contextlib.AbstractContextManager:
+    """Return a context in which variables are made at once, also while a function is traced."""
     if keras.backend.backend() != "tensorflow":
         return contextlib.nullcontext()
     import tensorflow as tf
 
     return tf.init_scope()
+
+
+def tracing() -> bool:
+    """Return True while TensorFlow traces a function: Python then runs once, not at every call."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return not tf.executing_eagerly()

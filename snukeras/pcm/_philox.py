@@ -7,6 +7,8 @@ at once. XLA's own stateless_normal, which a compiled function gets, is slow and
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -21,8 +23,8 @@ _ROUNDS = 10
 _SIZES = 2**12, 2**15, 2**18, 2**21
 
 
-def normal(shape, seed):
-    """Standard normal float32 numbers, the same in eager, graph and compiled code.
+def normal(shape: tuple[int, ...], seed: Any) -> Any:
+    """Draw standard normal float32 numbers, the same in eager, graph and compiled code.
 
     Args:
         shape: tuple of ints.
@@ -42,12 +44,15 @@ def normal(shape, seed):
 
 
 @functools.cache
-def _compiled(count):
+def _compiled(count: int) -> Callable[[Any, Any], Any]:
     return tf.function(functools.partial(_pairs, count), jit_compile=True, autograph=False)
 
 
-def _pairs(count, key, counter):
-    """`count` pairs of numbers, each as the halves of an integer, which makes one loop of all."""
+def _pairs(count: int, key: Any, counter: Any) -> Any:
+    """Return `count` pairs of numbers, each pair packed into one 64-bit integer.
+
+    Packed so, XLA fuses everything into one loop.
+    """
     i = tf.cast(tf.range(count), tf.uint64)
     # A group of four words makes two pairs.
     words = _words(counter[0] + tf.bitwise.right_shift(i, _u64(1)), counter[1], key)
@@ -60,12 +65,12 @@ def _pairs(count, key, counter):
         for wave in _sine_and_cosine(_uniform(other))
     )
     pairs = low | tf.bitwise.left_shift(high, _u64(32))
-    # Within a larger compiled function the numbers would be computed anew for each use.
+    # Without the fence XLA would recompute the numbers for each use in a larger function.
     return fenced(pairs, tf.cast(key & _u64(1), tf.int32))
 
 
-def _words(low, high, key):
-    """Four random 32-bit words for each counter low + 2^64 high, as 64-bit integers."""
+def _words(low: Any, high: Any, key: Any) -> tuple[Any, Any, Any, Any]:
+    """Return four random 32-bit words for each counter low + 2^64 high, as 64-bit integers."""
     x0, x1 = _halves(low)
     x2, x3 = _halves(high)
     k0, k1 = _halves(key)
@@ -78,23 +83,23 @@ def _words(low, high, key):
     return x0, x1, x2, x3
 
 
-def _halves(x):
-    """The lower and the upper 32 bits."""
+def _halves(x: Any) -> tuple[Any, Any]:
+    """Return the lower and the upper 32 bits."""
     return x & _u64(0xFFFFFFFF), tf.bitwise.right_shift(x, _u64(32))
 
 
-def _u64(value):
+def _u64(value: int) -> Any:
     return tf.constant(value, tf.uint64)
 
 
-def _uniform(word):
-    """23 bits of a word as a float32 in [0, 1)."""
+def _uniform(word: Any) -> Any:
+    """Turn 23 bits of a word into a float32 in [0, 1)."""
     bits = tf.cast(word & _u64(0x7FFFFF), tf.uint32) | tf.constant(0x3F800000, tf.uint32)
     return tf.bitcast(bits, tf.float32) - 1.0
 
 
-def _sine_and_cosine(turns):
-    """sin and cos of 2 pi `turns` to float32 precision, by the polynomials of Cephes' sinf."""
+def _sine_and_cosine(turns: Any) -> tuple[Any, Any]:
+    """Compute sin and cos of 2 pi `turns` to float32 precision, by Cephes' polynomials."""
     quarters = tf.round(4.0 * turns)
     x = (4.0 * turns - quarters) * np.float32(math.pi / 2)
     xx = x * x

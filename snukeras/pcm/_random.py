@@ -2,10 +2,18 @@
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any, TypeAlias, Union
 
 import keras
 import numpy as np
 from keras import ops
+
+#: An int, a SeedGenerator, Quick(SeedGenerator), or two integers in a tensor (see `draw`).
+Seed: TypeAlias = Union[int, keras.random.SeedGenerator, "Quick", Any]
+
+# Tags that keep draws of different kinds apart when they are given the same int as seed.
+PROGRAM, READ, PULSE, RESET, CONVERT = 0, 0x2C1B3C6D, 0x3C6EF372, 0x1B873593, 0x51ED270B
 
 
 class Quick:
@@ -14,15 +22,17 @@ class Quick:
     For noise during training, where a step must not wait for its random numbers.
     """
 
-    def __init__(self, generator):
+    def __init__(self, generator: keras.random.SeedGenerator | Any) -> None:
         self.generator = generator
 
 
-def draw(seed):
-    """Takes the next two integers from `seed`, with which stateless generators start.
+def draw(seed: Seed | None, stream: int = 0) -> Any:
+    """Take the next two integers from `seed`, with which stateless generators start.
 
     Args:
         seed: an int, a SeedGenerator, Quick(SeedGenerator), or what this function returned.
+        stream: a tag of the kind of draw. It makes one int (or one pair of integers) give each
+            kind other numbers. A generator needs no tag: it never gives the same numbers twice.
     """
     if isinstance(seed, Quick):
         return Quick(draw(seed.generator))
@@ -33,12 +43,17 @@ def draw(seed):
             "`seed` must be an int or a keras.random.SeedGenerator: there is no global generator "
             "here. Received: seed=None"
         )
-    return seed if ops.is_tensor(seed) else ops.convert_to_tensor([int(seed), 0], dtype="int64")
+    if not ops.is_tensor(seed):
+        return ops.convert_to_tensor([int(seed), stream], dtype="int64")
+    pair: Any = seed
+    return pair + ops.convert_to_tensor([0, stream], dtype=pair.dtype) if stream else pair
 
 
-def normal(shape, dtype, seed):
-    """Standard normal numbers; `seed` as in `draw`."""
+def normal(shape: tuple[int, ...], dtype: Any, seed: Seed, stream: int = 0) -> Any:
+    """Draw standard normal numbers; `seed` and `stream` as in `draw`."""
     dtype = keras.backend.standardize_dtype(dtype)
+    if stream:
+        seed = draw(seed, stream)
     if isinstance(seed, Quick):
         return ops.cast(quick_normal(shape, seed.generator), dtype)
     if keras.backend.backend() != "tensorflow":
@@ -54,21 +69,21 @@ def normal(shape, dtype, seed):
     return tf.random.stateless_normal(shape, draw(seed), dtype=dtype, alg="philox")
 
 
-def quick_normal(shape, seed):
-    """Nearly normal float32 numbers: the standardised sum of eight uniform bytes.
+def quick_normal(shape: tuple[int, ...], seed: Seed) -> Any:
+    """Draw nearly normal float32 numbers: the standardised sum of eight uniform bytes.
 
     Mean 0, variance 1, kurtosis 2.85 (3 for a Gaussian), never beyond 4.9.
     """
     return _compiled(_byte_sums, tuple(shape))(draw(seed))
 
 
-def quick_uniform(shape, seed):
-    """Uniform float32 numbers in [0, 1), multiples of 2**-24."""
+def quick_uniform(shape: tuple[int, ...], seed: Seed) -> Any:
+    """Draw uniform float32 numbers in [0, 1), multiples of 2**-24."""
     return _compiled(_uniform, tuple(shape))(draw(seed))
 
 
 @functools.lru_cache(maxsize=256)
-def _compiled(function, shape):
+def _compiled(function: Callable[..., Any], shape: tuple[int, ...]) -> Callable[..., Any]:
     if keras.backend.backend() != "tensorflow":
         return functools.partial(function, shape=shape)
     import tensorflow as tf
@@ -77,12 +92,12 @@ def _compiled(function, shape):
     return tf.function(functools.partial(function, shape=shape), jit_compile=True)
 
 
-def _u32(value):
+def _u32(value: int) -> Any:
     return ops.convert_to_tensor(value % 2**32, dtype="uint32")
 
 
-def _mix(x):
-    """A bijection of 32-bit integers that changes half of the bits for each changed bit.
+def _mix(x: Any) -> Any:
+    """Scramble 32-bit integers, one to one: each changed bit changes half of the bits.
 
     Two rounds of multiply and xor-shift, with the constants of C. Wellons' "lowbias32" (public
     domain).
@@ -92,20 +107,20 @@ def _mix(x):
     return ops.bitwise_xor(x, ops.right_shift(x, _u32(16)))
 
 
-def _bits(seed, count, stream):
-    """`count` random 32-bit integers: a counter, moved by a key, mixed."""
+def _bits(seed: Any, count: int, stream: int) -> Any:
+    """Return `count` random 32-bit integers: a counter, moved by a key, mixed."""
     seed = ops.cast(seed, "uint32")
     key = _mix(_mix(_mix(seed[0]) + seed[1]) + _u32(stream))
     counter = ops.cast(np.arange(count, dtype="uint32"), "uint32")
     return _mix(ops.bitwise_xor(counter * _u32(0x9E3779B1), key))
 
 
-def _uniform(seed, shape):
+def _uniform(seed: Any, shape: tuple[int, ...]) -> Any:
     bits = ops.right_shift(_bits(seed, math.prod(shape), 0), _u32(8))
     return ops.reshape(ops.cast(ops.cast(bits, "int32"), "float32") * 2.0**-24, shape)
 
 
-def _byte_sums(seed, shape):
+def _byte_sums(seed: Any, shape: tuple[int, ...]) -> Any:
     first = _bits(seed, math.prod(shape), 1)
     # The other four bytes are a scrambled copy of the first four: half a mix is enough there.
     second = ops.bitwise_xor(first, ops.right_shift(first, _u32(15))) * _u32(0x2C1B3C6D)
@@ -121,8 +136,8 @@ def _byte_sums(seed, shape):
     return ops.reshape((sums - 8 * 127.5) * (1.0 / spread), shape)
 
 
-def numbered(seed, use):
-    """A generator of its own for each use of random numbers within a step, for `normal`.
+def numbered(seed: Any, use: Any) -> Quick:
+    """Return a generator of its own for each use of random numbers within a step, for `normal`.
 
     The odd factor spreads the uses over all 32-bit integers, so that those of one seed do not
     meet those of the next.

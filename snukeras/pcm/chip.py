@@ -1,15 +1,21 @@
 """A chip: all matrices of a Keras model on PCM, read at any time, given back as a Keras model."""
 
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from snukeras.network.matrices import Unrolling, by_path, digital_kernels
 from snukeras.network.models import copy_model
-from snukeras.pcm._arrays import host_array
+from snukeras.pcm._arrays import Array, Tensor, host_array
+from snukeras.pcm.converters import Converter
 from snukeras.pcm.crossbar import Crossbar
-from snukeras.pcm.devices import GenericPCM
+from snukeras.pcm.devices import GenericPCM, InferencePCM
+from snukeras.pcm.faults import StuckDevices
+from snukeras.pcm.hardware import Hardware, ProgrammingReport
+from snukeras.pcm.pairs import DifferentialPair
 
 
 class Chip:
@@ -29,8 +35,9 @@ class Chip:
         embeddings: whether embedding tables go on the chip too.
         faults: dict of StuckDevices by matrix name (shaped like the unrolled matrix), or None.
         seed: int or None; one seed is one chip.
-        **crossbar: every other argument of Crossbar: pair, tile_size, input_converter,
-            output_converter, wire_resistance, compensation, avoid_faults, hardware.
+        pair, tile_size, input_converter, output_converter, wire_resistance, compensation,
+            avoid_faults, hardware: as for Crossbar. By default each column has a scale of its own.
+        scales: dict of scales by matrix name (see Crossbar), or None.
 
     Raises:
         ValueError: the model has no kernels or is not built; a matrix is not finite.
@@ -41,36 +48,28 @@ class Chip:
         "into a model of yours."
     )
 
-    def __init__(self, source, device=None, embeddings=False, faults=None, seed=None, **crossbar):
+    def __init__(
+        self,
+        source: keras.Layer | dict[str, Array],
+        device: InferencePCM | None = None,
+        embeddings: bool = False,
+        faults: dict[str, StuckDevices] | None = None,
+        seed: int | None = None,
+        pair: DifferentialPair | None = None,
+        tile_size: tuple[int, int] = (256, 256),
+        input_converter: Converter | None = None,
+        output_converter: Converter | None = None,
+        wire_resistance: float = 0.0,
+        compensation: str | None = None,
+        avoid_faults: bool = True,
+        hardware: Hardware | None = None,
+        scales: dict[str, Array] | None = None,
+    ) -> None:
         self.device = GenericPCM() if device is None else device
         self.seed = seed
         self.embeddings = embeddings
-        self._source = source if isinstance(source, keras.Layer) else None
-        if self._source is not None:
-            if not source.built:
-                raise ValueError(
-                    "`source` must be a built model. Received: one without weights; call it or "
-                    "fit it once."
-                )
-            found = by_path(source, embeddings)
-            arrays = {
-                name: keras.ops.convert_to_numpy(matrix.variable) for name, matrix in found.items()
-            }
-            self._unrollings = {name: matrix.unrolling for name, matrix in found.items()}
-            if left := digital_kernels(source, embeddings):
-                warnings.warn(
-                    f"These weights stay digital: {', '.join(left)}. Name them in `tile_matrices` "
-                    "of their layer's class to put them on the chip.",
-                    stacklevel=2,
-                )
-        elif isinstance(source, dict):
-            arrays = {name: host_array(matrix, name) for name, matrix in source.items()}
-            self._unrollings = dict.fromkeys(arrays, Unrolling())
-        else:
-            raise TypeError(
-                "`source` must be a built Keras model or a dict of matrices by name. "
-                f"Received: {type(source).__name__}"
-            )
+        self._source: Any = source if isinstance(source, keras.Layer) else None
+        arrays, self._unrollings = _matrices(source, embeddings)
         if not arrays:
             raise ValueError("`source` must have at least one kernel. Received: none.")
         faults = faults or {}
@@ -88,7 +87,15 @@ class Chip:
                 faults=faults.get(name),
                 name=name,
                 seed=generator,
-                **crossbar,
+                pair=pair,
+                tile_size=tile_size,
+                input_converter=input_converter,
+                output_converter=output_converter,
+                wire_resistance=wire_resistance,
+                compensation=compensation,
+                avoid_faults=avoid_faults,
+                hardware=hardware,
+                scales=None if scales is None else scales.get(name),
             )
             for name, array in arrays.items()
         }
@@ -98,30 +105,39 @@ class Chip:
         """Number of PCM devices in use (pairs count twice)."""
         return sum(2 * crossbar.matrix.size for crossbar in self.crossbars.values())
 
-    def program(self):
-        """Programs the whole chip again."""
+    @property
+    def programming(self) -> dict[str, ProgrammingReport]:
+        """On `hardware`, what program and verify has reached, by address of the tile."""
+        return {
+            address: report
+            for crossbar in self.crossbars.values()
+            for address, report in crossbar.programming.items()
+        }
+
+    def program(self) -> None:
+        """Program the whole chip again."""
         for crossbar in self.crossbars.values():
             crossbar.program()
 
-    def conductances(self, t=0.0) -> dict[str, np.ndarray]:
-        """One reading of all devices by matrix name: (2, rows, columns), uS."""
+    def conductances(self, t: float = 0.0) -> dict[str, np.ndarray]:
+        """Read all devices once, by matrix name: (2, rows, columns), uS."""
         return {name: crossbar.conductances(t) for name, crossbar in self.crossbars.items()}
 
-    def weights(self, t=0.0) -> dict[str, np.ndarray]:
-        """The weights at time t by name, in the shape in which they were given."""
+    def weights(self, t: float = 0.0) -> dict[str, np.ndarray]:
+        """Give the weights at time t by name, in the shape in which they were given."""
         return {
             name: self._unrollings[name].weight(crossbar.weights(t), self._shapes[name])
             for name, crossbar in self.crossbars.items()
         }
 
-    def matmul(self, name, x, t=0.0):
-        """x (..., rows) times the matrix `name` as the tiles compute it at time t."""
+    def matmul(self, name: str, x: Array, t: Array = 0.0) -> Tensor:
+        """Multiply x (..., rows) by the matrix `name` as the tiles do it at time t."""
         if name not in self.crossbars:
             raise ValueError(f"`name` must be one of {sorted(self.crossbars)}. Received: {name!r}")
         return self.crossbars[name].matmul(x, t)
 
-    def write(self, model, t=0.0):
-        """Puts the weights at time t into `model`, which has the architecture of the source.
+    def write(self, model: keras.Layer, t: float = 0.0) -> None:
+        """Put the weights at time t into `model`, which has the architecture of the source.
 
         Raises:
             ValueError: `model` has other kernels than this chip.
@@ -136,8 +152,8 @@ class Chip:
         for variable, weights in zip(variables, self.weights(t).values(), strict=True):
             variable.assign(weights)
 
-    def model(self, t=0.0):
-        """A copy of the source model with the weights that the chip holds at time t.
+    def model(self, t: float = 0.0) -> Any:
+        """Give a copy of the source model with the weights that the chip holds at time t.
 
         It is compiled like the source, so that `evaluate` works. The converters are not in it:
         they act between matrix products, see `matmul`.
@@ -147,3 +163,30 @@ class Chip:
         copy = copy_model(self._source)
         self.write(copy, t)
         return copy
+
+
+def _matrices(source: Any, embeddings: bool) -> tuple[dict[str, np.ndarray], dict[str, Unrolling]]:
+    """Take the matrices, and how they unroll, out of what a Chip is made from."""
+    if isinstance(source, dict):
+        arrays = {name: host_array(matrix, name) for name, matrix in source.items()}
+        return arrays, dict.fromkeys(arrays, Unrolling())
+    if not isinstance(source, keras.Layer):
+        raise TypeError(
+            "`source` must be a built Keras model or a dict of matrices by name. "
+            f"Received: {type(source).__name__}"
+        )
+    if not source.built:
+        raise ValueError(
+            "`source` must be a built model. Received: one without weights; call it or fit it once."
+        )
+    if left := digital_kernels(source, embeddings):
+        warnings.warn(
+            f"These weights stay digital: {', '.join(left)}. Name them in `tile_matrices` "
+            "of their layer's class to put them on the chip.",
+            stacklevel=3,
+        )
+    found = by_path(source, embeddings)
+    return (
+        {name: ops.convert_to_numpy(matrix.variable) for name, matrix in found.items()},
+        {name: matrix.unrolling for name, matrix in found.items()},
+    )

@@ -1,50 +1,77 @@
 """Converters between digital numbers and the voltages and currents of a tile."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
-from snukeras.pcm._arrays import check_number, like, to_tensor
-from snukeras.pcm._random import normal
+from snukeras.pcm._arrays import Array, Tensor, check_number, host_array, like, to_tensor
+from snukeras.pcm._random import CONVERT, Seed, normal
 
 
 @keras.saving.register_keras_serializable(package="snukeras")
 class Converter:
     """A digital-to-analog or analog-to-digital converter: noise, range, resolution, in this order.
 
+    Gradients pass straight through the rounding; where a value is clipped, they are 0.
+
     Args:
         bits: resolution; 2**bits - 1 values, symmetric to 0. None: continuous.
         bound: largest |value|; beyond it values are clipped. None: the largest |value| of each
-            vector, so nothing is clipped.
+            vector, so nothing is clipped. Inputs can be scaled so, since they are digital; no
+            analog-to-digital converter knows its outputs beforehand, so give it a bound (see
+            `calibrated` and `Crossbar.calibrate`).
         noise: standard deviation of additive noise, in the unit of the values.
     """
 
-    def __init__(self, bits=None, bound=None, noise=0.0):
+    def __init__(
+        self, bits: int | None = None, bound: float | None = None, noise: float = 0.0
+    ) -> None:
         if bits is not None and (isinstance(bits, bool) or int(bits) != bits or bits < 2):
             raise ValueError(f"`bits` must be None or an integer of at least 2. Received: {bits!r}")
         self.bits = bits if bits is None else int(bits)
         self.bound = bound if bound is None else check_number("bound", bound, above=0.0)
         self.noise = check_number("noise", noise, minimum=0.0)
 
-    def __call__(self, x, seed=None):
-        """Converts vectors (..., n); `seed` (int or SeedGenerator) serves the noise."""
+    def __call__(self, x: Array, seed: Seed | None = None) -> Array:
+        """Convert vectors (..., n); `seed` (int or SeedGenerator) serves the noise."""
         v = to_tensor(x, "x")
         dtype = keras.backend.standardize_dtype(v.dtype)
         if self.noise:
-            v = v + self.noise * normal(v.shape, dtype, seed)
+            if seed is None:
+                raise ValueError("`seed` must be given for a converter with noise. Received: None")
+            v = v + self.noise * normal(v.shape, dtype, seed, CONVERT)
         if self.bound is not None:
             v = ops.clip(v, -self.bound, self.bound)
         if self.bits is not None:
-            if self.bound is None:
-                bound = ops.maximum(ops.max(ops.abs(v), axis=-1, keepdims=True), 1e-30)
-            else:
-                bound = ops.cast(self.bound, dtype)
-            step = bound / (2 ** (self.bits - 1) - 1)
-            v = ops.round(v / step) * step
+            v = v + ops.stop_gradient(self._rounded(v, self.bits) - v)
         return like(v, x)
 
-    def get_config(self):
+    def _rounded(self, v: Tensor, bits: int) -> Tensor:
+        if self.bound is None:
+            bound = ops.maximum(ops.max(ops.abs(v), axis=-1, keepdims=True), 1e-30)
+        else:
+            bound = ops.cast(self.bound, v.dtype)
+        step = bound / (2 ** (bits - 1) - 1)
+        return ops.round(v / step) * step
+
+    def calibrated(self, values: Array) -> "Converter":
+        """Return this converter with the fixed range that just holds `values`.
+
+        Raises:
+            ValueError: all values are 0, or not finite.
+        """
+        top = abs(host_array(ops.convert_to_numpy(values), "values")).max(initial=0.0)
+        if top == 0.0:
+            raise ValueError(
+                "`values` must not all be 0: they are to show the range of the converter. Give "
+                "typical inputs."
+            )
+        return Converter(self.bits, float(top), self.noise)
+
+    def get_config(self) -> dict[str, Any]:
         return {"bits": self.bits, "bound": self.bound, "noise": self.noise}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> "Converter":
         return cls(**config)

@@ -1,15 +1,29 @@
 """A matrix on crossbar tiles: placement, drift compensation, the matrix product."""
 
+import warnings
+
 import keras
 import numpy as np
 from keras import ops
 
-from snukeras.pcm._arrays import check_choice, check_number, host_array, to_tensor
+from snukeras.pcm._arrays import (
+    Array,
+    Tensor,
+    check_choice,
+    check_number,
+    host_array,
+    to_tensor,
+    tracing,
+)
 from snukeras.pcm.converters import Converter
-from snukeras.pcm.devices import IdealDevice
+from snukeras.pcm.devices import IdealDevice, InferencePCM
 from snukeras.pcm.faults import StuckDevices
+from snukeras.pcm.hardware import Hardware, ProgrammingReport
 from snukeras.pcm.pairs import DifferentialPair
-from snukeras.pcm.wires import with_ir_drop
+from snukeras.pcm.wires import check_ir_drop, with_ir_drop
+
+#: Share of pairs that may miss their target on hardware before a warning says so.
+_MISSED = 0.05
 
 
 class Crossbar:
@@ -17,42 +31,57 @@ class Crossbar:
 
     Signed weights become differential pairs (see DifferentialPair); rows are word lines (inputs),
     columns are bit lines (outputs). A matrix larger than a tile is split; the partial sums of its
-    row blocks are converted one by one and added digitally.
+    row blocks are converted one by one, corrected for drift, and added digitally.
 
     Args:
         matrix: (rows, columns), finite.
         device: an InferencePCM; default IdealDevice of the range of `pair`.
-        pair: DifferentialPair; default of the device's g_max.
+        pair: DifferentialPair; default the range of the device (of the hardware, if it has one),
+            with a scale for each column. One scale for the whole tensor leaves most devices near
+            0, where noise weighs most: `jsb_snu` on chips at 25 s has 8.57 nats with a scale for
+            each column and 8.96 with one (float 8.46).
         tile_size: (word lines, bit lines of one polarity) of a tile.
         input_converter, output_converter: Converter or None. Inputs are in the unit of x; outputs
             in the unit of x times weights of [-1, 1], as they leave the tile.
         wire_resistance: ohm per cell, see with_ir_drop.
-        compensation: None, "global" (one factor per tile) or "column": digital factors that undo
-            the mean drift. A readout with one-hot inputs gives the mean |weight| of the tile or
-            column; the factor is that of the reading at t = 0 over that of now.
-        faults: StuckDevices shaped like the matrix, or None.
+        compensation: None, "global" (one factor per tile) or "column": digital factors behind the
+            output converter that undo the mean drift. A readout with one-hot inputs gives the mean
+            |weight| of the tile or column; the factor is that of a readout at t = 0 over that of
+            one at t. Both have read noise of their own, independent of that of the product.
+        faults: StuckDevices shaped like the matrix, or None. They are read with the noise of their
+            conductance. On `hardware`, they read as exactly what is given here.
         avoid_faults: whether the partner of a stuck device is programmed to save the weight.
         hardware: a Hardware that holds the devices instead of `device`; time then is its own.
         name: name of the matrix, used in errors and as the address for `hardware`.
         seed: int or keras.random.SeedGenerator.
+        scales: uS per unit of weight, () or (columns,), for a matrix whose range is known, such as
+            that of a crossbar map; default those of `pair`.
+
+    Attributes:
+        programming: on `hardware`, the ProgrammingReport of each tile by its address.
+
+    Raises:
+        ValueError: a matrix that is none or not finite, a pair beyond the range of the device, a
+            number or word that is not allowed.
     """
 
     def __init__(
         self,
-        matrix,
-        device=None,
-        pair=None,
-        tile_size=(256, 256),
-        input_converter=None,
-        output_converter=None,
-        wire_resistance=0.0,
-        compensation=None,
-        faults=None,
-        avoid_faults=True,
-        hardware=None,
-        name="matrix",
-        seed=None,
-    ):
+        matrix: Array,
+        device: InferencePCM | None = None,
+        pair: DifferentialPair | None = None,
+        tile_size: tuple[int, int] = (256, 256),
+        input_converter: Converter | None = None,
+        output_converter: Converter | None = None,
+        wire_resistance: float = 0.0,
+        compensation: str | None = None,
+        faults: StuckDevices | None = None,
+        avoid_faults: bool = True,
+        hardware: Hardware | None = None,
+        name: str = "matrix",
+        seed: int | keras.random.SeedGenerator | None = None,
+        scales: Array | None = None,
+    ) -> None:
         self.name = name
         self.matrix = host_array(matrix, name)
         if self.matrix.ndim != 2 or 0 in self.matrix.shape:
@@ -62,12 +91,8 @@ class Crossbar:
         if device is None:
             device = IdealDevice(25.0 if pair is None else pair.g_max)
         self.device = device
-        self.pair = DifferentialPair(device.g_max) if pair is None else pair
-        if hardware is None and self.pair.g_max > device.g_max * (1 + 1e-9):
-            raise ValueError(
-                "`pair` must not use more than the device offers, "
-                f"g_max <= {device.g_max:g} uS. Received: {self.pair!r}"
-            )
+        self.hardware = hardware
+        self.pair = _checked_pair(pair, device, hardware)
         rows, columns = (int(n) for n in tile_size)
         if rows < 1 or columns < 1:
             raise ValueError(f"`tile_size` must be positive. Received: {tile_size!r}")
@@ -78,21 +103,20 @@ class Crossbar:
         self.compensation = check_choice("compensation", compensation, (None, "global", "column"))
         self.faults = StuckDevices() if faults is None else faults
         self.avoid_faults = avoid_faults
-        self.hardware = hardware
-        self.seed = (
-            seed
-            if isinstance(seed, keras.random.SeedGenerator)
-            else keras.random.SeedGenerator(seed)
-        )
-        self.scales = self.pair.scales(self.matrix)
+        if not isinstance(seed, keras.random.SeedGenerator):
+            seed = keras.random.SeedGenerator(seed)
+        self.seed = seed
+        self.scales = self.pair.scales(self.matrix) if scales is None else np.asarray(scales)
         targets = self.pair.to_conductances(self.matrix, self.scales)
         if avoid_faults and self.faults.count():
             targets = self.faults.compensate(*targets, self.pair)
         self.targets = np.stack(targets)
+        for rows_of, columns_of in self.tiles:
+            check_ir_drop(self.targets[:, rows_of, columns_of], self.wire_resistance, name)
         self.program()
 
     @property
-    def tiles(self):
+    def tiles(self) -> list[tuple[slice, slice]]:
         """The (row slice, column slice) of every tile, row blocks first."""
         return [
             (slice(i, min(i + self.tile_size[0], rows)), slice(j, min(j + self.tile_size[1], cols)))
@@ -101,44 +125,52 @@ class Crossbar:
             for j in range(0, cols, self.tile_size[1])
         ]
 
-    def program(self):
-        """Programs all devices (again): a new programming event, new drift exponents."""
+    def program(self) -> None:
+        """Program all devices (again): a new programming event, new drift exponents.
+
+        A compiled function that calls `matmul` keeps the devices with which it was traced.
+        """
+        self.programming: dict[str, ProgrammingReport] = {}
         if self.hardware is None:
-            self.state = self.device.program(ops.convert_to_tensor(self.targets), seed=self.seed)
+            state = self.device.program(ops.convert_to_tensor(self.targets), seed=self.seed)
+            self.state = self.faults.hold(state) if self.faults.count() else state
         else:
             for address, (rows, columns) in self._addresses():
-                self.hardware.program(address, self.targets[:, rows, columns])
-        self._reference = None
-        if self.compensation is not None:
-            self._reference = self._readout(self._effective(0.0))
+                self.programming[address] = self.hardware.program(
+                    address, self.targets[:, rows, columns]
+                )
+            self._warn_of_missed()
+        self._reference = None if self.compensation is None else self._readout(0.0)
 
-    def conductances(self, t=0.0):
-        """One reading of all devices, (2, rows, columns) in uS, at t seconds (see InferencePCM)."""
-        if self.hardware is None:
-            g = self.device.read(self.state, t, seed=self.seed)
-        else:
-            g = np.empty_like(self.targets)
-            for address, (rows, columns) in self._addresses():
-                g[:, rows, columns] = self.hardware.read(address)
-        if self.faults.count():
-            g = np.stack(self.faults.apply(g[0], g[1]))
-        return keras.ops.convert_to_numpy(g)
+    def conductances(self, t: float = 0.0) -> np.ndarray:
+        """Read all devices once, (2, rows, columns) in uS, at t seconds (see InferencePCM)."""
+        return ops.convert_to_numpy(self._read(t))
 
-    def weights(self, t=0.0):
-        """The weights (rows, columns) with which the crossbar multiplies at time t.
+    def weights(self, t: float = 0.0) -> np.ndarray:
+        """Give the weights (rows, columns) with which the crossbar multiplies at time t.
 
         Read noise, IR drop and compensation are in them; the converters are not.
         """
         weights = self._effective(t)
         if self._reference is not None:
-            now = self._readout(weights)
-            weights = weights * np.where(now > 0, self._reference / np.maximum(now, 1e-30), 1.0)
-        return weights.astype("float32")
+            weights = self._joined(
+                [
+                    weights[rows, columns] * factor
+                    for (rows, columns), factor in zip(self.tiles, self._factors(t), strict=True)
+                ]
+            )
+        return ops.convert_to_numpy(weights).astype("float32")
 
-    def matmul(self, x, t=0.0):
-        """x (..., rows) times the matrix as the tiles compute it at time t: (..., columns).
+    def matmul(self, x: Array, t: Array = 0.0) -> Tensor:
+        """Multiply x (..., rows) by the matrix as the tiles do it at time t: (..., columns).
 
-        One reading serves all vectors of the call.
+        One reading serves all vectors of the call; a readout of its own gives the factors of the
+        drift compensation. Runs in compiled functions too, with fresh noise at every call, and has
+        a gradient towards x (see Converter).
+
+        Raises:
+            ValueError: x has other than `rows` values; a chip (`hardware`) in a compiled function,
+                which would keep the reading of its tracing.
         """
         x = to_tensor(x, "x")
         if len(x.shape) < 1 or x.shape[-1] != self.matrix.shape[0]:
@@ -146,38 +178,130 @@ class Crossbar:
                 f"`x` must have {self.matrix.shape[0]} values in its last axis. "
                 f"Received: shape {tuple(x.shape)}"
             )
-        weights = self.weights(t)
-        to_unit = np.broadcast_to(self.scales / self.pair.span, self.matrix.shape[-1:])
-        blocks: dict[int, list] = {}
-        for rows, columns in self.tiles:
-            signal = self.input_converter(x[..., rows], seed=self.seed)
-            unit = to_unit[columns].astype("float32")
-            product = ops.matmul(signal, ops.cast(weights[rows, columns] * unit, signal.dtype))
-            product = self.output_converter(product, seed=self.seed) / unit
-            blocks.setdefault(columns.start, []).append(product)
+        products = self._products(x, self._effective(t))
+        factors = [1.0] * len(products) if self._reference is None else self._factors(t)
+        blocks: dict[int, list[Tensor]] = {}
+        for (_, columns), product, factor in zip(self.tiles, products, factors, strict=True):
+            product = self.output_converter(product, seed=self.seed)
+            product = product / self._unit(columns, product.dtype)
+            factor = ops.cast(factor, product.dtype)
+            blocks.setdefault(columns.start, []).append(product * factor)
         return ops.concatenate([sum(parts[1:], parts[0]) for parts in blocks.values()], axis=-1)
 
-    def _effective(self, t):
-        """Weights at time t without compensation."""
-        g = self.conductances(t)
-        if self.wire_resistance:
-            for rows, columns in self.tiles:
-                g[:, rows, columns] = with_ir_drop(g[:, rows, columns], self.wire_resistance)
-        return self.pair.to_weights(g[0], g[1], self.scales)
+    def calibrate(self, x: Array, t: float = 0.0) -> None:
+        """Fix the ranges of both converters at the largest value that typical inputs give.
 
-    def _readout(self, weights):
-        """Mean |weight| per tile or per column of a tile, spread over the shape of the matrix."""
-        means = np.empty_like(weights)
+        The range of the output is that of all tiles of the matrix, at time t. Values beyond it are
+        clipped from then on, whatever the inputs.
+
+        Args:
+            x: typical inputs, (..., rows).
+            t: s, when the ranges are set; 0 as a rule, since outputs shrink as devices drift.
+
+        Raises:
+            ValueError: all inputs or all outputs are 0.
+        """
+        x = to_tensor(x, "x")
+        self.input_converter = self.input_converter.calibrated(x)
+        products = self._products(x, self._effective(t))
+        largest = [np.abs(ops.convert_to_numpy(product)).max() for product in products]
+        self.output_converter = self.output_converter.calibrated(largest)
+
+    def _products(self, x: Tensor, weights: Tensor) -> list[Tensor]:
+        """Give what leaves each tile, in the unit of x times weights of [-1, 1]."""
+        found = []
         for rows, columns in self.tiles:
-            size = np.abs(weights[rows, columns])
-            axis = 0 if self.compensation == "column" else None
-            means[rows, columns] = size.mean(axis=axis)
-        return means
+            signal = self.input_converter(x[..., rows], seed=self.seed)
+            held = ops.cast(weights[rows, columns], signal.dtype)
+            found.append(ops.matmul(signal, held * self._unit(columns, signal.dtype)))
+        return found
 
-    def _addresses(self):
+    def _joined(self, parts: list[Tensor]) -> Tensor:
+        """Put tiles (..., rows, columns), in their order, together to the whole matrix."""
+        across = -(-self.matrix.shape[1] // self.tile_size[1])
+        blocks = [
+            ops.concatenate(parts[start : start + across], axis=-1)
+            for start in range(0, len(parts), across)
+        ]
+        return ops.concatenate(blocks, axis=-2)
+
+    def _unit(self, columns: slice, dtype: str) -> Tensor:
+        """What turns weights of these columns into those of [-1, 1]."""
+        unit = np.broadcast_to(self.scales / self.pair.span, self.matrix.shape[-1:])
+        return ops.cast(unit[columns], dtype)
+
+    def _read(self, t: Array) -> Tensor:
+        """One reading of all devices, (2, rows, columns) in uS."""
+        if self.hardware is None:
+            return self.device.read(self.state, t, seed=self.seed)
+        if tracing():
+            raise ValueError(
+                "A crossbar on `hardware` is read by Python and has no part in compiled functions. "
+                "Call it eagerly, or use the weights that `weights()` gives."
+            )
+        g = np.empty_like(self.targets)
+        for address, (rows, columns) in self._addresses():
+            g[:, rows, columns] = self.hardware.read(address)
+        if self.faults.count():
+            g = np.stack(self.faults.apply(g[0], g[1]))
+        return ops.convert_to_tensor(g)
+
+    def _effective(self, t: Array) -> Tensor:
+        """Weights at time t without compensation."""
+        g = self._read(t)
+        if self.wire_resistance:
+            g = self._joined(
+                [
+                    with_ir_drop(g[:, rows, columns], self.wire_resistance)
+                    for rows, columns in self.tiles
+                ]
+            )
+        return self.pair.to_weights(g[0], g[1], ops.convert_to_tensor(self.scales))
+
+    def _readout(self, t: Array) -> list[Tensor]:
+        """Mean |weight| of each tile, or of each column of a tile, from a reading of its own."""
+        size = ops.abs(self._effective(t))
+        axis = 0 if self.compensation == "column" else None
+        return [ops.mean(size[rows, columns], axis=axis) for rows, columns in self.tiles]
+
+    def _factors(self, t: Array) -> list[Tensor]:
+        """Digital factors of all tiles at time t, () or (columns of the tile,)."""
+        return [
+            ops.where(now > 0, then / ops.maximum(now, 1e-30), ops.ones_like(now))
+            for then, now in zip(self._reference or [], self._readout(t), strict=True)
+        ]
+
+    def _warn_of_missed(self) -> None:
+        reports = self.programming.values()
+        missed = sum(int(report.missed.sum()) for report in reports)
+        if missed > _MISSED * self.matrix.size:
+            tolerance = max(report.tolerance for report in reports)
+            warnings.warn(
+                f"{missed} of {self.matrix.size} pairs of {self.name!r} did not come within "
+                f"{tolerance:.2g} uS of their target; `programming` says which. Use a `pair` of "
+                f"smaller g_max (now {self.pair.g_max:g} uS), or more iterations.",
+                stacklevel=4,
+            )
+
+    def _addresses(self) -> list[tuple[str, tuple[slice, slice]]]:
         """(name of the tile for the hardware, its slices), for every tile."""
         height, width = self.tile_size
         return [
             (f"{self.name}/{rows.start // height}/{columns.start // width}", (rows, columns))
             for rows, columns in self.tiles
         ]
+
+
+def _checked_pair(
+    pair: DifferentialPair | None, device: InferencePCM, hardware: Hardware | None
+) -> DifferentialPair:
+    """Give the pair of a crossbar, within what the device offers."""
+    if pair is None:
+        g_max = hardware.g_max if hardware is not None and hardware.g_max else device.g_max
+        return DifferentialPair(g_max, scale="column")
+    if hardware is None and pair.g_max > device.g_max * (1 + 1e-9):
+        raise ValueError(
+            "`pair` must not use more than the device offers, "
+            f"g_max <= {device.g_max:g} uS. Received: {pair!r}"
+        )
+    return pair

@@ -1,13 +1,14 @@
 """PCM devices for inference: programming noise, drift and read noise of a conductance."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
-from snukeras.pcm._arrays import check_number, is_tensor, like, to_tensor
-from snukeras.pcm._random import Quick, draw, normal
+from snukeras.pcm._arrays import Array, Tensor, check_number, is_tensor, like, to_tensor
+from snukeras.pcm._random import PROGRAM, READ, Quick, Seed, draw, normal
 
 
 class DeviceState(NamedTuple):
@@ -53,8 +54,15 @@ class InferencePCM:
     reference_g_max = 25.0
 
     def __init__(
-        self, g_max, t_0, t_read, programming_noise=1.0, drift=1.0, read_noise=1.0, seed=None
-    ):
+        self,
+        g_max: float,
+        t_0: float,
+        t_read: float,
+        programming_noise: float = 1.0,
+        drift: float = 1.0,
+        read_noise: float = 1.0,
+        seed: int | None = None,
+    ) -> None:
         self.g_max = check_number("g_max", g_max, above=0.0)
         self.t_0 = check_number("t_0", t_0, above=0.0)
         self.t_read = check_number("t_read", t_read, above=0.0, maximum=self.t_0)
@@ -63,53 +71,53 @@ class InferencePCM:
         self.read_noise = check_number("read_noise", read_noise, minimum=0.0)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self._graphs: dict = {}
+        self._graphs: dict[tuple, Any] = {}
 
     # The four curves of a model, in terms of x = conductance / g_max. --------------------------
 
-    def _programming_std(self, x):
-        """Standard deviation in uS at the reference g_max."""
+    def _programming_std(self, x: Tensor) -> Tensor:
+        """Give the standard deviation in uS at the reference g_max."""
         raise NotImplementedError
 
-    def _drift_mean(self, x):
+    def _drift_mean(self, x: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def _drift_std(self, x):
+    def _drift_std(self, x: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def _read_noise(self, x):
-        """Q_s: relative read noise without its dependence on time."""
+    def _read_noise(self, x: Tensor) -> Tensor:
+        """Give Q_s: the relative read noise without its dependence on time."""
         raise NotImplementedError
 
     # The same in physical units. --------------------------------------------------------------
 
-    def programming_std(self, target):
-        """Standard deviation of the programming noise, uS, at target conductances in uS."""
+    def programming_std(self, target: Array) -> Array:
+        """Give the standard deviation of the programming noise, uS, at targets in uS."""
         std = self._programming_std(self._relative(target)) * (self.g_max / self.reference_g_max)
         return like(ops.maximum(std, 0.0), target)
 
-    def drift_mean(self, target):
-        """Mean drift exponent at target conductances in uS (before the factor `drift`)."""
+    def drift_mean(self, target: Array) -> Array:
+        """Give the mean drift exponent at target conductances in uS (before the factor `drift`)."""
         return like(self._drift_mean(self._relative(target)), target)
 
-    def drift_std(self, target):
-        """Standard deviation of the drift exponent at target conductances in uS."""
+    def drift_std(self, target: Array) -> Array:
+        """Give the standard deviation of the drift exponent at target conductances in uS."""
         return like(self._drift_std(self._relative(target)), target)
 
-    def read_noise_std(self, conductance, t=0.0):
-        """Read noise at time t (s), relative to the drifted conductance, for programmed uS."""
+    def read_noise_std(self, conductance: Array, t: Array = 0.0) -> Array:
+        """Give the read noise at time t (s) of programmed uS, relative to what has drifted."""
         quality = self._read_noise(self._relative(conductance))
         return like(quality * self._read_spectrum(t, quality.dtype), conductance)
 
     # What happens to devices. -----------------------------------------------------------------
 
-    def program(self, target, seed=None) -> DeviceState:
-        """Programs devices to `target` conductances (uS, at least 0) and draws their exponents.
+    def program(self, target: Array, seed: Seed | None = None) -> DeviceState:
+        """Program devices to `target` conductances (uS, at least 0) and draw their exponents.
 
         Args:
             target: uS, any shape.
-            seed: int or keras.random.SeedGenerator; by default the generator of this object. Do
-                not give one int to several calls: they would draw the same numbers.
+            seed: int or keras.random.SeedGenerator; by default the generator of this object. Two
+                calls with one int draw the same numbers; `read` with that int draws others.
         """
         g = to_tensor(target, "target")
         if not is_tensor(target) and np.any(np.asarray(target) < 0):
@@ -117,28 +125,28 @@ class InferencePCM:
                 "`target` conductances must be at least 0 uS. Received: a smallest value of "
                 f"{np.min(target):g}; split signed weights with DifferentialPair first."
             )
-        state = self._run(self._program, g, self._draw(seed))
+        state = self._run(self._program, g, self._draw(seed, PROGRAM))
         return DeviceState(*(like(part, target) for part in state))
 
-    def _program(self, g, seed):
+    def _program(self, g: Tensor, seed: Seed) -> tuple[Tensor, Tensor, Tensor]:
         noise = normal((2, *g.shape), g.dtype, seed)
         std = self.programming_std(g) * self.programming_noise
         programmed = ops.maximum(g + std * noise[0], 0.0)
         nu = ops.abs(self.drift_mean(g) + self.drift_std(g) * noise[1]) * self.drift
         return g, programmed, nu
 
-    def drifted(self, state: DeviceState, t=0.0):
-        """Conductances in uS at time t (s) without read noise."""
+    def drifted(self, state: DeviceState, t: Array = 0.0) -> Array:
+        """Give the conductances in uS at time t (s) without read noise."""
         programmed = to_tensor(state.programmed, "programmed")
         factor = self._drift_logarithm(t, programmed.dtype)
         g = self._run(self._drifted, programmed, to_tensor(state.nu, "nu"), factor)
         return like(g, state.programmed)
 
-    def _drifted(self, programmed, nu, logarithm):
+    def _drifted(self, programmed: Tensor, nu: Tensor, logarithm: Tensor | None) -> Tensor:
         return programmed if logarithm is None else programmed * ops.exp(-nu * logarithm)
 
-    def read(self, state: DeviceState, t=0.0, seed=None):
-        """One reading of the devices at time t (s), uS, with fresh read noise."""
+    def read(self, state: DeviceState, t: Array = 0.0, seed: Seed | None = None) -> Array:
+        """Read the devices once at time t (s), uS, with fresh read noise."""
         programmed = to_tensor(state.programmed, "programmed")
         g = self._run(
             self._read,
@@ -146,17 +154,24 @@ class InferencePCM:
             to_tensor(state.nu, "nu"),
             self._drift_logarithm(t, programmed.dtype),
             self._read_spectrum(t, programmed.dtype),
-            self._draw(seed),
+            self._draw(seed, READ),
         )
         return like(g, state.programmed)
 
-    def _read(self, programmed, nu, logarithm, spectrum, seed):
+    def _read(
+        self,
+        programmed: Tensor,
+        nu: Tensor,
+        logarithm: Tensor | None,
+        spectrum: Tensor,
+        seed: Seed,
+    ) -> Tensor:
         g = self._drifted(programmed, nu, logarithm)
         std = self._read_noise(self._relative(programmed)) * spectrum * self.read_noise
         return ops.maximum(g * (1.0 + std * normal(g.shape, g.dtype, seed)), 0.0)
 
-    def _run(self, function, *arguments):
-        """Calls one of the methods above, as a graph where that saves time.
+    def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call one of the methods above, as a graph where that saves time.
 
         Some thirty operations on small arrays cost less than Python's part in them.
         """
@@ -175,26 +190,26 @@ class InferencePCM:
 
     # ------------------------------------------------------------------------------------------
 
-    def _relative(self, g):
+    def _relative(self, g: Array) -> Tensor:
         # Never 0: the curves take logarithms and powers, whose gradients there are not finite.
         # They are all constant below 1e-7.
         return ops.maximum(to_tensor(g, "conductance") / self.g_max, 1e-7)
 
-    def _draw(self, seed):
-        return draw(self.seed_generator if seed is None else seed)
+    def _draw(self, seed: Seed | None, stream: int) -> Seed:
+        return draw(self.seed_generator if seed is None else seed, stream)
 
-    def _drift_logarithm(self, t, dtype):
+    def _drift_logarithm(self, t: Array, dtype: Any) -> Tensor | None:
         times = self._time(t)
         if not is_tensor(times) and times.ndim == 0 and times == 0:
             return None  # no drift yet: a compiled function then leaves out the exponents
         return ops.cast(self._log(times / self.t_0 + 1.0), dtype)
 
-    def _read_spectrum(self, t, dtype):
+    def _read_spectrum(self, t: Array, dtype: Any) -> Tensor:
         spectrum = self._log((self._time(t) + self.t_0 + self.t_read) / 2 / self.t_read)
         return ops.sqrt(ops.cast(spectrum, dtype))
 
     @staticmethod
-    def _time(t):
+    def _time(t: Array) -> Array:
         if is_tensor(t):
             return t
         times = np.asarray(t, dtype="float64")
@@ -206,11 +221,11 @@ class InferencePCM:
         return times
 
     @staticmethod
-    def _log(x):
+    def _log(x: Array) -> Array:
         # In float64 on the host where possible: a year is 3e7 s.
         return ops.log(x) if is_tensor(x) else np.log(x)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "g_max": self.g_max,
             "t_0": self.t_0,
@@ -222,7 +237,7 @@ class InferencePCM:
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> "InferencePCM":
         return cls(**config)
 
 
@@ -242,26 +257,26 @@ class GenericPCM(InferencePCM):
 
     def __init__(
         self,
-        g_max=25.0,
-        t_0=20.0,
-        t_read=250e-9,
-        programming_noise=1.0,
-        drift=1.0,
-        read_noise=1.0,
-        seed=None,
-    ):
+        g_max: float = 25.0,
+        t_0: float = 20.0,
+        t_read: float = 250e-9,
+        programming_noise: float = 1.0,
+        drift: float = 1.0,
+        read_noise: float = 1.0,
+        seed: int | None = None,
+    ) -> None:
         super().__init__(g_max, t_0, t_read, programming_noise, drift, read_noise, seed)
 
-    def _programming_std(self, x):
+    def _programming_std(self, x: Tensor) -> Tensor:
         return 0.26348 + 1.9650 * x - 1.1731 * x * x
 
-    def _drift_mean(self, x):
+    def _drift_mean(self, x: Tensor) -> Tensor:
         return ops.clip(-0.0155 * ops.log(x) + 0.0244, 0.049, 0.1)
 
-    def _drift_std(self, x):
+    def _drift_std(self, x: Tensor) -> Tensor:
         return ops.clip(-0.0125 * ops.log(x) - 0.0059, 0.008, 0.045)
 
-    def _read_noise(self, x):
+    def _read_noise(self, x: Tensor) -> Tensor:
         # x ** 0.65; compiled for a processor, logarithm and exponential are far quicker.
         return ops.minimum(0.0088 / ops.maximum(ops.exp(0.65 * ops.log(x)), 1e-3), 0.2)
 
@@ -306,15 +321,15 @@ _HERMES = {
 }
 
 
-def _polynomial(coefficients, x):
+def _polynomial(coefficients: tuple, x: Tensor) -> Tensor:
     value = coefficients[-1]
     for coefficient in reversed(coefficients[:-1]):
         value = value * x + coefficient
     return value
 
 
-def _below_and_above(log_part, coefficients, x):
-    """The clipped logarithm below its threshold, the polynomial from there on."""
+def _below_and_above(log_part: tuple, coefficients: tuple, x: Tensor) -> Tensor:
+    """Give the clipped logarithm below its threshold, the polynomial from there on."""
     threshold, slope, intercept, low, high = log_part
     logarithmic = ops.clip(slope * ops.log(x) + intercept, low, high)
     return ops.where(x < threshold, logarithmic, _polynomial(coefficients, x))
@@ -338,15 +353,15 @@ class HermesPCM(InferencePCM):
 
     def __init__(
         self,
-        devices_per_polarity=2,
-        g_max=None,
-        t_0=None,
-        t_read=512e-9,
-        programming_noise=1.0,
-        drift=1.0,
-        read_noise=1.0,
-        seed=None,
-    ):
+        devices_per_polarity: int = 2,
+        g_max: float | None = None,
+        t_0: float | None = None,
+        t_read: float = 512e-9,
+        programming_noise: float = 1.0,
+        drift: float = 1.0,
+        read_noise: float = 1.0,
+        seed: int | None = None,
+    ) -> None:
         if devices_per_polarity not in _HERMES:
             raise ValueError(
                 f"`devices_per_polarity` must be 1 or 2. Received: {devices_per_polarity!r}"
@@ -364,19 +379,19 @@ class HermesPCM(InferencePCM):
             seed,
         )
 
-    def _programming_std(self, x):
+    def _programming_std(self, x: Tensor) -> Tensor:
         return _polynomial(self._curves.programming, x)
 
-    def _drift_mean(self, x):
+    def _drift_mean(self, x: Tensor) -> Tensor:
         return _below_and_above(self._curves.drift_mean_log, self._curves.drift_mean, x)
 
-    def _drift_std(self, x):
+    def _drift_std(self, x: Tensor) -> Tensor:
         return _below_and_above(self._curves.drift_std_log, self._curves.drift_std, x)
 
-    def _read_noise(self, x):
+    def _read_noise(self, x: Tensor) -> Tensor:
         return _below_and_above(self._curves.read_log, self._curves.read, x)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"devices_per_polarity": self.devices_per_polarity, **super().get_config()}
 
 
@@ -384,13 +399,13 @@ class HermesPCM(InferencePCM):
 class IdealDevice(InferencePCM):
     """A device without noise or drift: the reference beside the others."""
 
-    def __init__(self, g_max=25.0, seed=None):
+    def __init__(self, g_max: float = 25.0, seed: int | None = None) -> None:
         super().__init__(g_max, 1.0, 1.0, 0.0, 0.0, 0.0, seed)
 
-    def _programming_std(self, x):
+    def _programming_std(self, x: Tensor) -> Tensor:
         return ops.zeros_like(x)
 
     _drift_mean = _drift_std = _read_noise = _programming_std
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"g_max": self.g_max, "seed": self.seed}

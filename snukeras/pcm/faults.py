@@ -1,9 +1,13 @@
 """Devices that no longer switch: where they are, what they hold, what their partner can save."""
 
+from typing import Any
+
 import numpy as np
 from keras import ops
 
-from snukeras.pcm._arrays import check_number, like, to_tensor
+from snukeras.pcm._arrays import Array, Tensor, check_number, like, to_tensor
+from snukeras.pcm.devices import DeviceState
+from snukeras.pcm.pairs import DifferentialPair
 
 
 class StuckDevices:
@@ -18,12 +22,12 @@ class StuckDevices:
         ValueError: a stuck conductance that is negative or infinite.
     """
 
-    def __init__(self, plus=None, minus=None):
+    def __init__(self, plus: Array | None = None, minus: Array | None = None) -> None:
         self.plus = self._checked("plus", plus)
         self.minus = self._checked("minus", minus)
 
     @staticmethod
-    def _checked(name, values):
+    def _checked(name: str, values: Any) -> np.ndarray:
         values = np.asarray(np.nan if values is None else values, dtype="float32")
         if np.any(np.isinf(values)) or np.any(values < 0):
             raise ValueError(
@@ -34,8 +38,17 @@ class StuckDevices:
         return values
 
     @classmethod
-    def random(cls, shape, pair, reset=0.0, set=0.0, value=None, at_value=0.0, seed=None):
-        """Draws faults independently for every device.
+    def random(
+        cls,
+        shape: tuple[int, ...],
+        pair: DifferentialPair,
+        reset: float = 0.0,
+        set: float = 0.0,
+        value: float | None = None,
+        at_value: float = 0.0,
+        seed: int | None = None,
+    ) -> "StuckDevices":
+        """Draw faults independently for every device.
 
         Args:
             shape: shape of the weights.
@@ -60,34 +73,48 @@ class StuckDevices:
         held = [pair.g_min, pair.g_max, np.nan if value is None else float(value)]
         generator = np.random.default_rng(seed)
         kinds = [*held, np.nan]
-        chances = [*parts, max(0.0, 1.0 - sum(parts))]
-        chances = np.asarray(chances) / sum(chances)
+        chances = np.asarray([*parts, max(0.0, 1.0 - sum(parts))])
+        chances = chances / chances.sum()
         draws = [generator.choice(kinds, size=shape, p=chances) for _ in range(2)]
         return cls(*draws)
 
     def count(self) -> int:
-        """Number of stuck devices."""
+        """Count the stuck devices."""
         return int(np.sum(~np.isnan(self.plus)) + np.sum(~np.isnan(self.minus)))
 
-    def apply(self, g_plus, g_minus):
-        """What the devices hold, whatever they were programmed to: stuck values put in, uS."""
-        return tuple(
-            self._put(g, stuck, name)
-            for g, stuck, name in (
-                (g_plus, self.plus, "g_plus"),
-                (g_minus, self.minus, "g_minus"),
-            )
+    def apply(self, g_plus: Array, g_minus: Array) -> tuple[Array, Array]:
+        """Put the stuck values (uS) in: what devices hold, whatever they were programmed to."""
+        return self._put(g_plus, self.plus, "g_plus"), self._put(g_minus, self.minus, "g_minus")
+
+    def hold(self, state: DeviceState) -> DeviceState:
+        """Put the stuck devices into the state of programmed ones, (2, *weights).
+
+        A stuck device keeps its conductance, without drift. It is read with the read noise of
+        any device of that conductance.
+        """
+        stuck = np.stack(
+            [
+                np.broadcast_to(values, tuple(state.programmed.shape[1:]))
+                for values in (self.plus, self.minus)
+            ]
+        )
+        return DeviceState(
+            state.target,
+            self._put(state.programmed, stuck, "programmed"),
+            self._put(state.nu, np.where(np.isnan(stuck), np.nan, 0.0), "nu"),
         )
 
     @staticmethod
-    def _put(g, stuck, name):
+    def _put(g: Array, stuck: np.ndarray, name: str) -> Array:
         tensor = to_tensor(g, name)
         healthy = np.isnan(stuck)
         fixed = ops.cast(np.where(healthy, 0.0, stuck), tensor.dtype)
         return like(ops.where(healthy, tensor, fixed), g)
 
-    def compensate(self, g_plus, g_minus, pair):
-        """Targets (uS) with which the working partner of a stuck device saves the weight.
+    def compensate(
+        self, g_plus: Array, g_minus: Array, pair: DifferentialPair
+    ) -> tuple[Array, Array]:
+        """Give targets (uS) with which the working partner of a stuck device saves the weight.
 
         The partner takes the conductance that keeps g_plus - g_minus, as far as the range of
         `pair` allows (and to the nearest level, if it has levels). Where both devices are stuck,
@@ -97,7 +124,7 @@ class StuckDevices:
         plus, minus = to_tensor(held[0], "g_plus"), to_tensor(held[1], "g_minus")
         wanted = to_tensor(g_plus, "g_plus") - to_tensor(g_minus, "g_minus")
 
-        def partner(target, healthy, value):
+        def partner(target: Tensor, healthy: np.ndarray, value: Tensor) -> Tensor:
             value = ops.clip(value, pair.g_min, pair.g_max)
             if pair.levels is not None:
                 value = ops.round((value - pair.g_min) / pair.step) * pair.step + pair.g_min

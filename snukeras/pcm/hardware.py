@@ -1,10 +1,29 @@
 """The interface through which a real PCM chip plugs in, and a simulated chip behind it."""
 
 import abc
+from typing import NamedTuple
 
 import numpy as np
+from keras import ops
 
 from snukeras.pcm.pulses import NandakumarPCM, PulsedPCM, PulseState
+
+# In units of `Hardware.step`: a partner above _HIGH is spent, a weight below _SMALL is quickly
+# programmed again.
+_HIGH, _SMALL = 3, 10
+_REACH = 40  # SET pulses after which the mean device hardly grows
+_CLIMB = 20  # iterations that a pair needs to come back after a RESET
+_LAST_PATIENCE = 1.5  # growth of the tolerance in the last quarter of the iterations
+
+
+class ProgrammingReport(NamedTuple):
+    """What program and verify has reached on one tile."""
+
+    held: np.ndarray  #: (2, rows, columns), uS: mean of the last readings
+    error: np.ndarray  #: (rows, columns), uS of G+ - G- beyond what was wanted
+    missed: np.ndarray  #: (rows, columns), True where the pair did not come within the tolerance
+    tolerance: float  #: uS
+    iterations: int  #: rounds of pulses
 
 
 class Hardware(abc.ABC):
@@ -35,42 +54,154 @@ class Hardware(abc.ABC):
     def read(self, tile: str) -> np.ndarray:
         """Reads the devices of a tile now: float (2, rows, columns), uS."""
 
-    #: Mean growth per SET pulse in uS, with which `program` plans, and its tolerance in uS.
-    step = 0.75
-    tolerance = 0.75
+    def readings(self, tile: str, count: int) -> np.ndarray:
+        """Read the devices of a tile `count` times: float (count, 2, rows, columns), uS.
 
-    def program(self, tile: str, targets: np.ndarray, iterations: int = 30) -> np.ndarray:
-        """Brings the devices near `targets` (2, rows, columns), uS: program and verify.
+        A chip that can read faster than one by one overrides this.
+        """
+        return np.stack([np.asarray(self.read(tile)) for _ in range(count)])
 
-        All devices are RESET. Then, in every iteration, devices below their target by more than
-        `tolerance` get one SET pulse; devices above it by more than twice that are RESET and try
-        again. Devices within those bounds are left alone.
+    #: Largest conductance in uS that devices can be programmed to; None: not known. The range of a
+    #: Crossbar on this hardware unless it is told another.
+    g_max: float | None = None
+    #: Mean growth per SET pulse in uS, with which `program` plans.
+    step: float = 0.75
+    #: uS by which a pair may miss its target; None: the noise of one reading of a pair, as the
+    #: readings show it, or a quarter of `step` if that is more.
+    tolerance: float | None = None
+    #: Readings of the tile between two pulses.
+    reads: int = 8
+
+    def program(self, tile: str, targets: np.ndarray, iterations: int = 100) -> ProgrammingReport:
+        """Bring pairs near `targets` (2, rows, columns), uS: program and verify.
+
+        All devices are RESET. In every iteration the tile is read `reads` times; readings of
+        untouched pairs add up. Devices far below their targets get SET pulses. Then the difference
+        of the two devices counts alone, since it is the weight, and the partner of the device that
+        carries the weight serves to trim it. A pair that misses the difference of its targets by
+        more than the tolerance gets the step that leads nearer:
+
+        - below: a SET pulse on the carrying device, or RESET of the partner, where that is nearer;
+        - above: a SET pulse on the partner; or a new start of both, where the weight is small or
+          the partner is high already.
+
+        A pair within the tolerance is left alone. In the last iterations no pair starts again, and
+        the tolerance grows, so that a pair that came near keeps its state: a pulse is as coarse as
+        `step`, and would lose it.
+
+        Args:
+            tile: name of the tile.
+            targets: uS.
+            iterations: most rounds of pulses.
 
         Returns:
-            The last reading, uS.
+            What was reached, and which pairs did not come within the tolerance.
+
+        Raises:
+            ValueError: the chip reads in another shape than that of the targets.
         """
-        targets = np.asarray(targets, dtype="float32")
+        targets = np.asarray(targets, dtype="float64")
+        wanted = targets[0] - targets[1]
         self.reset(tile, np.ones(targets.shape, bool))
-        for _ in range(iterations):
-            reading = np.asarray(self.read(tile))
-            if reading.shape != targets.shape:
-                raise ValueError(
-                    f"Tile {tile!r} must read as {targets.shape}, the shape of its targets. "
-                    f"Received: {reading.shape} from {type(self).__name__}.read"
-                )
-            below = targets - reading > self.tolerance
-            above = reading - targets > 2 * self.tolerance
-            if not below.any() and not above.any():
+        self._check_shape(tile, np.shape(self.read(tile)), targets.shape)
+        seen = _Readings(targets.shape)
+        for left in range(iterations, -1, -1):
+            seen.add(np.asarray(self.readings(tile, self.reads), dtype="float64"))
+            tolerance = self.tolerance or max(seen.noise(), self.step / 4)
+            held = seen.mean()
+            error = held[0] - held[1] - wanted
+            patience = 1.0 + _LAST_PATIENCE * max(0.0, 1.0 - 4.0 * left / iterations)
+            near = np.abs(error) <= patience * tolerance
+            resets, pulses = self._plan(np.where(near, 0.0, error), held, targets, left)
+            if left == 0 or not (resets.any() or pulses.any()):
                 break
-            if above.any():
-                self.reset(tile, above)
-            if below.any():
-                self.pulse(tile, below.astype("int32"))
-        return np.asarray(self.read(tile))
+            if resets.any():
+                self.reset(tile, resets)
+            if pulses.any():
+                self.pulse(tile, pulses)
+            seen.forget(np.any(resets | (pulses > 0), axis=0))
+        missed = np.abs(error) > tolerance
+        return ProgrammingReport(held, error, missed, float(tolerance), iterations - left)
+
+    def _plan(
+        self, error: np.ndarray, held: np.ndarray, targets: np.ndarray, left: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Choose the devices to RESET and the SET pulses, both (2, rows, columns).
+
+        Args:
+            error: (rows, columns), uS of G+ - G- too much, 0 where the pair is to be left alone.
+            held: (2, rows, columns), uS.
+            targets: (2, rows, columns), uS.
+            left: iterations that are left.
+        """
+        wanted = targets[0] - targets[1]
+        positive = wanted >= 0
+        over = np.where(positive, error, -error)  # uS that the weight is too large
+        partner = np.where(positive, held[1], held[0])
+        excess = partner - np.where(positive, targets[1], targets[0])
+        below, above, in_time = over < 0, over > 0, left > _CLIMB
+        high = excess > _HIGH * self.step
+        again = above & (high | (np.abs(wanted) < _SMALL * self.step))
+        again = (again | (held - targets > _HIGH * self.step).all(axis=0)) & in_time
+        # RESET moves the partner by what it holds, if it is to rest.
+        rests = partner - excess < self.step
+        nearer = (partner > self.step) & (partner < -2 * over)
+        lift = below & rests & (nearer | (high & in_time))
+        resets = np.stack([again, again | lift])
+        pulses = np.stack([below & ~lift, above & ~again]).astype("int32")
+        resets = np.where(positive, resets, resets[::-1])
+        pulses = np.where(positive, pulses, pulses[::-1])
+        missing = targets - held
+        climbing = (
+            (missing > 2 * self.step) & ~resets & ((error != 0) | (missing > _HIGH * self.step))
+        )
+        return resets, np.where(climbing, missing / (2 * self.step), pulses).astype("int32")
+
+    def _check_shape(self, tile: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+        if shape != wanted:
+            raise ValueError(
+                f"Tile {tile!r} must read as {wanted}, the shape of its targets. "
+                f"Received: {shape} from {type(self).__name__}.read"
+            )
+
+
+class _Readings:
+    """Sums of the readings of each pair since it was last touched."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._sum, self._squares = np.zeros(shape), np.zeros(shape)
+        self._count = np.zeros(shape[1:])
+
+    def add(self, readings: np.ndarray) -> None:
+        """Take readings of all devices, (count, 2, rows, columns)."""
+        self._sum += readings.sum(axis=0)
+        self._squares += (readings**2).sum(axis=0)
+        self._count += len(readings)
+
+    def forget(self, pairs: np.ndarray) -> None:
+        """Begin anew for the pairs (rows, columns) that were touched."""
+        keep = ~pairs
+        self._sum *= keep
+        self._squares *= keep
+        self._count *= keep
+
+    def mean(self) -> np.ndarray:
+        """Give the mean readings, (2, rows, columns) in uS."""
+        return self._sum / self._count
+
+    def noise(self) -> float:
+        """Give the standard deviation in uS of one reading of a pair, over all pairs."""
+        if self._count.min() < 2:
+            return 0.0
+        variance = (self._squares / self._count - self.mean() ** 2).clip(0.0)
+        return float(np.sqrt(np.mean(variance.sum(axis=0) * self._count / (self._count - 1))))
 
 
 class SimulatedHardware(Hardware):
     """A chip of simulated devices behind the interface of a real one.
+
+    Its `g_max` is what the mean device reaches within 40 SET pulses (10.3 uS for NandakumarPCM),
+    and its `step` the mean growth over the first ten.
 
     Args:
         device: a PulsedPCM; default NandakumarPCM with 20 uS.
@@ -78,17 +209,24 @@ class SimulatedHardware(Hardware):
         seed: int or None, for the default device.
     """
 
-    def __init__(self, device: PulsedPCM | None = None, pulse_time: float = 1e-3, seed=None):
+    def __init__(
+        self,
+        device: PulsedPCM | None = None,
+        pulse_time: float = 1e-3,
+        seed: int | None = None,
+    ) -> None:
         self.device = NandakumarPCM(seed=seed) if device is None else device
         self.pulse_time = pulse_time
+        self.g_max = min(_REACH * self.device.granularity(_REACH), self.device.g_max)
+        self.step = self.device.granularity()
         self.time = 0.0
         self._tiles: dict[str, PulseState] = {}
 
     def wait(self, seconds: float) -> None:
-        """Lets time pass."""
+        """Let time pass."""
         self.time += seconds
 
-    def reset(self, tile, where):
+    def reset(self, tile: str, where: np.ndarray) -> None:
         self.time += self.pulse_time
         where = np.asarray(where, bool)
         if tile not in self._tiles:
@@ -97,7 +235,7 @@ class SimulatedHardware(Hardware):
             state = self._state(tile, where)
             self._tiles[tile] = self.device.reset_where(state, where, self.time)
 
-    def pulse(self, tile, counts):
+    def pulse(self, tile: str, counts: np.ndarray) -> None:
         counts = np.asarray(counts)
         state = self._state(tile, counts)
         for n in range(int(counts.max(initial=0))):
@@ -105,10 +243,14 @@ class SimulatedHardware(Hardware):
             state = self.device.pulse(state, counts > n, self.time)
         self._tiles[tile] = state
 
-    def read(self, tile):
-        return np.asarray(self.device.read(self._state(tile), self.time))
+    def read(self, tile: str) -> np.ndarray:
+        return self.readings(tile, 1)[0]
 
-    def _state(self, tile, array=None) -> PulseState:
+    def readings(self, tile: str, count: int) -> np.ndarray:
+        state = PulseState(*(ops.stack([part] * count) for part in self._state(tile)))
+        return ops.convert_to_numpy(self.device.read(state, self.time))
+
+    def _state(self, tile: str, array: np.ndarray | None = None) -> PulseState:
         if tile not in self._tiles:
             raise ValueError(
                 f"`tile` must name a tile that was RESET before. Received: {tile!r}; known: "

@@ -1,43 +1,59 @@
 """Monte-Carlo evaluation: one network on many chips, at several times."""
 
 import concurrent.futures
+import dataclasses
 import hashlib
 import json
 import multiprocessing
 import os
 import tempfile
 import time as clock
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from snukeras import _files
 from snukeras.network.models import copy_model
-from snukeras.pcm._arrays import check_number
+from snukeras.pcm._arrays import Array, check_number
 from snukeras.pcm.chip import Chip
-from snukeras.pcm.devices import GenericPCM
+from snukeras.pcm.devices import GenericPCM, InferencePCM
 from snukeras.pcm.faults import StuckDevices
+from snukeras.pcm.hardware import Hardware
+from snukeras.pcm.pairs import DifferentialPair
 
-FORMAT = "snukeras chip evaluation 1"
+FORMAT = "snukeras chip evaluation 2"
 HOUR, DAY, YEAR = 3600.0, 86400.0, 31536000.0
+
+#: {"chip": number, "time": seconds, metric: value, ...}
+Row = dict[str, Any]
 
 
 def evaluate_chips(
-    model,
-    x,
-    y=None,
-    sample_weight=None,
-    chips=100,
-    times=(25.0, HOUR, DAY, YEAR),
-    seed=0,
-    results=None,
-    workers=1,
-    batch_size=32,
-    progress=True,
-    **chip,
-):
-    """Evaluates a compiled model on many chips, each with its own devices.
+    model: Any,
+    x: Array,
+    y: Array | None = None,
+    sample_weight: Array | None = None,
+    chips: int = 100,
+    times: Sequence[float] = (25.0, HOUR, DAY, YEAR),
+    seed: int = 0,
+    results: str | Path | None = None,
+    workers: int = 1,
+    batch_size: int = 32,
+    progress: bool = True,
+    device: InferencePCM | None = None,
+    embeddings: bool = False,
+    faults: dict[str, StuckDevices] | None = None,
+    pair: DifferentialPair | None = None,
+    tile_size: tuple[int, int] = (256, 256),
+    wire_resistance: float = 0.0,
+    compensation: str | None = None,
+    avoid_faults: bool = True,
+    hardware: Hardware | None = None,
+) -> list[Row]:
+    """Evaluate a compiled model on many chips, each with its own devices.
 
     Chip number i depends on `seed` and i alone, so that the rows do not depend on the number of
     workers or on interruptions.
@@ -55,24 +71,36 @@ def evaluate_chips(
             by `import snukeras`.
         batch_size: for `model.evaluate`.
         progress: whether to show a progress bar on a terminal.
-        **chip: arguments of Chip: device, pair, compensation, ... (not hardware).
+        device, embeddings, faults, pair, tile_size, wire_resistance, compensation, avoid_faults:
+            as for Chip. Converters have no part: they act between products.
+        hardware: must be None: a chip that exists is one, and takes its own time. Use Chip for it.
 
     Returns:
         A list of dicts {"chip", "time", and the metrics}, by chip, then time.
 
     Raises:
-        ValueError: the model is not compiled; a time is negative; the file has the results of
-            another model, other data or other settings.
+        ValueError: the model is not compiled; hardware is given; a time is negative; the file has
+            the results of another model, other data or other settings.
     """
     if not getattr(model, "compiled", False):
         raise ValueError("`model` must be compiled, with the metrics to evaluate. Received: not.")
-    if "hardware" in chip:
+    if hardware is not None:
         raise ValueError("`hardware` cannot be evaluated many times over. Use Chip directly.")
     times = [check_number("times", t, minimum=0.0) for t in times]
     if not times:
         raise ValueError("`times` must hold at least one time in seconds. Received: none.")
-    data = {"x": x, "y": y, "sample_weight": sample_weight}
-    data = {name: np.asarray(array) for name, array in data.items() if array is not None}
+    given = {"x": x, "y": y, "sample_weight": sample_weight}
+    data = {name: np.asarray(array) for name, array in given.items() if array is not None}
+    chip = {
+        "device": GenericPCM() if device is None else device,
+        "embeddings": embeddings,
+        "faults": faults,
+        "pair": pair,
+        "tile_size": tile_size,
+        "wire_resistance": wire_resistance,
+        "compensation": compensation,
+        "avoid_faults": avoid_faults,
+    }
     settings = {
         "seed": int(seed),
         "times": times,
@@ -80,26 +108,32 @@ def evaluate_chips(
         "data": _digest(*data.values()),
         "chip": {name: _described(value) for name, value in sorted(chip.items())},
     }
-    rows = _load(results, settings)
+    work = _Work(model, data, settings, chip, batch_size)
+    return _evaluated(work, chips, results, workers, progress)
+
+
+def _evaluated(
+    work: "_Work", chips: int, results: str | Path | None, workers: int, progress: bool
+) -> list[Row]:
+    """Evaluate the chips that `results` lacks, and keep all rows there."""
+    rows = _load(results, work.settings)
     missing = [i for i in range(chips) if i not in rows]
     saved = clock.monotonic()
     try:
-        for number, found in _run(
-            model, data, missing, settings, chip, batch_size, workers, progress
-        ):
+        for number, found in _run(work, missing, workers, progress):
             rows[number] = found
             if results is not None and clock.monotonic() - saved > 5.0:
-                _save(results, settings, rows)
+                _save(results, work.settings, rows)
                 saved = clock.monotonic()
     finally:
         if results is not None:
-            _save(results, settings, rows)
+            _save(results, work.settings, rows)
     return [row for number in sorted(rows) if number < chips for row in rows[number]]
 
 
-def summarize(rows):
-    """Statistics of the rows by time: {time: {metric: {mean, std, min, median, max}}}."""
-    summary = {}
+def summarize(rows: Sequence[Row]) -> dict[float, dict[str, dict[str, float]]]:
+    """Give statistics of the rows by time: {time: {metric: {mean, std, min, median, max}}}."""
+    summary: dict[float, dict[str, dict[str, float]]] = {}
     for t in sorted({row["time"] for row in rows}):
         chosen = [row for row in rows if row["time"] == t]
         summary[t] = {
@@ -117,54 +151,66 @@ def summarize(rows):
     return summary
 
 
+@dataclasses.dataclass(frozen=True)
+class _Work:
+    """What is evaluated, on which chips."""
+
+    model: Any
+    data: dict[str, np.ndarray]
+    settings: dict[str, Any]
+    chip: dict[str, Any]  # arguments of Chip
+    batch_size: int
+
+
 class _Evaluator:
-    """Evaluates chips of one model, one after the other."""
+    """Evaluate chips of one model, one after the other."""
 
-    def __init__(self, model, data, settings, chip, batch_size):
-        self.model, self.copy = model, copy_model(model)
+    def __init__(self, work: _Work) -> None:
+        self.work, self.copy = work, copy_model(work.model)
+
+    def __call__(self, number: int) -> tuple[int, list[Row]]:
+        work = self.work
+        seed = np.random.SeedSequence([work.settings["seed"], number]).generate_state(1)
         # One device for all chips: its compiled functions are made once.
-        self.data, self.settings, self.chip = data, settings, {"device": GenericPCM(), **chip}
-        self.batch_size = batch_size
-
-    def __call__(self, number):
-        seed = np.random.SeedSequence([self.settings["seed"], number]).generate_state(1)
-        chip = Chip(self.model, seed=int(seed[0] >> 1), **self.chip)
+        chip = Chip(work.model, seed=int(seed[0] >> 1), **work.chip)
         rows = []
-        for t in self.settings["times"]:
+        for t in work.settings["times"]:
             chip.write(self.copy, t)
             metrics = {name: float(value) for name, value in self._evaluate().items()}
             rows.append({"chip": number, "time": t, **metrics})
         return number, rows
 
-    def _evaluate(self):
-        if len(self.data["x"]) > self.batch_size:
-            return self.copy.evaluate(
-                **self.data, batch_size=self.batch_size, verbose=0, return_dict=True
-            )
+    def _evaluate(self) -> dict[str, float]:
+        data, batch_size = self.work.data, self.work.batch_size
+        if len(data["x"]) > batch_size:
+            return self.copy.evaluate(**data, batch_size=batch_size, verbose=0, return_dict=True)
         # `evaluate` makes a pipeline of the data each time, longer work than a small network.
         self.copy.reset_metrics()
-        return self.copy.test_on_batch(**self.data, return_dict=True)
+        return self.copy.test_on_batch(**data, return_dict=True)
 
 
-def _run(model, data, numbers, settings, chip, batch_size, workers, progress):
-    """Yields (number, rows) of every chip, in the order in which they are done."""
+def _run(
+    work: _Work, numbers: list[int], workers: int, progress: bool
+) -> Iterator[tuple[int, list[Row]]]:
+    """Yield (number, rows) of every chip, in the order in which they are done."""
     workers = max(1, min(int(workers), len(numbers)))
     with _Bar(len(numbers), progress) as advance:
         if workers == 1:
-            evaluator = _Evaluator(model, data, settings, chip, batch_size) if numbers else None
+            evaluator = _Evaluator(work)
             for number in numbers:
                 yield evaluator(number)
                 advance()
             return
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "model.keras")
-            model.save(path)
+            work.model.save(path)
+            rest = (work.data, work.settings, _chip_config(work.chip), work.batch_size)
             pool = concurrent.futures.ProcessPoolExecutor(
                 workers,
                 # TensorFlow does not survive a fork.
                 mp_context=multiprocessing.get_context("spawn"),
                 initializer=_start_worker,
-                initargs=(path, data, settings, _chip_config(chip), batch_size, workers),
+                initargs=(path, rest, workers),
             )
             try:
                 futures = [pool.submit(_work, number) for number in numbers]
@@ -175,10 +221,10 @@ def _run(model, data, numbers, settings, chip, batch_size, workers, progress):
                 pool.shutdown(cancel_futures=True)
 
 
-_evaluator = None  # of this worker process
+_evaluator: _Evaluator | None = None  # of this worker process
 
 
-def _start_worker(path, data, settings, chip, batch_size, workers):
+def _start_worker(path: str, rest: tuple, workers: int) -> None:
     global _evaluator
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -187,19 +233,21 @@ def _start_worker(path, data, settings, chip, batch_size, workers):
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
     model = keras.models.load_model(path)
+    data, settings, described, batch_size = rest
     chip = {
         name: keras.saving.deserialize_keras_object(value) if kind == "keras" else value
-        for name, (kind, value) in chip.items()
+        for name, (kind, value) in described.items()
     }
-    _evaluator = _Evaluator(model, data, settings, chip, batch_size)
+    _evaluator = _Evaluator(_Work(model, data, settings, chip, batch_size))
 
 
-def _work(number):
+def _work(number: int) -> tuple[int, list[Row]]:
+    assert _evaluator is not None
     return _evaluator(number)
 
 
-def _chip_config(chip):
-    """Arguments of Chip in a form that another process can take."""
+def _chip_config(chip: dict[str, Any]) -> dict[str, tuple[str, Any]]:
+    """Put the arguments of Chip in a form that another process can take."""
     return {
         name: ("keras", keras.saving.serialize_keras_object(value))
         if hasattr(value, "get_config")
@@ -211,12 +259,12 @@ def _chip_config(chip):
 class _Bar:
     """A progress bar on a terminal; gives a function that advances it."""
 
-    def __init__(self, total, show):
+    def __init__(self, total: int, show: bool) -> None:
         self.total, self.show = total, show
+        self.progress: Any = None
 
-    def __enter__(self):
+    def __enter__(self) -> Callable[[], None]:
         if not self.show or not self.total:
-            self.progress = None
             return lambda: None
         from rich.console import Console
         from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
@@ -233,13 +281,13 @@ class _Bar:
         task = self.progress.add_task("chips", total=self.total)
         return lambda: self.progress.advance(task)
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any) -> None:
         if self.progress is not None:
             self.progress.stop()
 
 
-def _digest(*parts):
-    """sha256 of bytes and arrays."""
+def _digest(*parts: bytes | np.ndarray) -> str:
+    """Compute the sha256 of bytes and arrays."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
@@ -249,14 +297,14 @@ def _digest(*parts):
     return digest.hexdigest()
 
 
-def _architecture(model):
-    """The config of a model with its names numbered.
+def _architecture(model: Any) -> str:
+    """Give the config of a model with its names numbered.
 
     Keras's own names count up with every layer that a process has made.
     """
     numbers: dict[str, str] = {}
 
-    def numbered(part):
+    def numbered(part: Any) -> Any:
         if isinstance(part, dict):
             name = part.get("name")
             if isinstance(name, str):
@@ -269,8 +317,8 @@ def _architecture(model):
     return json.dumps(numbered(json.loads(model.to_json())))
 
 
-def _described(value):
-    """An argument of Chip as JSON, for comparison with that of an earlier run."""
+def _described(value: Any) -> Any:
+    """Give an argument of Chip as JSON, for comparison with that of an earlier run."""
     if isinstance(value, dict):
         return {str(name): _described(part) for name, part in value.items()}
     if isinstance(value, StuckDevices):
@@ -280,7 +328,7 @@ def _described(value):
     return list(value) if isinstance(value, tuple) else value
 
 
-def _load(path, settings):
+def _load(path: str | Path | None, settings: dict[str, Any]) -> dict[int, list[Row]]:
     if path is None or not Path(path).exists():
         return {}
     try:
@@ -298,12 +346,12 @@ def _load(path, settings):
             f"`results` {path} belongs to another evaluation. Different: {', '.join(differing)}. "
             "Give another path, or remove the file."
         )
-    by_chip: dict[int, list] = {}
+    by_chip: dict[int, list[Row]] = {}
     for row in rows:
         by_chip.setdefault(int(row["chip"]), []).append(row)
     return {number: r for number, r in by_chip.items() if len(r) == len(settings["times"])}
 
 
-def _save(path, settings, rows):
+def _save(path: str | Path, settings: dict[str, Any], rows: dict[int, list[Row]]) -> None:
     kept = [row for number in sorted(rows) for row in rows[number]]
     _files.write_json(Path(path), {"format": FORMAT, "settings": settings, "rows": kept})

@@ -1,17 +1,28 @@
 """Differential pairs: a weight is the difference of two conductances."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
-from snukeras.pcm._arrays import check_choice, check_number, host_array, is_tensor, like, to_tensor
-from snukeras.pcm._random import quick_uniform
+from snukeras.pcm._arrays import (
+    Array,
+    Tensor,
+    check_choice,
+    check_number,
+    host_array,
+    is_tensor,
+    like,
+    to_tensor,
+)
+from snukeras.pcm._random import Seed, quick_uniform
 
 ROUNDINGS = ("stochastic", "nearest", "none")
 
 
-def check_levels(levels) -> int | None:
-    """`levels` as an int of at least 2, or None for continuous devices."""
+def check_levels(levels: Any) -> int | None:
+    """Return `levels` as an int of at least 2, or None for continuous devices."""
     if levels is None:
         return None
     whole = not isinstance(levels, bool) and isinstance(levels, int | np.integer)
@@ -54,7 +65,13 @@ class DifferentialPair:
         ValueError: g_min < 0, g_max <= g_min, levels < 2, or another word for `scale`.
     """
 
-    def __init__(self, g_max=25.0, g_min=0.0, levels=None, scale="tensor"):
+    def __init__(
+        self,
+        g_max: float = 25.0,
+        g_min: float = 0.0,
+        levels: int | None = None,
+        scale: str = "tensor",
+    ) -> None:
         self.g_min = check_number("g_min", g_min, minimum=0.0)
         self.g_max = check_number("g_max", g_max, above=self.g_min)
         self.levels = check_levels(levels)
@@ -65,8 +82,8 @@ class DifferentialPair:
         """g_max - g_min, uS."""
         return self.g_max - self.g_min
 
-    def max_weight(self, weights):
-        """The weight that g_max stands for: max |w| per tensor () or per column (columns,).
+    def max_weight(self, weights: Array) -> Array:
+        """Give the weight that g_max stands for: max |w| per tensor () or per column (columns,).
 
         Where all weights are zero it is 1, so that nothing is divided by zero.
         """
@@ -86,16 +103,16 @@ class DifferentialPair:
             top = ops.max(top, initial=0.0)
         return like(ops.where(top > 0, top, ops.ones_like(top)), weights)
 
-    def scales(self, weights):
-        """uS per unit of weight, so that the largest |w| gets g_max.
+    def scales(self, weights: Array) -> Array:
+        """Give the uS per unit of weight, so that the largest |w| gets g_max.
 
         Returns:
             Shape () for scale="tensor", (columns,) for scale="column".
         """
         return like(self.span / to_tensor(self.max_weight(weights), "weights"), weights)
 
-    def to_conductances(self, weights, scales=None):
-        """The conductances (g_plus, g_minus) in uS that stand for `weights`.
+    def to_conductances(self, weights: Array, scales: Array | None = None) -> tuple[Array, Array]:
+        """Give the conductances (g_plus, g_minus) in uS that stand for `weights`.
 
         Args:
             weights: any shape.
@@ -107,16 +124,17 @@ class DifferentialPair:
         """
         w = to_tensor(weights, "weights")
         s = self._scales(w, weights, scales)
-        pair = []
-        for part in (w, -w):
-            g = ops.clip(part * s, 0.0, self.span)
-            if self.levels is not None:
-                g = ops.round(g / self.step) * self.step
-            pair.append(like(ops.minimum(g + self.g_min, self.g_max), weights))
-        return tuple(pair)
+        return self._conductance(w * s, weights), self._conductance(-w * s, weights)
 
-    def to_weights(self, g_plus, g_minus, scales):
-        """The weights (g_plus - g_minus) / scales that two conductance arrays (uS) stand for."""
+    def _conductance(self, g: Tensor, original: Array) -> Array:
+        """Clip and round one device of each pair, uS above g_min; `original` says as what type."""
+        g = ops.clip(g, 0.0, self.span)
+        if self.levels is not None:
+            g = ops.round(g / self.step) * self.step
+        return like(ops.minimum(g + self.g_min, self.g_max), original)
+
+    def to_weights(self, g_plus: Array, g_minus: Array, scales: Array) -> Array:
+        """Give the weights (g_plus - g_minus) / scales that two arrays of uS stand for."""
         plus, minus = to_tensor(g_plus, "g_plus"), to_tensor(g_minus, "g_minus")
         if tuple(plus.shape) != tuple(minus.shape):
             raise ValueError(
@@ -131,8 +149,14 @@ class DifferentialPair:
         """Distance of two levels, uS; 0 for continuous devices."""
         return 0.0 if self.levels is None else self.span / (self.levels - 1)
 
-    def quantize(self, weights, scales=None, rounding="nearest", seed=None):
-        """The nearby weights that the pairs can hold: clipped, then rounded to the levels.
+    def quantize(
+        self,
+        weights: Array,
+        scales: Array | None = None,
+        rounding: str = "nearest",
+        seed: Seed | None = None,
+    ) -> Array:
+        """Give the nearby weights that the pairs can hold: clipped, then rounded to the levels.
 
         Args:
             weights: any shape.
@@ -162,11 +186,11 @@ class DifferentialPair:
         return like(g / s, weights)
 
     @staticmethod
-    def _dtype(x) -> str:
+    def _dtype(x: Tensor) -> str:
         return keras.backend.standardize_dtype(x.dtype)
 
-    def _scales(self, w, original, scales):
-        """`scales` as a tensor of the type of `w`, checked against its last axis."""
+    def _scales(self, w: Tensor, original: Array, scales: Array | None) -> Tensor:
+        """Return `scales` as a tensor of the type of `w`, checked against its last axis."""
         if scales is None:
             scales = self.scales(original)
         if not is_tensor(scales):
@@ -184,7 +208,7 @@ class DifferentialPair:
             )
         return ops.cast(scales, self._dtype(w))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "g_max": self.g_max,
             "g_min": self.g_min,
@@ -193,9 +217,9 @@ class DifferentialPair:
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> "DifferentialPair":
         return cls(**config)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())
         return f"DifferentialPair({arguments})"

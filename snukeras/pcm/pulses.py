@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from snukeras.pcm._arrays import check_number, is_tensor, like, to_tensor
-from snukeras.pcm._random import normal
+from snukeras.pcm._arrays import Array, Tensor, check_number, is_tensor, like, to_tensor
+from snukeras.pcm._random import PULSE, READ, RESET, Seed, normal
 
 
 class PulseState(NamedTuple):
@@ -31,65 +31,85 @@ class PulsedPCM:
         seed: int or None, of the generator that serves calls without a `seed` of their own.
     """
 
-    def __init__(self, g_max, noise=1.0, drift=1.0, seed=None):
+    def __init__(
+        self, g_max: float, noise: float = 1.0, drift: float = 1.0, seed: int | None = None
+    ) -> None:
         self.g_max = check_number("g_max", g_max, above=0.0)
         self.noise = check_number("noise", noise, minimum=0.0)
         self.drift = check_number("drift", drift, minimum=0.0)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def _step(self, g, pulses):
-        """Mean and standard deviation (uS) of the growth by the next pulse."""
+    def _step(self, g: Tensor, pulses: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the mean and standard deviation (uS) of the growth by the next pulse."""
         raise NotImplementedError
 
-    def _reset(self, normal):
-        """Conductances after RESET, uS, from standard normal numbers."""
+    def _reset(self, normal: Tensor) -> Tensor:
+        """Give the conductances after RESET, uS, from standard normal numbers."""
         raise NotImplementedError
 
-    def _floor(self):
-        """Smallest conductance after a SET pulse, uS."""
+    def _floor(self) -> float:
+        """Give the smallest conductance after a SET pulse, uS."""
         return 0.0
 
-    def reset(self, shape, t=0.0, seed=None, dtype="float32") -> PulseState:
-        """Fresh devices, RESET at time t.
+    def reset(
+        self,
+        shape: tuple[int, ...],
+        t: Array = 0.0,
+        seed: Seed | None = None,
+        dtype: str = "float32",
+    ) -> PulseState:
+        """Make fresh devices, RESET at time t.
 
         Args:
             shape: shape of the array.
             t: s.
             seed: int or keras.random.SeedGenerator; by default the generator of this object.
+                Here and below, each kind of call draws its own numbers from one int.
             dtype: type of the conductances.
         """
-        g = self._reset(self._normal(tuple(shape), dtype, seed))
+        g = self._reset(self._normal(tuple(shape), dtype, seed, RESET))
         return PulseState(g, ops.zeros_like(g), ops.zeros_like(g) + ops.cast(t, dtype))
 
-    def reset_where(self, state: PulseState, where, t, seed=None) -> PulseState:
-        """RESETs the devices for which the boolean array `where` holds, at time t."""
+    def reset_where(
+        self, state: PulseState, where: Array, t: Array, seed: Seed | None = None
+    ) -> PulseState:
+        """RESET the devices for which the boolean array `where` holds, at time t."""
         g = to_tensor(state.conductance, "conductance")
-        fresh = self._reset(self._normal(g.shape, g.dtype, seed))
+        fresh = self._reset(self._normal(g.shape, g.dtype, seed, RESET))
         return PulseState(
             ops.where(where, fresh, g),
             ops.where(where, 0.0, state.pulses),
             ops.where(where, ops.cast(t, g.dtype), state.time),
         )
 
-    def pulse(self, state: PulseState, where, t=0.0, seed=None) -> PulseState:
-        """Gives one SET pulse at time t to the devices for which `where` holds."""
+    def pulse(
+        self, state: PulseState, where: Array, t: Array = 0.0, seed: Seed | None = None
+    ) -> PulseState:
+        """Give one SET pulse at time t to the devices for which `where` holds."""
         g = to_tensor(state.conductance, "conductance")
         n = ops.cast(state.pulses, g.dtype)
         mean, std = self._step(g, n)
-        step = mean + std * self.noise * self._normal(g.shape, g.dtype, seed)
+        step = mean + std * self.noise * self._normal(g.shape, g.dtype, seed, PULSE)
         return PulseState(
             ops.where(where, ops.clip(g + step, self._floor(), self.g_max), g),
             ops.where(where, n + 1.0, n),
             ops.where(where, ops.cast(t, g.dtype), state.time),
         )
 
-    def read(self, state: PulseState, t=0.0, seed=None):
-        """One reading at time t, uS."""
+    def drifted(self, state: PulseState, t: Array = 0.0) -> Array:
+        """Give the mean of many readings at time t, uS: drift without read noise.
+
+        Here for devices without drift.
+        """
+        return state.conductance
+
+    def read(self, state: PulseState, t: Array = 0.0, seed: Seed | None = None) -> Array:
+        """Read the devices once at time t, uS."""
         raise NotImplementedError
 
-    def granularity(self, pulses=10) -> float:
-        """Mean growth per pulse over the first `pulses` pulses of the mean device, uS."""
+    def granularity(self, pulses: int = 10) -> float:
+        """Give the mean growth per pulse over the first `pulses` pulses of the mean device, uS."""
         g = float(ops.convert_to_numpy(self._reset(ops.zeros(()))))
         first = g
         for n in range(pulses):
@@ -97,11 +117,10 @@ class PulsedPCM:
             g = min(g + float(ops.convert_to_numpy(mean)), self.g_max)
         return (g - first) / pulses
 
-    def _normal(self, shape, dtype, seed):
-        seed = self.seed_generator if seed is None else seed
-        return normal(shape, dtype, seed)
+    def _normal(self, shape: tuple[int, ...], dtype: Any, seed: Seed | None, stream: int) -> Tensor:
+        return normal(shape, dtype, self.seed_generator if seed is None else seed, stream)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "g_max": self.g_max,
             "noise": self.noise,
@@ -110,7 +129,7 @@ class PulsedPCM:
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> "PulsedPCM":
         return cls(**config)
 
 
@@ -135,21 +154,27 @@ class NandakumarPCM(PulsedPCM):
 
     read_time = 38.6  # s
 
-    def __init__(self, g_max=20.0, noise=1.0, drift=1.0, seed=None):
+    def __init__(
+        self,
+        g_max: float = 20.0,
+        noise: float = 1.0,
+        drift: float = 1.0,
+        seed: int | None = None,
+    ) -> None:
         super().__init__(g_max, noise, drift, seed)
         check_number("g_max", g_max, above=0.1)
 
-    def _floor(self):
+    def _floor(self) -> float:
         return 0.1
 
-    def _reset(self, normal):
+    def _reset(self, normal: Tensor) -> Tensor:
         return ops.maximum(0.1 + 0.01 * self.noise * normal, 0.01)
 
-    def _step(self, g, pulses):
+    def _step(self, g: Tensor, pulses: Tensor) -> tuple[Tensor, Tensor]:
         memory = ops.exp(-(pulses + 1.0) / 2.6)
         return -0.084 * g + 0.880 + 1.40 * memory, 0.091 * g + 0.260 + 2.15 * memory
 
-    def read(self, state: PulseState, t=0.0, seed=None):
+    def drifted(self, state: PulseState, t: Array = 0.0) -> Array:
         g = to_tensor(state.conductance, "conductance")
         if not is_tensor(t) and not is_tensor(state.time) and np.any(t < np.asarray(state.time)):
             raise ValueError(
@@ -158,7 +183,11 @@ class NandakumarPCM(PulsedPCM):
             )
         age = ops.cast(t, g.dtype) - ops.cast(state.time, g.dtype)
         drifted = g * ops.power(ops.maximum(age / self.read_time, 1.0), -0.04 * self.drift)
-        noise = self._normal(g.shape, g.dtype, seed) * self.noise
+        return like(drifted, state.conductance)
+
+    def read(self, state: PulseState, t: Array = 0.0, seed: Seed | None = None) -> Array:
+        drifted = to_tensor(self.drifted(state, t), "conductance")
+        noise = self._normal(drifted.shape, drifted.dtype, seed, READ) * self.noise
         read = ops.clip(drifted + (0.03 * drifted + 0.13) * noise, 0.1, self.g_max)
         return like(read, state.conductance)
 
@@ -185,25 +214,31 @@ class ExpStepPCM(PulsedPCM):
     """
 
     def __init__(
-        self, g_max=25.0, noise=1.0, drift=1.0, reset_mean=0.01, reset_std=0.01, seed=None
-    ):
+        self,
+        g_max: float = 25.0,
+        noise: float = 1.0,
+        drift: float = 1.0,
+        reset_mean: float = 0.01,
+        reset_std: float = 0.01,
+        seed: int | None = None,
+    ) -> None:
         super().__init__(g_max, noise, drift, seed)
         self.reset_mean = check_number("reset_mean", reset_mean, minimum=0.0, maximum=2.0)
         self.reset_std = check_number("reset_std", reset_std, minimum=0.0)
 
-    def _reset(self, normal):
+    def _reset(self, normal: Tensor) -> Tensor:
         w = ops.maximum(self.reset_mean + self.reset_std * self.noise * normal, 0.0)
         return w * (self.g_max / 2.0)
 
-    def _step(self, g, pulses):
+    def _step(self, g: Tensor, pulses: Tensor) -> tuple[Tensor, Tensor]:
         w = g * (2.0 / self.g_max)
         step = 0.01 * (1.0 + 27.235 * ops.exp(-2.5 * w))
         spread = 0.6 * (step + 0.042 + 0.108 * w)
         return step * (self.g_max / 2.0), spread * (self.g_max / 2.0)
 
-    def read(self, state: PulseState, t=0.0, seed=None):
+    def read(self, state: PulseState, t: Array = 0.0, seed: Seed | None = None) -> Array:
         return like(to_tensor(state.conductance, "conductance"), state.conductance)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         return {**config, "reset_mean": self.reset_mean, "reset_std": self.reset_std}

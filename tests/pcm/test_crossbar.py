@@ -1,8 +1,11 @@
 """Crossbars: exact without non-idealities, converters, IR drop against a circuit, compensation."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from snukeras.pcm import (
     Converter,
@@ -122,6 +125,24 @@ def test_ir_drop_is_the_circuit_to_first_order():
         with_ir_drop(g, -1.0)
 
 
+def test_ir_drop_says_where_the_first_order_fails():
+    dense = np.full((2, 256, 256), 25.0)
+    with pytest.warns(UserWarning, match=r"\d+% of the devices lose more than 30%"):
+        assert np.mean(with_ir_drop(dense, 2.0) == 0) > 0.9
+    with pytest.warns(UserWarning, match="^'w' has wires too resistive"):
+        Crossbar(np.ones((256, 256)), wire_resistance=2.0, name="w")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Crossbar(np.random.default_rng(0).normal(size=(256, 256)), wire_resistance=0.35)
+    # At the limit the model is some 4 % of the output from the circuit.
+    g = np.full((2, 24, 24), 25.0)
+    limit = 0.3 / (1e-6 * 3 * 25.0 * 24 * 25 / 2)
+    circuit = solve_circuit(g, np.ones(24), limit)
+    model = np.einsum("i,lij->lj", np.ones(24), with_ir_drop(g, limit))
+    ideal = np.einsum("i,lij->lj", np.ones(24), g)
+    assert 0.02 < np.linalg.norm(model - circuit) / np.linalg.norm(ideal) < 0.08
+
+
 def test_ir_drop_lowers_the_output(matrix):
     x = np.ones((1, 70), "float32")
     ideal = Crossbar(np.abs(matrix)).matmul(x)
@@ -138,6 +159,137 @@ def test_compensation_restores_the_mean(matrix):
     assert errors[None] < 0.6
     assert errors["global"] == pytest.approx(1.0, abs=0.03)
     assert errors["column"] == pytest.approx(1.0, abs=0.03)
+
+
+def drifting(compensation, converter=None):
+    """Inputs, a matrix, and its crossbar of devices that drift and do nothing else."""
+    generator = np.random.default_rng(0)
+    w = np.clip(generator.normal(size=(256, 64)), -10 / 3, 10 / 3).astype("float32")
+    crossbar = Crossbar(
+        w,
+        GenericPCM(programming_noise=0, read_noise=0),
+        output_converter=converter,
+        compensation=compensation,
+        seed=1,
+    )
+    return generator.normal(size=(64, 256)).astype("float32"), w, crossbar
+
+
+def test_compensation_acts_behind_the_converter():
+    year = 31536e3
+    x, w, crossbar = drifting("global", Converter(4))
+    crossbar.calibrate(x)
+    step = crossbar.output_converter.bound / 7
+    unit = crossbar.scales / crossbar.pair.span
+    (factor,) = crossbar._factors(year)
+    # What leaves the converter lies on its grid, whatever the factor.
+    position = np.asarray(crossbar.matmul(x, year)) / np.asarray(factor) * unit / step
+    np.testing.assert_allclose(position, np.round(position), atol=1e-3)
+    assert np.asarray(factor) > 1.5
+    wanted = x @ w
+    errors = [np.std(crossbar.matmul(x, year) - wanted) / np.std(wanted)]
+    # Were it before the converter, the steps would not grow with the factor.
+    before = x @ crossbar.weights(year) * unit
+    before = np.round(before / step) * step / unit
+    errors.append(np.std(before - wanted) / np.std(wanted))
+    assert errors[0] > 1.2 * errors[1]
+
+
+def test_noise_of_the_converter_grows_with_the_factor():
+    year = 31536e3
+    x, _, crossbar = drifting("column", Converter(noise=0.5))
+    still = drifting("column")[2]
+    noise = np.asarray(crossbar.matmul(x, year)) - np.asarray(still.matmul(x, year))
+    factors = np.asarray(crossbar._factors(year)[0])
+    unit = crossbar.scales / crossbar.pair.span
+    np.testing.assert_allclose(noise.std(axis=0), 0.5 / unit * factors, rtol=0.3)
+
+
+def test_factors_come_from_a_reading_of_their_own():
+    """A factor from the reading that it corrects would cancel the noise of a single row."""
+    device = GenericPCM(programming_noise=0, drift=0)
+    for rows in (1, 8):
+        matrix = np.ones((rows, 500), "float32")
+        kinds = [
+            Crossbar(matrix, device, compensation=kind, seed=1).weights(25.0)
+            for kind in (None, "column")
+        ]
+        bare, helped = (np.std(weights.mean(axis=0)) for weights in kinds)
+        # Three readings, of reference, factor and weights, each with the same noise.
+        assert helped == pytest.approx(bare * 3**0.5, rel=0.15)
+
+
+def test_matmul_in_a_compiled_function_with_a_gradient(matrix):
+    crossbar = Crossbar(
+        matrix,
+        GenericPCM(),
+        tile_size=(32, 16),
+        input_converter=Converter(6),
+        output_converter=Converter(6, 4.0),
+        compensation="column",
+        seed=1,
+    )
+    x = np.random.default_rng(1).normal(size=(5, 70)).astype("float32")
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 70)), tf.TensorSpec(())])
+    def compiled(x, t):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = crossbar.matmul(x, t)
+            loss = tf.reduce_sum(y)
+        return y, tape.gradient(loss, x)
+
+    first, gradient = compiled(x, 86400.0)
+    second, _ = compiled(x, 86400.0)
+    assert not np.array_equal(first, second)  # fresh noise at every call
+    eager = np.asarray(crossbar.matmul(x, 86400.0))
+    assert np.corrcoef(first.numpy().ravel(), eager.ravel())[0, 1] > 0.98
+    # Straight through the converters: the gradient of the product itself.
+    wanted = np.tile(matrix.sum(axis=1), (5, 1))
+    assert np.corrcoef(gradient.numpy().ravel(), wanted.ravel())[0, 1] > 0.95
+
+
+def test_gradient_of_a_converter():
+    x = tf.Variable([0.1, 0.6, 1.4, -2.0])
+    with tf.GradientTape() as tape:
+        y = Converter(4, bound=1.0)(tf.convert_to_tensor(x))
+    np.testing.assert_allclose(tape.gradient(y, x), [1.0, 1.0, 0.0, 0.0])
+
+
+def test_calibration_fixes_the_ranges(matrix):
+    x = np.random.default_rng(1).normal(size=(20, 70)).astype("float32")
+    crossbar = Crossbar(matrix, output_converter=Converter(8), input_converter=Converter(8))
+    crossbar.calibrate(x)
+    assert crossbar.input_converter.bound == pytest.approx(np.abs(x).max())
+    unit = crossbar.scales / crossbar.pair.span
+    assert crossbar.output_converter.bound == pytest.approx(
+        np.abs(x @ matrix * unit).max(), rel=0.02
+    )
+    # A small input has fewer steps of a fixed range.
+    small = 0.02 * x
+    error = np.std(np.asarray(crossbar.matmul(small)) - small @ matrix) / np.std(small @ matrix)
+    assert error > 0.05
+    with pytest.raises(ValueError, match="must not all be 0"):
+        crossbar.calibrate(np.zeros((3, 70)))
+
+
+def test_a_scale_for_each_column_by_default(matrix):
+    crossbar = Crossbar(matrix, GenericPCM(), seed=1)
+    assert crossbar.pair.scale == "column" and crossbar.scales.shape == (50,)
+    np.testing.assert_allclose(crossbar.targets.max(axis=(0, 1)), 25.0, rtol=1e-6)
+    given = Crossbar(matrix, scales=np.float32(5.0))
+    assert given.targets.max() == pytest.approx(5.0 * np.abs(matrix).max())
+
+
+def test_stuck_devices_are_read_with_noise_and_do_not_drift():
+    matrix = np.full((300, 4), 0.5, "float32")
+    stuck = StuckDevices(plus=np.full(matrix.shape, 10.0))
+    device = GenericPCM()
+    crossbar = Crossbar(matrix, device, faults=stuck, seed=1)
+    for t in (0.0, 31536e3):
+        plus = crossbar.conductances(t)[0]
+        assert plus.mean() == pytest.approx(10.0, rel=0.01)
+        assert plus.std() == pytest.approx(10.0 * device.read_noise_std(10.0, t), rel=0.1)
 
 
 def test_column_compensation_is_per_column():

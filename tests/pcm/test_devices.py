@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from snukeras.pcm import DeviceState, GenericPCM, HermesPCM, IdealDevice
+from snukeras.pcm import DeviceState, GenericPCM, HermesPCM, IdealDevice, NandakumarPCM
 
 REFERENCE = Path(__file__).parent / "reference"
 DRAWS = 1_000_000
@@ -138,6 +138,21 @@ def test_time_zero_is_the_programmed_value_with_read_noise():
     np.testing.assert_array_equal(device.drifted(state), state.programmed)
     assert np.std(device.read(state) / state.programmed) == pytest.approx(0.0668, rel=0.1)
     assert not np.array_equal(device.read(state), device.read(state))
+
+
+def test_one_int_gives_each_kind_of_draw_its_own_numbers():
+    device = GenericPCM(drift=0.0)
+    g = np.full((2000,), 10.0, "float32")
+    state = device.program(g, seed=1)
+    read = device.read(state, seed=1)
+    assert abs(np.corrcoef(state.programmed - g, read - state.programmed)[0, 1]) < 0.1
+    np.testing.assert_array_equal(read, device.read(state, seed=1))
+    # Generators, which never repeat themselves, are drawn from as before.
+    pulsed = NandakumarPCM(drift=0.0)
+    fresh = pulsed.reset((2000,), seed=1)
+    grown = pulsed.pulse(fresh, np.ones(2000, bool), seed=1)
+    noise = [fresh.conductance, grown.conductance, pulsed.read(grown, seed=1) - grown.conductance]
+    assert np.all(np.abs(np.corrcoef(noise) - np.eye(3)) < 0.3)
 
 
 def test_programming_noise_and_exponent_are_independent():
