@@ -1,13 +1,15 @@
 """PCMOptimizer: training with phase-change memory in the loop."""
 
 import fnmatch
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from snukeras.constraints import PCMConstraint
-from snukeras.pcm._arrays import check_number, outside_of_graphs, replicas
+from snukeras.pcm._arrays import Tensor, check_number, outside_of_graphs, replicas
 from snukeras.pcm.pairs import DifferentialPair
 from snukeras.pcm.pulsed_pairs import PairState, PulsedPairs
 from snukeras.pcm.pulses import NandakumarPCM, PulsedPCM
@@ -28,8 +30,9 @@ class PCMOptimizer(keras.optimizers.Optimizer):
     When it is built, each pair is RESET and programmed to the model's weight. One step, in order:
 
     1. The wrapped optimizer updates all variables by its own rule: clipping, schedule, weight
-       decay, regularizers and constraints see the weights that were read. For the float variables
-       that is all.
+       decay and regularizers see the weights that were read; a constraint sees the mean of many
+       readings with what waits in the accumulator, since it would rectify the noise of one. For
+       the float variables that is all.
     2. What it has changed in each chosen weight, times uS per unit of weight, is added to the
        accumulator of the pair (float32, uS). The change is the difference of two float32 weights,
        as exact as training in float.
@@ -89,20 +92,20 @@ class PCMOptimizer(keras.optimizers.Optimizer):
 
     def __init__(
         self,
-        inner_optimizer,
-        device=None,
-        layers=None,
-        w_max=1.0,
-        granularity=None,
-        max_pulses=10,
-        refresh_every=10,
-        refresh_above=None,
-        refresh_within=None,
-        programming_pulses=20,
-        step_time=1.0,
-        seed=None,
-        name=None,
-    ):
+        inner_optimizer: keras.optimizers.Optimizer | str | dict[str, Any],
+        device: PulsedPCM | None = None,
+        layers: str | keras.Layer | Sequence[str | keras.Layer] | None = None,
+        w_max: float = 1.0,
+        granularity: float | None = None,
+        max_pulses: int = 10,
+        refresh_every: int | None = 10,
+        refresh_above: float | None = None,
+        refresh_within: float | None = None,
+        programming_pulses: int = 20,
+        step_time: float = 1.0,
+        seed: int | None = None,
+        name: str | None = None,
+    ) -> None:
         super().__init__(learning_rate=0.0, name=name)
         self.inner_optimizer = _checked_inner(inner_optimizer)
         self.device = NandakumarPCM() if device is None else device
@@ -136,7 +139,7 @@ class PCMOptimizer(keras.optimizers.Optimizer):
 
     # The optimizer of Keras. ------------------------------------------------------------------
 
-    def build(self, variables):
+    def build(self, variables: list[keras.Variable]) -> None:
         if self.inner_optimizer.built:
             raise ValueError(
                 "`inner_optimizer` must not have been used before. Received: one that is built; "
@@ -163,15 +166,17 @@ class PCMOptimizer(keras.optimizers.Optimizer):
             self.refresh_count = self._state("refresh_count", (n,), "int32")
             self.program()
 
-    def _state(self, name, shape, dtype="float32"):
+    def _state(self, name: str, shape: tuple[int, ...], dtype: str = "float32") -> keras.Variable:
         return self.add_variable(shape, dtype=dtype, name=name)
 
     @property
-    def variables(self):
+    def variables(self) -> list[keras.Variable]:
         own = super().variables
         return [*own, self.seed_generator.state, *self.inner_optimizer.variables]
 
-    def apply(self, grads, trainable_variables=None):
+    def apply(
+        self, grads: Iterable[Tensor], trainable_variables: Iterable[keras.Variable] | None = None
+    ) -> None:
         if trainable_variables is not None:
             trainable_variables = list(trainable_variables)
             if not self.built:
@@ -181,7 +186,7 @@ class PCMOptimizer(keras.optimizers.Optimizer):
                 "The optimizer does not know its variables yet. Call "
                 "`optimizer.build(model.trainable_variables)` first."
             )
-        before = [_value(matrix.variable) for matrix in self._matrices]
+        before = self._before()
         self.inner_optimizer.apply(list(grads), trainable_variables)
         changes = [
             ops.reshape(_value(matrix.variable) - old, (-1,))
@@ -189,22 +194,39 @@ class PCMOptimizer(keras.optimizers.Optimizer):
         ]
         self._step(ops.concatenate(changes) * self._scale)
 
+    def _before(self) -> list[Tensor]:
+        """Give the weights from which the wrapped optimizer starts, one array a kernel.
+
+        Those that were read; where there is a constraint, the mean of many readings with what
+        waits in the accumulator, which is then put into the model.
+        """
+        before = [_value(matrix.variable) for matrix in self._matrices]
+        if not any(matrix.variable.constraint for matrix in self._matrices):
+            return before
+        held = self.device.drifted(self._devices().devices(), self._clock())
+        intended = self._split((held[0] - held[1] + self.accumulator) / self._scale)
+        for index, matrix in enumerate(self._matrices):
+            if matrix.variable.constraint is not None:
+                matrix.variable.assign(ops.cast(intended[index], matrix.variable.dtype))
+                before[index] = _value(matrix.variable)
+        return before
+
     @property
-    def learning_rate(self):
+    def learning_rate(self) -> Any:
         return self.inner_optimizer.learning_rate
 
     @learning_rate.setter
-    def learning_rate(self, learning_rate):
+    def learning_rate(self, learning_rate: Any) -> None:
         self.inner_optimizer.learning_rate = learning_rate
 
     @property
-    def iterations(self):
+    def iterations(self) -> keras.Variable:
         return self.inner_optimizer.iterations
 
-    def scale_loss(self, loss):
+    def scale_loss(self, loss: Tensor) -> Tensor:
         return self.inner_optimizer.scale_loss(loss)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "inner_optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
             "device": keras.saving.serialize_keras_object(self.device),
@@ -222,7 +244,9 @@ class PCMOptimizer(keras.optimizers.Optimizer):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> "PCMOptimizer":
         config = dict(config)
         for key in ("inner_optimizer", "device"):
             config[key] = keras.saving.deserialize_keras_object(config[key], custom_objects)
@@ -230,8 +254,8 @@ class PCMOptimizer(keras.optimizers.Optimizer):
 
     # What happens to the devices. -------------------------------------------------------------
 
-    def program(self):
-        """RESETs all devices and programs the weights that the model holds now.
+    def program(self) -> None:
+        """RESET all devices and program the weights that the model holds now.
 
         For weights that were set by hand after the optimizer was built. The accumulators are
         emptied; pulses are counted on. Not for compiled functions.
@@ -257,8 +281,8 @@ class PCMOptimizer(keras.optimizers.Optimizer):
         self.accumulator.assign(ops.zeros_like(target))
         self._show(self._reading(pairs, clock, seed))
 
-    def read(self, wait=0.0):
-        """Lets `wait` seconds pass and writes a fresh reading of the devices into the model."""
+    def read(self, wait: float = 0.0) -> None:
+        """Let `wait` seconds pass and write a fresh reading of the devices into the model."""
         wait = check_number("wait", wait, minimum=0.0)
         self._built()
         self.clock.assign(self.clock + wait)
@@ -266,7 +290,7 @@ class PCMOptimizer(keras.optimizers.Optimizer):
         self._show(self._reading(self._devices(), self._clock(), seed))
 
     def conductances(self) -> dict[str, np.ndarray]:
-        """Conductances in uS after the last pulse, without drift and read noise.
+        """Give the conductances in uS after the last pulse, without drift and read noise.
 
         Returns:
             By path of the kernel, arrays (2, *kernel.shape): G+ and G-.
@@ -274,14 +298,14 @@ class PCMOptimizer(keras.optimizers.Optimizer):
         return self._by_path(self.conductance if self.built else None)
 
     def pulse_counts(self) -> dict[str, np.ndarray]:
-        """SET pulses so far, programming and refreshes included: (2, *kernel.shape) by path."""
+        """Count the SET pulses so far, with programming: (2, *kernel.shape) by path."""
         return self._by_path(self.pulse_count if self.built else None)
 
     def refresh_counts(self) -> dict[str, np.ndarray]:
-        """Refreshes of each pair so far: kernel.shape by path."""
+        """Count the refreshes of each pair so far: kernel.shape by path."""
         return self._by_path(self.refresh_count if self.built else None)
 
-    def _built(self):
+    def _built(self) -> "tuple[_Matrix, ...]":
         if not self.built:
             raise ValueError(
                 "There are no devices before the optimizer is built. Fit the model, or call "
@@ -289,7 +313,7 @@ class PCMOptimizer(keras.optimizers.Optimizer):
             )
         return self._matrices
 
-    def _by_path(self, variable):
+    def _by_path(self, variable: keras.Variable | None) -> dict[str, np.ndarray]:
         found = {}
         start = 0
         for matrix in self._built():
@@ -298,8 +322,8 @@ class PCMOptimizer(keras.optimizers.Optimizer):
             start += matrix.size
         return found
 
-    def _step(self, wanted):
-        """Steps 2 to 6 of the class's docstring; `wanted` in uS."""
+    def _step(self, wanted: Tensor) -> None:
+        """Take steps 2 to 6 of the class's docstring; `wanted` in uS."""
         seed = self.seed_generator.next()
         wanted = self.accumulator + wanted
         self.clock.assign(self.clock + self.step_time)
@@ -328,29 +352,34 @@ class PCMOptimizer(keras.optimizers.Optimizer):
         weights = self._reading(pairs, clock, seed)
         self._show(ops.where(ops.isfinite(left), weights, np.nan))
 
-    def _reading(self, pairs, clock, seed):
-        """One reading as weights, flat."""
+    def _reading(self, pairs: PairState, clock: Tensor, seed: Tensor) -> Tensor:
+        """Read once, as weights, flat."""
         return self._pair.to_weights(*self._pairs.read(pairs, clock, seed), self._scale)
 
-    def _show(self, weights):
-        """Writes flat weights into the model."""
-        start = 0
-        for matrix in self._matrices:
-            part = ops.reshape(weights[start : start + matrix.size], matrix.shape)
+    def _show(self, weights: Tensor) -> None:
+        """Write flat weights into the model."""
+        for matrix, part in zip(self._matrices, self._split(weights), strict=True):
             matrix.variable.assign(ops.cast(part, matrix.variable.dtype))
-            start += matrix.size
 
-    def _clock(self):
+    def _split(self, weights: Tensor) -> list[Tensor]:
+        """Cut flat weights into those of the kernels, in their shapes."""
+        parts, start = [], 0
+        for matrix in self._matrices:
+            parts.append(ops.reshape(weights[start : start + matrix.size], matrix.shape))
+            start += matrix.size
+        return parts
+
+    def _clock(self) -> Tensor:
         return ops.cast(self.clock, "float32")
 
-    def _devices(self):
+    def _devices(self) -> PairState:
         return PairState(*(ops.convert_to_tensor(v) for v in self._device_variables()))
 
-    def _keep(self, pairs):
+    def _keep(self, pairs: PairState) -> None:
         for variable, value in zip(self._device_variables(), pairs, strict=True):
             variable.assign(value)
 
-    def _device_variables(self):
+    def _device_variables(self) -> tuple[keras.Variable, ...]:
         return (
             self.conductance,
             self.pulses_since_reset,
@@ -363,7 +392,7 @@ class PCMOptimizer(keras.optimizers.Optimizer):
 class _Matrix:
     """A kernel that lives on devices. Not a list of variables: Keras would adopt those."""
 
-    def __init__(self, variable, taken):
+    def __init__(self, variable: keras.Variable, taken: set[str]) -> None:
         self.variable = variable
         self.path = variable.path
         while self.path in taken:
@@ -372,8 +401,8 @@ class _Matrix:
         self.size = int(np.prod(self.shape))
 
 
-def _choose(variables, layers):
-    """The kernels among `variables` that belong to layers of these names or patterns."""
+def _choose(variables: Iterable[keras.Variable], layers: list[str] | None) -> list[_Matrix]:
+    """Find the kernels among `variables` that belong to layers of these names or patterns."""
     kernels: list[_Matrix] = []
     for variable in variables:
         if variable.name.endswith("kernel") and len(variable.shape) >= 2:
@@ -404,11 +433,11 @@ def _choose(variables, layers):
     return kernels
 
 
-def _within_layer(path, pattern):
+def _within_layer(path: str, pattern: str) -> bool:
     return any(fnmatch.fnmatchcase(part, pattern) for part in path.split("/")[:-1])
 
 
-def _layer_names(layers):
+def _layer_names(layers: Any) -> list[str] | None:
     if layers is None:
         return None
     if isinstance(layers, str | keras.Layer):
@@ -422,7 +451,7 @@ def _layer_names(layers):
     return names
 
 
-def _checked_inner(optimizer):
+def _checked_inner(optimizer: Any) -> keras.optimizers.Optimizer:
     if isinstance(optimizer, str | dict):
         optimizer = keras.optimizers.get(optimizer)
     if not isinstance(optimizer, keras.optimizers.Optimizer):
@@ -440,16 +469,16 @@ def _checked_inner(optimizer):
     return optimizer
 
 
-def _optional(name, value):
+def _optional(name: str, value: Any) -> float | None:
     return None if value is None else check_number(name, value, above=0.0)
 
 
-def _whole(name, value):
+def _whole(name: str, value: Any) -> int:
     number = check_number(name, value, minimum=1.0)
     if number != int(number):
         raise ValueError(f"`{name}` must be a whole number. Received: {value!r}")
     return int(number)
 
 
-def _value(variable):
+def _value(variable: keras.Variable) -> Tensor:
     return ops.cast(ops.convert_to_tensor(variable), "float32")
