@@ -24,9 +24,10 @@ class PCMConstraint(keras.constraints.Constraint):
     the weight that a device at its largest conductance stands for, is
 
     - `w_max`, if given: a fixed grid, and weights beyond it are clipped; or
-    - the smallest power of two that holds the largest |w| of the tensor (or of each column).
-      Nothing is clipped. A power of two, since the grid then stands still while the largest weight
-      moves, and the levels of a range are also levels of half that range.
+    - the largest |w| of the tensor (or of each column), as it is now. Nothing is clipped, and the
+      exporter, which maps the largest weight to the largest conductance, meets the same levels.
+      The grid follows the largest weight smoothly; with few levels, where each of its steps
+      moves all others by much, give `w_max`.
 
     Rounding to the nearest level freezes training once updates are smaller than half a level:
     each one is rounded away. Two ways out of it:
@@ -84,10 +85,7 @@ class PCMConstraint(keras.constraints.Constraint):
         """
         if self.w_max is not None:
             return like(ops.convert_to_tensor(self.w_max, "float32"), weights)
-        top = to_tensor(self._pair.max_weight(weights), "weights")
-        # The small shift keeps an exact power of two what it is, however log2 rounds.
-        exponent = ops.ceil(ops.log2(top) - 1e-6)
-        return like(ops.power(ops.cast(2.0, top.dtype), exponent), weights)
+        return self._pair.max_weight(weights)
 
     def __call__(self, w):
         if self.rounding == "stochastic" and replicas() > self._replicas:
