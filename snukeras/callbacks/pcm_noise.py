@@ -63,7 +63,7 @@ class PCMNoise(keras.callbacks.Callback):
             Only their trainable kernels get noise; a warning tells what matched nothing.
         embeddings: whether embedding tables get noise too.
         time: for an InferencePCM, s since the reference reading. The mean drift at that time is
-            compensated, so that the mean |w| of each tensor stays.
+            compensated, so that the mean |w| of each tensor, or of each column (`scale`), stays.
         seed: int or None (a random one). The noise of an epoch depends on the seed and on its
             number alone, so that a training that goes on from `initial_epoch` sees what it would
             have seen.
@@ -170,8 +170,13 @@ class PCMNoise(keras.callbacks.Callback):
         held = self.noise.read(state, self.time, seed=seed)
         held = pair.to_weights(held[0], held[1], scales)
         if self.time:
-            mean, now = ops.mean(ops.abs(w)), ops.mean(ops.abs(held))
-            held = held * (mean / ops.maximum(now, 1e-30))
+            # From what has drifted, not from `held`, whose read noise it would cancel in part.
+            drifted = self.noise.drifted(state, self.time)
+            drifted = pair.to_weights(drifted[0], drifted[1], scales)
+            axes = tuple(range(len(w.shape) - 1)) if self.scale == "column" else None
+            mean, now = (ops.mean(ops.abs(part), axis=axes) for part in (w, drifted))
+            # A column of zeros stays as it was read.
+            held = held * ops.where(mean > 0, mean / ops.maximum(now, 1e-30), 1.0)
         return w + factor * (held - w)
 
 

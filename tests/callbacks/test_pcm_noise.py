@@ -10,6 +10,7 @@ import tensorflow as tf
 from snukeras.callbacks import PCMNoise, choose_variables
 from snukeras.constraints import PCMConstraint
 from snukeras.pcm import GenericPCM
+from snukeras.pcm._random import Quick
 
 N, M = 24, 30
 
@@ -171,6 +172,28 @@ def test_device_model():
     gradients, weights = seen(old, 30)
     assert np.abs(gradients).mean() == pytest.approx(np.abs(kernel).mean(), rel=0.01)
     assert (gradients - weights).std() * 25 > 1.3 * noise.std()
+
+
+def test_drift_is_compensated_by_column():
+    device = GenericPCM(programming_noise=0.0, read_noise=0.0)
+    for scale, axis in (("column", 0), ("tensor", None)):
+        model = probe_model()
+        kernel = model.layers[0].kernel.numpy()
+        kernel[:, 0] *= 0.05  # small conductances drift faster
+        model.layers[0].kernel.assign(kernel)
+        fit(model, 2, PCMNoise(device, scale=scale, time=31536e3, seed=1))
+        held = seen(model, 2)[0][1]
+        np.testing.assert_allclose(
+            np.abs(held).mean(axis=axis), np.abs(kernel).mean(axis=axis), rtol=1e-4
+        )
+
+
+def test_compensation_does_not_cancel_the_read_noise_of_a_single_weight():
+    device = GenericPCM(programming_noise=0.0, drift=0.0)
+    callback = PCMNoise(device, scale="column", time=1.0)
+    w = keras.Variable(np.ones((1, 400), "float32"))
+    held = callback._noisy(w, 1.0, Quick(keras.random.SeedGenerator(1)))
+    assert np.std(held) > 0.5 * device.read_noise_std(np.array([25.0]), 1.0)[0]
 
 
 def test_schedule():
