@@ -26,8 +26,6 @@ class PCMConstraint(keras.constraints.Constraint):
     - `w_max`, if given: a fixed grid, and weights beyond it are clipped; or
     - the largest |w| of the tensor (or of each column), as it is now. Nothing is clipped, and the
       exporter, which maps the largest weight to the largest conductance, meets the same levels.
-      The grid follows the largest weight smoothly; with few levels, where each of its steps
-      moves all others by much, give `w_max`.
 
     Rounding to the nearest level freezes training once updates are smaller than half a level:
     each one is rounded away. Two ways out of it:
