@@ -1,6 +1,5 @@
 """PCMOptimizer: training with phase-change memory in the loop."""
 
-import fnmatch
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -8,7 +7,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from snukeras._arguments import whole
 from snukeras.constraints import PCMConstraint
+from snukeras.network.matrices import is_kernel
+from snukeras.network.models import layer_names, within_layer
 from snukeras.pcm._arrays import Tensor, check_number, outside_of_graphs, replicas
 from snukeras.pcm.pairs import DifferentialPair
 from snukeras.pcm.pulsed_pairs import PairState, PulsedPairs
@@ -114,16 +116,16 @@ class PCMOptimizer(keras.optimizers.Optimizer):
                 "`device` must be a PulsedPCM, such as snukeras.pcm.NandakumarPCM(). Received: "
                 f"{device!r}"
             )
-        self.layers = _layer_names(layers)
+        self.layers = layer_names(layers)
         self.w_max = check_number("w_max", w_max, above=0.0)
         self.granularity = _optional("granularity", granularity)
-        self.max_pulses = _whole("max_pulses", max_pulses)
+        self.max_pulses = whole("max_pulses", max_pulses)
         self.refresh_every = (
-            None if refresh_every is None else _whole("refresh_every", refresh_every)
+            None if refresh_every is None else whole("refresh_every", refresh_every)
         )
         self.refresh_above = _optional("refresh_above", refresh_above)
         self.refresh_within = _optional("refresh_within", refresh_within)
-        self.programming_pulses = _whole("programming_pulses", programming_pulses)
+        self.programming_pulses = whole("programming_pulses", programming_pulses)
         self.step_time = check_number("step_time", step_time, minimum=0.0)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
@@ -405,12 +407,12 @@ def _choose(variables: Iterable[keras.Variable], layers: list[str] | None) -> li
     """Find the kernels among `variables` that belong to layers of these names or patterns."""
     kernels: list[_Matrix] = []
     for variable in variables:
-        if variable.name.endswith("kernel") and len(variable.shape) >= 2:
+        if is_kernel(variable):
             kernels.append(_Matrix(variable, {kernel.path for kernel in kernels}))
     if layers is not None:
         chosen = set()
         for pattern in layers:
-            found = {k.path for k in kernels if _within_layer(k.path, pattern)}
+            found = {k.path for k in kernels if within_layer(k.path, pattern)}
             if not found:
                 paths = ", ".join(k.path for k in kernels) or "none"
                 raise ValueError(
@@ -433,24 +435,6 @@ def _choose(variables: Iterable[keras.Variable], layers: list[str] | None) -> li
     return kernels
 
 
-def _within_layer(path: str, pattern: str) -> bool:
-    return any(fnmatch.fnmatchcase(part, pattern) for part in path.split("/")[:-1])
-
-
-def _layer_names(layers: Any) -> list[str] | None:
-    if layers is None:
-        return None
-    if isinstance(layers, str | keras.Layer):
-        layers = [layers]
-    names = [layer.name if isinstance(layer, keras.Layer) else layer for layer in layers]
-    if not names or not all(isinstance(name, str) for name in names):
-        raise ValueError(
-            "`layers` must be None or a list of layer names, patterns or layers. Received: "
-            f"{layers!r}"
-        )
-    return names
-
-
 def _checked_inner(optimizer: Any) -> keras.optimizers.Optimizer:
     if isinstance(optimizer, str | dict):
         optimizer = keras.optimizers.get(optimizer)
@@ -471,13 +455,6 @@ def _checked_inner(optimizer: Any) -> keras.optimizers.Optimizer:
 
 def _optional(name: str, value: Any) -> float | None:
     return None if value is None else check_number(name, value, above=0.0)
-
-
-def _whole(name: str, value: Any) -> int:
-    number = check_number(name, value, minimum=1.0)
-    if number != int(number):
-        raise ValueError(f"`{name}` must be a whole number. Received: {value!r}")
-    return int(number)
 
 
 def _value(variable: keras.Variable) -> Tensor:
