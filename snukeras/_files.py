@@ -3,26 +3,69 @@
 import hashlib
 import json
 import os
+import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_PARTIAL = ".partial."
+_LOCK = ".lock"
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that takes its place when the block succeeds.
 
-    The temporary name ends like `path`, since Keras judges files by their ending. It is always
-    the same, so that what a killed process leaves is replaced by the next.
+    The temporary name is of this call alone, so that two processes never write into one file. It
+    ends like `path`, since Keras judges files by their ending.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".partial.{path.name}")
+    temporary = path.with_name(f"{_PARTIAL}{uuid.uuid4().hex}.{path.name}")
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path, what: str) -> Iterator[None]:
+    """Hold a folder for this process within the block, and clear what killed ones left.
+
+    The system gives the lock back when a process ends, however it ends.
+
+    Args:
+        folder: The folder; it is made where it is not there.
+        what: What holds it, for the error: "training".
+
+    Raises:
+        RuntimeError: Another process holds the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / _LOCK, "a+b") as file:
+        try:
+            _lock(file.fileno())
+        except (BlockingIOError, PermissionError) as error:
+            raise RuntimeError(
+                f"Another {what} works in {folder}. Wait for it, or choose another folder."
+            ) from error
+        for left in folder.glob(f"{_PARTIAL}*"):
+            left.unlink(missing_ok=True)
+        yield
+
+
+def _lock(descriptor: int) -> None:
+    """Lock an open file against other processes, or raise OSError at once."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,10 +10,9 @@ import os
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 VARIABLE = "SNUKERAS_DATA"
 _BLOCK = 1 << 16
@@ -70,6 +69,7 @@ def fetch(
         FileNotFoundError: `path` or SNUKERAS_DATA does not hold the file.
         ValueError: The file found is not the one expected; the message says what differs.
         ConnectionError: It has to be downloaded and cannot be.
+        OSError: The disk does not take what was downloaded.
     """
     by_content = by_content or source.check is not None
     if path is not None:
@@ -122,21 +122,60 @@ def _compare(source: Source, where: str, size: int, sha256: str, remedy: str) ->
         raise ValueError(f"{where} is not {source.name}: {'; '.join(differences)}. {remedy}")
 
 
+def _blocks(source: Source, target: Path) -> Iterator[bytes]:
+    """Yield what the public address sends, block by block, and show progress.
+
+    Raises:
+        ConnectionError: It sends nothing, or stops.
+    """
+    from keras.utils import Progbar
+
+    size = 0
+    try:
+        with urllib.request.urlopen(source.url, timeout=_TIMEOUT_S) as stream:
+            print(f"Downloading {source.name} from {source.url}")
+            bar = Progbar(source.size, unit_name="byte")
+            while block := stream.read(_BLOCK):
+                yield block
+                size += len(block)
+                if source.size is None:
+                    bar.update(size)
+                    continue
+                bar.update(min(size, source.size), finalize=size >= source.size)
+                # A server that sends without end is cut off; what is packed anew may be longer.
+                if size > source.size * (1 if source.check is None else 2):
+                    break
+    except (OSError, urllib.error.URLError) as error:
+        raise ConnectionError(
+            f"{source.name} could not be downloaded ({error}). Fetch {source.url} on another "
+            f"machine ({source.checksum}) and put it at {target}, or in a folder that the "
+            f"environment variable {VARIABLE} names."
+        ) from error
+
+
 def _download(source: Source, target: Path) -> None:
     """Download to a temporary name, check, and only then give the file its name."""
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{source.name}.", dir=target.parent)
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as out:
-            try:
-                size, sha256 = _receive(source, out)
-            except (OSError, urllib.error.URLError) as error:
-                raise ConnectionError(
-                    f"{source.name} could not be downloaded ({error}). Fetch {source.url} on "
-                    f"another machine ({source.checksum}) and put it at {target}, or in a "
-                    f"folder that the environment variable {VARIABLE} names."
-                ) from error
+        digest = hashlib.sha256()
+        size = 0
+        try:
+            with os.fdopen(handle, "wb") as out:
+                for block in _blocks(source, target):
+                    out.write(block)
+                    digest.update(block)
+                    size += len(block)
+        except ConnectionError:
+            raise
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{source.name} was downloaded and could not be written after {size} bytes "
+                f"({error.strerror}). Make room in {target.parent}, or name another folder in the "
+                "environment variable KERAS_HOME",
+            ) from error
         if source.check is not None:
             source.check(temporary)
         else:
@@ -144,32 +183,9 @@ def _download(source: Source, target: Path) -> None:
                 source,
                 f"What {source.url} sent",
                 size,
-                sha256,
+                digest.hexdigest(),
                 f"Try again, or put the right file at {target}.",
             )
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _receive(source: Source, out: BinaryIO) -> tuple[int, str]:
-    """Write what the address sends, show progress, and return its size and sha256."""
-    from keras.utils import Progbar
-
-    digest = hashlib.sha256()
-    size = 0
-    with urllib.request.urlopen(source.url, timeout=_TIMEOUT_S) as stream:
-        print(f"Downloading {source.name} from {source.url}")
-        bar = Progbar(source.size, unit_name="byte")
-        while block := stream.read(_BLOCK):
-            out.write(block)
-            digest.update(block)
-            size += len(block)
-            if source.size is None:
-                bar.update(size)
-                continue
-            bar.update(min(size, source.size), finalize=size >= source.size)
-            # A server that sends without end is cut off; what is packed anew may be longer.
-            if size > source.size * (1 if source.check is None else 2):
-                break
-    return size, digest.hexdigest()

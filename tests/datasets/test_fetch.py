@@ -1,5 +1,6 @@
 """Files of data sets: where they are looked for, and what is refused."""
 
+import errno
 import hashlib
 import urllib.error
 import urllib.request
@@ -151,4 +152,32 @@ def test_connection_lost_half_way(source, monkeypatch):
     monkeypatch.setattr(urllib.request, "urlopen", lambda *args, **kwargs: Lost())
     with pytest.raises(ConnectionError, match="timed out"):
         fetch(source)
+    assert list(_fetch.cache_folder().iterdir()) == []
+
+
+def test_a_full_disk_is_no_matter_of_the_network(source, monkeypatch):
+    class Full:
+        """A file on a disk that takes a block and no more."""
+
+        def __init__(self, handle, mode):
+            self.file, self.blocks = open(handle, mode), 0  # noqa: SIM115
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            self.file.close()
+
+        def write(self, block):
+            self.blocks += 1
+            if self.blocks > 1:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return self.file.write(block)
+
+    monkeypatch.setattr(_fetch.os, "fdopen", Full)
+    with pytest.raises(OSError, match="could not be written after 65536 bytes") as raised:
+        fetch(source)
+    assert not isinstance(raised.value, ConnectionError) and raised.value.errno == errno.ENOSPC
+    for part in ("No space left", "Make room in", "KERAS_HOME"):
+        assert part in str(raised.value)
     assert list(_fetch.cache_folder().iterdir()) == []

@@ -247,6 +247,8 @@ def test_an_entry_that_lands_nowhere_is_refused(changes, message, monkeypatch):
     class Kernels(keras.layers.Layer):
         """Hides its arguments, as a layer with **kwargs does."""
 
+        tile_matrices = ("kernel",)
+
         def __init__(self, **kwargs):
             super().__init__(**kwargs)
 

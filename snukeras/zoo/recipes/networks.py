@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 
 # What weights on crossbars are constrained by, in the layers of Keras and of this package.
-_CONSTRAINTS = tuple(f"{kernel}_constraint" for kernel in ("kernel", "recurrent", "depthwise"))
+_CONSTRAINTS = tuple(
+    f"{kernel}_constraint" for kernel in ("kernel", "recurrent", "depthwise", "pointwise")
+)
 
 
 def network(recipe: Recipe, seed: int) -> "keras.Model":

@@ -1,0 +1,74 @@
+"""Files are written whole, under names of their own, and a folder has one writer."""
+
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from snukeras import _files
+
+
+def test_two_writers_of_one_file_never_share_a_temporary_one(tmp_path):
+    path = tmp_path / "a.weights.h5"
+    with _files.replacing(path) as one, _files.replacing(path) as two:
+        assert one != two
+        assert one.name.endswith(".a.weights.h5") and two.name.endswith(".a.weights.h5")
+        one.write_text("one")
+        two.write_text("two")
+    assert path.read_text() == "one"  # the outer block ends last
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_a_block_that_fails_leaves_the_file_as_it_was(tmp_path):
+    path = tmp_path / "a.json"
+    _files.write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="halt"), _files.replacing(path) as temporary:
+        temporary.write_text("half")
+        raise ValueError("halt")
+    assert _files.read_json(path) == {"a": 1} and [*tmp_path.iterdir()] == [path]
+
+
+def test_a_folder_has_one_writer(tmp_path):
+    with _files.locked(tmp_path, "training"):
+        refused = pytest.raises(RuntimeError, match=f"Another training works in {tmp_path}")
+        with refused, _files.locked(tmp_path, "training"):
+            pass
+        other = subprocess.run(
+            [sys.executable, "-c", OTHER, str(tmp_path)], capture_output=True, text=True
+        )
+        assert "Another training works in" in other.stderr
+    with _files.locked(tmp_path, "training"):
+        pass
+
+
+OTHER = """
+import pathlib, sys
+from snukeras import _files
+with _files.locked(pathlib.Path(sys.argv[1]), "training"):
+    pass
+"""
+
+
+def test_threads_are_told_apart_too(tmp_path):
+    refused = []
+
+    def try_it():
+        try:
+            with _files.locked(tmp_path, "training"):
+                pass
+        except RuntimeError as error:
+            refused.append(error)
+
+    with _files.locked(tmp_path, "training"):
+        thread = threading.Thread(target=try_it)
+        thread.start()
+        thread.join()
+    assert len(refused) == 1
+
+
+def test_what_a_killed_process_left_is_cleared(tmp_path):
+    (tmp_path / "state.npz").write_text("whole")
+    (tmp_path / ".partial.0123.state.npz").write_text("half")
+    with _files.locked(tmp_path, "training"):
+        assert {path.name for path in tmp_path.iterdir()} == {"state.npz", ".lock"}
