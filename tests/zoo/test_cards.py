@@ -4,10 +4,12 @@ import json
 import shutil
 
 import pytest
-from tiny_zoo import PUBLISHED
+from tiny_zoo import PUBLISHED, make_task
 
 from snukeras.zoo import presets, published
 from snukeras.zoo.publishing import cards
+
+TASKS = {"scales": make_task()}
 
 
 def half_of_two(results):
@@ -17,7 +19,7 @@ def half_of_two(results):
 
 def test_card(small_zoo):
     content, _ = small_zoo
-    card = cards.card("tiny", content)
+    card = cards.card("tiny", content, TASKS)
     assert card == (content / "tiny" / "README.md").read_text("utf-8")
     results = json.loads((content / "results" / "tiny.json").read_text())
     preset = json.loads((content / "tiny" / "preset.json").read_text())
@@ -43,6 +45,7 @@ def test_card(small_zoo):
         "a sample of",
         "| training | ",
         "| **`tiny`** | 88 - SNU 6 - Dense 88 | 1,156 |",
+        "model.evaluate(x, y, sample_weight=mask)",
         "snukeras-export zoo:tiny --target pcm",
     ):
         assert part in card, part
@@ -56,8 +59,8 @@ def test_cards_show_the_other_models_of_the_task(small_zoo, tmp_path):
     for path in (content / "other" / "preset.json", content / "results" / "other.json"):
         text = (path if path.exists() else content / "results" / "tiny.json").read_text()
         path.write_text(text.replace('"name": "tiny"', '"name": "other"'))
-    assert cards.write("another task", content) == []
-    assert cards.write("scales", content) == ["other", "tiny"]
+    assert cards.write("another task", content, TASKS) == []
+    assert cards.write("scales", content, TASKS) == ["other", "tiny"]
     card = (content / "tiny" / "README.md").read_text("utf-8")
     assert "| **`tiny`** |" in card and "| [`other`](../other/README.md) |" in card
 
@@ -66,7 +69,7 @@ def test_card_needs_results(small_zoo, tmp_path):
     content = shutil.copytree(small_zoo[0], tmp_path / "zoo")
     (content / "results" / "tiny.json").unlink()
     with pytest.raises(ValueError, match=r"results/tiny\.json is missing"):
-        cards.card("tiny", content)
+        cards.card("tiny", content, TASKS)
 
 
 def test_table(small_zoo):

@@ -2,12 +2,13 @@
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snukeras import _files
 from snukeras.zoo import presets, published
-from snukeras.zoo.tasks import TASKS
+from snukeras.zoo.tasks import TASKS, Task
 
 if TYPE_CHECKING:
     import keras
@@ -39,7 +40,7 @@ def outline(model: "keras.Model") -> str:
     return " - ".join(parts)
 
 
-def card(name: str, content: Path | str | None = None) -> str:
+def card(name: str, content: Path | str | None = None, tasks: Mapping[str, Task] = TASKS) -> str:
     """Return the model card of a preset as Markdown.
 
     It shows the figures of the other models of the task as well.
@@ -47,6 +48,7 @@ def card(name: str, content: Path | str | None = None) -> str:
     Args:
         name: One of `snukeras.zoo.list()`.
         content: Folder of presets. Default: the one that ships with the package.
+        tasks: The tasks that presets may name.
 
     Raises:
         ValueError: No such preset, or one without its results file.
@@ -83,7 +85,7 @@ def card(name: str, content: Path | str | None = None) -> str:
         "",
         *_beside(preset, content),
         *_published(preset["task"], content),
-        *_use(name, preset["task"]),
+        *_use(name, tasks.get(preset["task"])),
         *_training(preset),
         "## Files",
         "",
@@ -97,12 +99,17 @@ def card(name: str, content: Path | str | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write(task: str | None = None, content: Path | str | None = None) -> list[str]:
+def write(
+    task: str | None = None,
+    content: Path | str | None = None,
+    tasks: Mapping[str, Task] = TASKS,
+) -> list[str]:
     """Write the cards of a task's presets anew, since each shows the figures of the others.
 
     Args:
         task: Name of a task. Default: all of them.
         content: Folder of presets. Default: the one that ships with the package.
+        tasks: The tasks that presets may name.
 
     Returns:
         The names of the presets; those without a results file have no card.
@@ -112,7 +119,7 @@ def write(task: str | None = None, content: Path | str | None = None) -> list[st
     for name in presets.list(folder):
         preset = presets.info(name, folder)
         if preset["results"] is not None and task in (None, preset["task"]):
-            _files.write_text(folder / name / CARD, card(name, folder))
+            _files.write_text(folder / name / CARD, card(name, folder, tasks))
             names.append(name)
     return names
 
@@ -205,8 +212,8 @@ def _row(figure: published.Published) -> str:
     )
 
 
-def _use(name: str, task: str) -> list[str]:
-    example = TASKS[task].example() if task in TASKS else ()
+def _use(name: str, task: Task | None) -> list[str]:
+    example = () if task is None else task.example()
     return [
         "## Use",
         "",

@@ -181,7 +181,7 @@ def _publish(
             },
         },
     )
-    cards.write(task.name, content)
+    cards.write(task.name, content, {task.name: task})
 
 
 def _costs(model: "keras.Model", task: Task) -> dict[str, Any]:
