@@ -1,13 +1,12 @@
 """Spiking Neural Units for Keras, from training to phase-change memory.
 
 Importing snukeras registers its classes with Keras, so that saved models load; the other modules
-are imported when they are first used. When Python was started by one of the package's commands
-all modules are: the commands answer `--help` without waiting seconds for TensorFlow.
+are imported when they are first used. In one of the package's commands all modules are: the
+commands answer `--help` without waiting seconds for TensorFlow.
 """
 
 import importlib
 import sys
-from pathlib import Path
 from typing import Any
 
 __version__ = "0.1.0"
@@ -41,13 +40,7 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
 
 
-def _started_by_a_command() -> bool:
-    program = Path(sys.argv[0] if sys.argv else "").stem
-    in_module = any(word.startswith("snukeras.") for word in sys.orig_argv[1:3])
-    return in_module or program in ("snukeras-export", "snukeras-zoo")
-
-
-if not _started_by_a_command():
+if "_snukeras_command" not in sys.modules:
     for _name in (
         "activations",
         "constraints",

@@ -5,9 +5,10 @@ import json
 import os
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 _PARTIAL = ".partial."
@@ -85,13 +86,37 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: The file holds something else; the message names it.
     """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is not a file. Put a JSON file in its place.")
     try:
         content = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a JSON file: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} has to hold a JSON object. Received: {type(content).__name__}")
     return content
+
+
+def check_entries(
+    content: Any, entries: Mapping[str, type | tuple[type, ...]], where: object
+) -> None:
+    """Check that a JSON object has the entries that its readers use; others may stand beside them.
+
+    Args:
+        content: What was read.
+        entries: The type or types of each entry.
+        where: The file, or the place in it, for the message.
+
+    Raises:
+        ValueError: It is no object, or an entry is missing or of another type.
+    """
+    received = content if isinstance(content, dict) else {}
+    for key, kinds in entries.items():
+        if key not in received or not isinstance(received[key], kinds):
+            names = kinds if isinstance(kinds, tuple) else (kinds,)
+            what = " or ".join("null" if kind is NoneType else kind.__name__ for kind in names)
+            found = f"{received[key]!r:.80}" if key in received else "nothing"
+            raise ValueError(f"{where}: `{key}` has to be {what}. Received: {found}")
 
 
 def sha256_of(path: Path) -> str:

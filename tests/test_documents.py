@@ -6,8 +6,8 @@ TensorFlow anew, so all of them are slow tests.
 
 from pathlib import Path
 
+import documents
 import pytest
-from support import documents
 
 ROOT = documents.ROOT
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

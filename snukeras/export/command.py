@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from snukeras import _terminal
 from snukeras.export.errors import BadInputError, ExportError, OutputExistsError
 
 _CODES = """\
@@ -233,7 +234,7 @@ def _export(options) -> int:
             f"{output} exists.", "Add --overwrite, or choose another folder with --output."
         )
 
-    with _progress(options.json) as progress:
+    with _terminal.status(options.json) as progress:
         _load_tensorflow(progress)
         from snukeras.export import samples as inputs
         from snukeras.export.crossbar.faults import read_faults
@@ -280,7 +281,7 @@ def _export(options) -> int:
 
 
 def _verify(options) -> int:
-    with _progress(options.json) as progress:
+    with _terminal.status(options.json) as progress:
         _load_tensorflow(progress)
         from snukeras.export.report.terminal import show_verification
         from snukeras.export.verify.folder import verify_folder
@@ -298,7 +299,7 @@ def _read_back(options) -> int:
     output = Path(options.output)
     if output.exists():
         raise OutputExistsError(f"{output} exists.", "Choose another folder with --output.")
-    with _progress(options.json) as progress:
+    with _terminal.status(options.json) as progress:
         _load_tensorflow(progress)
         import numpy as np
 
@@ -392,21 +393,9 @@ def _list_layers() -> int:
 def _load_tensorflow(progress) -> None:
     """Imports TensorFlow without the notices that its C++ parts print on loading."""
     progress("loading TensorFlow and Keras")
-    sys.stderr.flush()
-    try:
-        kept = os.dup(2)
-    except OSError:  # no stderr to keep clean
-        kept = None
-    try:
-        if kept is not None:
-            with open(os.devnull, "wb") as nowhere:
-                os.dup2(nowhere.fileno(), 2)
+    with _terminal.quiet_stderr():
         import tensorflow  # noqa: F401
         import tf2onnx  # noqa: F401
-    finally:
-        if kept is not None:
-            os.dup2(kept, 2)
-            os.close(kept)
 
 
 def _register():
@@ -416,18 +405,6 @@ def _register():
     for name in snukeras.__all__:
         if name not in ("datasets", "export", "zoo"):
             getattr(snukeras, name)
-
-
-@contextlib.contextmanager
-def _progress(silent) -> Iterator[Any]:
-    """Says on stderr what is being done, where a person is watching."""
-    if silent or not sys.stderr.isatty():
-        yield lambda text: None
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status("starting") as status:
-        yield status.update
 
 
 @contextlib.contextmanager

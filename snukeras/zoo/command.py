@@ -1,15 +1,20 @@
 """The command `snukeras-zoo`: list, describe, train, measure and check the models of the zoo."""
 
 import argparse
+import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from snukeras import __version__
+from snukeras._terminal import console, plain, start_keras
+
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.table import Table
 
 _DONE, _FAILED, _USAGE, _INTERRUPTED = 0, 1, 2, 130
 
@@ -28,15 +33,40 @@ data:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    arguments = _parser().parse_args(argv)
     try:
-        return int(arguments.run(arguments))
+        arguments = _parser().parse_args(argv)
+        content = arguments.content
+        if content is not None and not content.is_dir():
+            _complain(f"--content has to be a folder. Received: {str(content)!r}")
+            return _USAGE
+        code = int(arguments.run(arguments))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         print("snukeras-zoo: interrupted", file=sys.stderr)
         return _INTERRUPTED
-    except (ValueError, OSError, ArithmeticError, ImportError, RuntimeError) as error:
-        print(f"snukeras-zoo: error: {' '.join(str(error).split())}", file=sys.stderr)
+    except BrokenPipeError:  # as in `snukeras-zoo list | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return _FAILED
+    except (ValueError, OSError, ArithmeticError, ImportError, RuntimeError) as error:
+        _complain(error)
+        return _FAILED
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        _complain(
+            f"{type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno}).",
+            "a file of the content folder is malformed; where all are as zoo/README.md says, "
+            "please report this line",
+        )
+        return _FAILED
+
+
+def _complain(message: object, hint: str | None = None) -> None:
+    """Say on stderr, in a line each, what is wrong and what to do."""
+    print(f"snukeras-zoo: error: {plain(' '.join(str(message).split()))}", file=sys.stderr)
+    if hint is not None:
+        print(f"hint: {hint}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=__version__)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "--content",
@@ -62,20 +93,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command("list", _list, "list the models: pretrained ones and recipes")
     command("info", _info, "describe a model").add_argument("name")
-    train = command("train", _train, "train a model by its recipe; goes on where it was stopped")
-    train.add_argument("name")
-    train.add_argument("--seeds", type=int, nargs="+", metavar="N", help="instead of the recipe's")
-    train.add_argument("--epochs", type=int, metavar="N", help="instead of the recipe's")
-    train.add_argument(
-        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="states (default: runs)"
-    )
-    train.add_argument("--restart", action="store_true", help="forget earlier runs of the model")
-    train.add_argument("--tensorboard", action="store_true", help="log to RUNS/NAME/seed-N")
-    train.add_argument(
-        "--publish",
-        action="store_true",
-        help="then write preset, card and results into the content folder",
-    )
+    _add_training(command)
     command("evaluate", _evaluate, "measure a pretrained model again").add_argument("name")
     verify = command("verify", _verify, "check files and golden outputs of pretrained models")
     verify.add_argument("names", nargs="*", metavar="name", help="default: all")
@@ -89,36 +107,72 @@ def _parser() -> argparse.ArgumentParser:
     picture.add_argument("name")
     picture.add_argument("--output", type=Path, required=True, metavar="FILE", help="e.g. a.png")
     picture.add_argument("--chorale", type=int, default=0, metavar="N", help="which sample")
+    picture.add_argument("--overwrite", action="store_true", help="replace FILE where it exists")
     command("table", _table, "print the table of all models as Markdown")
     return parser
 
 
-def _console() -> "Console":
-    from rich.console import Console
+def _add_training(command: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
+    """Add the two commands that train."""
+    train = command("train", _train, "train a model by its recipe; goes on where it was stopped")
+    train.add_argument("name")
+    train.add_argument(
+        "--seeds", type=_seed, nargs="+", metavar="N", help="instead of the recipe's"
+    )
+    train.add_argument("--epochs", type=_count, metavar="N", help="instead of the recipe's")
+    train.add_argument(
+        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="states (default: runs)"
+    )
+    train.add_argument("--restart", action="store_true", help="forget earlier runs of the model")
+    train.add_argument("--tensorboard", action="store_true", help="log to RUNS/NAME/seed-N")
+    train.add_argument(
+        "--publish",
+        action="store_true",
+        help="then write preset, card and results into the content folder",
+    )
+    search = command("search", _search, "try settings of a recipe, judged by validation alone")
+    search.add_argument("name")
+    search.add_argument(
+        "--vary",
+        type=_lists,
+        required=True,
+        metavar="JSON",
+        help="values by place, such as '{\"optimizer.learning_rate\": [0.003, 0.01]}'",
+    )
+    search.add_argument("--epochs", type=_count, metavar="N", help="instead of the recipe's")
+    search.add_argument("--seed", type=_seed, default=0, metavar="N", help="default: 0")
+    search.add_argument(
+        "--around-best", action="store_true", help="vary the best setting so far, not the recipe"
+    )
+    search.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs/search"),
+        metavar="DIR",
+        help="states (default: runs/search)",
+    )
 
-    return Console()
+
+def _seed(text: str) -> int:
+    """Read a seed that NumPy, Python and Keras all take."""
+    if not text.isdecimal() or len(text) > 10 or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"a seed is 0 to {2**32 - 1}, not {text[:40]!r}")
+    return int(text)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep TensorFlow's notes on the processor off stderr; it has no switch for the first ones."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    sys.stderr.flush()
-    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+def _count(text: str) -> int:
+    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a number of epochs is 1 or more, not {text[:40]!r}")
+    return int(text)
+
+
+def _lists(text: str) -> Any:
     try:
-        os.dup2(null, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(null)
-
-
-def _start_keras() -> None:
-    with _quiet():
-        import keras
-
-        keras.ops.zeros(1)  # the first operation makes the last of the notes
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise argparse.ArgumentTypeError(
+            f'expected JSON such as {{"batch_size": [4, 8]}}, not {text[:80]!r}'
+        ) from None
 
 
 def _known(name: str, names: list[str], what: str) -> bool:
@@ -126,53 +180,88 @@ def _known(name: str, names: list[str], what: str) -> bool:
 
     if name in names:
         return True
-    print(f"snukeras-zoo: error: {presets.unknown(name, names, what)}", file=sys.stderr)
-    print("hint: `snukeras-zoo list` shows all of them", file=sys.stderr)
+    _complain(presets.unknown(name, names, what), "`snukeras-zoo list` shows all of them")
     return False
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from rich.table import Table
+    from snukeras.zoo import presets
 
-    from snukeras.zoo import presets, published, recipes
-
-    shipped = presets.list(arguments.content)
-    figures = published.read(presets.content_folder(arguments.content))
-    table = Table("name", "task", "network", "parameters", "test", "published")
-    for name in sorted({*shipped, *presets.recipes(arguments.content)}):
-        if name in shipped:
-            preset = presets.info(name, arguments.content)
-            figure = preset["published"]
-            row = (
-                preset["network"],
-                f"{preset['parameters']:,}",
-                f"{preset['test']:.3f} {preset['unit']}",
-            )
-        else:
-            recipe = recipes.read(name, arguments.content)
-            preset = {"task": recipe.task}
-            figure = figures.get(recipe.published or "")
-            row = ("", "", "recipe only")
-        table.add_row(
-            name,
-            preset["task"],
-            *row,
-            f"{figure.value:g}" if figure else "-",
-        )
-    _console().print(table)
+    shown = console()
+    groups = _by_task(arguments.content)
+    if not groups:
+        folder = presets.content_folder(arguments.content)
+        _complain(f"there is neither preset nor recipe in {folder}")
+        return _FAILED
+    width = max(len(name) for models in groups.values() for name in models)
+    for title, models in groups.items():
+        shown.print(_table_of(title, models, width))
+    shown.print(
+        "test: mean of the seeds and its 95 % interval; published: the figure to compare with, of "
+        "another network as a rule (`snukeras-zoo info NAME` names it)."
+    )
     return _DONE
 
 
+def _by_task(content: Path | None) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Return what the list shows of each model, by the title of its task, then by its name."""
+    from snukeras.zoo import presets, published, recipes
+    from snukeras.zoo.publishing import cards
+
+    figures = published.read(presets.content_folder(content))
+    shipped = presets.list(content)
+    titles: dict[str, str] = {}
+    found: dict[str, dict[str, tuple[str, ...]]] = {}
+    for name in sorted({*shipped, *presets.recipes(content)}):
+        if name in shipped:
+            preset = presets.info(name, content)
+            results = preset["results"]
+            titles[preset["task"]] = f"{preset['task']}: {cards.unit(results or preset)}"
+            figure = preset["published"]
+            row = (
+                plain(preset["network"]),
+                f"{preset['parameters']:,}",
+                cards.interval(results, "test") if results else f"{preset['test']:.3f}",
+            )
+        else:
+            recipe = recipes.read(name, content)
+            preset = {"task": recipe.task}
+            figure = figures.get(recipe.published or "")
+            row = ("", "", "recipe only")
+        rows = found.setdefault(str(preset["task"]), {})
+        rows[plain(name)] = (*row, f"{figure.value:g}" if figure else "-")
+    return {plain(titles.get(task, task)): rows for task, rows in found.items()}
+
+
+def _table_of(title: str, models: Mapping[str, tuple[str, ...]], width: int) -> "Table":
+    """Return the models of a task as a table whose first column is `width` wide."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE, title=Text(title), title_justify="left", pad_edge=False)
+    table.add_column("name", min_width=width, overflow="fold")
+    table.add_column("network", ratio=1, overflow="fold")
+    for heading in ("parameters", "test", "published"):
+        table.add_column(heading, justify="right", overflow="fold")
+    for name, row in models.items():
+        table.add_row(*(Text(cell) for cell in (name, *row)))
+    return table
+
+
 def _info(arguments: argparse.Namespace) -> int:
+    from rich.text import Text
+
     from snukeras.zoo import presets, recipes
 
+    shown = console()
     shipped, planned = presets.list(arguments.content), presets.recipes(arguments.content)
     if not _known(arguments.name, sorted({*shipped, *planned}), "model"):
         return _USAGE
     if arguments.name not in shipped:
-        recipe = recipes.read(arguments.name, arguments.content)
+        planned_recipe = recipes.read(arguments.name, arguments.content)
         print(f"{arguments.name} is a recipe without weights: `snukeras-zoo train` makes them.")
-        _console().print_json(data=recipe)
+        shown.print_json(data=planned_recipe.entries())
         return _DONE
     preset = presets.info(arguments.name, arguments.content)
     recipe, results = preset.pop("recipe"), preset.pop("results")
@@ -180,15 +269,14 @@ def _info(arguments: argparse.Namespace) -> int:
         preset["test, all seeds"] = [round(seed["test"], 4) for seed in results["seeds"]]
         preset["data licence"] = results["data"]["licence"]
     files = preset.pop("files")
-    console = _console()
     for key, value in preset.items():
-        console.print(f"[bold]{key}[/]: {value}", highlight=False)
+        shown.print(Text.assemble((plain(key), "bold"), f": {plain(value)}"))
     for file, pinned in files.items():
-        line = f"[bold]{file}[/]: {pinned['bytes']:,} bytes, sha256 {pinned['sha256']}"
-        console.print(line, highlight=False, soft_wrap=True)
+        line = f": {pinned['bytes']:,} bytes, sha256 {pinned['sha256']}"
+        shown.print(Text.assemble((plain(file), "bold"), plain(line)), soft_wrap=True)
     if recipe:
-        console.print("[bold]recipe[/]:")
-        console.print_json(data=recipe)
+        shown.print(Text("recipe:", "bold"))
+        shown.print_json(data=recipe)
     return _DONE
 
 
@@ -197,11 +285,11 @@ def _train(arguments: argparse.Namespace) -> int:
 
     if not _known(arguments.name, presets.recipes(arguments.content), "recipe"):
         return _USAGE
-    _start_keras()
+    start_keras()
     from snukeras.zoo import training
     from snukeras.zoo.publishing import cards, publish
 
-    if arguments.publish and (arguments.seeds or arguments.epochs):
+    if arguments.publish and not (arguments.seeds is None and arguments.epochs is None):
         raise ValueError(
             f"{arguments.name} cannot be published with other seeds or epochs than its recipe's. "
             f"Change {presets.RECIPE}, or train without --publish."
@@ -235,15 +323,15 @@ def _train(arguments: argparse.Namespace) -> int:
 @contextmanager
 def _progress() -> Iterator[Any]:
     """Yield what training reports to: a bar for each seed on a terminal, else lines (None)."""
-    console = _console()
-    if not console.is_terminal:
+    shown = console()
+    if not shown.is_terminal:
         yield None
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as Remaining
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
-    with Progress(*columns, console=console) as bars:
+    text = TextColumn("{task.description}", markup=False)
+    with Progress(text, BarColumn(), MofNCompleteColumn(), Remaining(), console=shown) as bars:
         tasks: dict[int, Any] = {}
 
         def report(event: dict[str, Any]) -> None:
@@ -261,12 +349,35 @@ def _progress() -> Iterator[Any]:
         yield report
 
 
+def _search(arguments: argparse.Namespace) -> int:
+    from snukeras.zoo import presets
+
+    if not _known(arguments.name, presets.recipes(arguments.content), "recipe"):
+        return _USAGE
+    start_keras()
+    from snukeras.zoo.training import search
+
+    with _progress() as progress:
+        search.search(
+            arguments.name,
+            arguments.vary,
+            arguments.epochs,
+            arguments.seed,
+            arguments.around_best,
+            arguments.runs,
+            arguments.content,
+            progress,
+        )
+    print(search.table(arguments.name, arguments.content), end="")
+    return _DONE
+
+
 def _evaluate(arguments: argparse.Namespace) -> int:
     from snukeras.zoo import presets
 
     if not _known(arguments.name, presets.list(arguments.content), "pretrained model"):
         return _USAGE
-    _start_keras()
+    start_keras()
     from snukeras.zoo.publishing import publish
     from snukeras.zoo.tasks import registry
 
@@ -278,10 +389,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         print(f"{split}: {measured:.6f} {preset['unit']} (shipped with {shipped:.6f})")
         differs |= not abs(measured - shipped) <= tolerance
     if differs:
-        print(
-            "snukeras-zoo: error: the figures differ from the shipped ones by more than "
-            f"{tolerance}. Check the files with `snukeras-zoo verify`.",
-            file=sys.stderr,
+        _complain(
+            f"the figures differ from the shipped ones by more than {tolerance}. Check the files "
+            "with `snukeras-zoo verify`."
         )
     return _FAILED if differs else _DONE
 
@@ -293,18 +403,19 @@ def _verify(arguments: argparse.Namespace) -> int:
     names = arguments.names or known
     if not names:
         folder = presets.content_folder(arguments.content)
-        print(f"snukeras-zoo: error: there is no preset in {folder}", file=sys.stderr)
+        _complain(f"there is no preset in {folder}")
         return _FAILED
     if not all(_known(name, known, "pretrained model") for name in names):
         return _USAGE
-    _start_keras()
+    start_keras()
     failed = 0
     for name in names:
         try:
             difference = presets.verify(name, arguments.content)
-        except ValueError as error:
+        except Exception as error:  # whatever a damaged file makes its reader raise
             failed += 1
-            print(f"snukeras-zoo: error: {name}: {error}", file=sys.stderr)
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            _complain(f"{name}: {kind}{error}")
         else:
             print(f"{name}: sha256 right, golden output met within {difference:.1e}")
     print(f"{len(names) - failed} of {len(names)} presets are right.")
@@ -318,7 +429,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     known = presets.list(arguments.content)
     if not all(_known(name, known, "pretrained model") for name in arguments.names):
         return _USAGE
-    _start_keras()
+    start_keras()
     from snukeras.zoo.publishing import publish
 
     for name in known:
@@ -345,7 +456,10 @@ def _picture(arguments: argparse.Namespace) -> int:
 
     if not _known(arguments.name, presets.list(arguments.content), "pretrained model"):
         return _USAGE
-    _start_keras()
+    if arguments.output.exists() and not arguments.overwrite:
+        _complain(f"{arguments.output} exists.", "--overwrite replaces it")
+        return _FAILED
+    start_keras()
     from snukeras.zoo import pictures
 
     pictures.draw(arguments.name, arguments.output, arguments.chorale, arguments.content)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from snukeras import _files
 from snukeras.zoo import presets, samples
 
 if TYPE_CHECKING:
@@ -35,14 +36,22 @@ def draw(name: str, path: Path | str, chorale: int = 0, content: Path | str | No
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: Unknown name, a model of another task, or no such chorale.
+        ValueError: Unknown name, a model of another task, no such chorale, or an unknown suffix.
     """
     try:
+        from matplotlib.backend_bases import FigureCanvasBase
         from matplotlib.figure import Figure
     except ImportError:
         raise ImportError("Pictures need matplotlib: pip install 'snukeras[plot]'.") from None
     import keras
 
+    path = Path(path)
+    known = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix[1:].lower() not in known:
+        raise ValueError(
+            f"A picture ends in one of {', '.join(f'.{kind}' for kind in sorted(known))}. "
+            f"Received: {path}"
+        )
     titles, rolls = samples.read()
     if not 0 <= chorale < len(rolls):
         raise ValueError(f"`chorale` has to be 0 to {len(rolls) - 1}. Received: {chorale}")
@@ -63,7 +72,8 @@ def draw(name: str, path: Path | str, chorale: int = 0, content: Path | str | No
     _hidden(units, hidden)
     _expectation(chances, expected, roll[1:])
     chances.set_xlabel("step (quarter note)")
-    figure.savefig(path)
+    with _files.replacing(path) as temporary:
+        figure.savefig(temporary)
 
 
 def _roll(axes: "Axes", roll: np.ndarray) -> None:

@@ -7,7 +7,9 @@ pins size and sha256 of the other three. zoo/README.md specifies all of it.
 
 import builtins
 import difflib
+import zipfile
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +27,18 @@ CONFIG = "config.json"
 WEIGHTS = "model.weights.h5"
 GOLDEN = "golden.npz"
 RESULTS = "results"
+
+_NUMBER = (int, float)
+_ENTRIES: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("name", "title", "description", "licence", "task", "network"), str),
+    **{"metric": str, "unit": str, "parameters": int, "seed": int, "files": dict},
+    **dict.fromkeys(("valid", "test"), _NUMBER),
+}
+_ENTRIES_OF_RESULTS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("data", "recipe", "test", "valid", "versions"), dict),
+    **{"seeds": list, "unit": str},
+}
+_ENTRIES_OF_FIGURE = {"mean": _NUMBER, "deviation": (*_NUMBER, NoneType)}
 
 # float32 sums in another order differ by some 1e-6; a wrong weight or equation by far more.
 GOLDEN_TOLERANCE = 1e-4
@@ -81,8 +95,13 @@ def info(name: str, content: Path | str | None = None) -> dict[str, Any]:
         ("results", folder / RESULTS / f"{name}.json"),
     ):
         preset[key] = _files.read_json(path) if path.is_file() else None
+    if preset["results"] is not None:
+        _check_results(preset["results"], folder / RESULTS / f"{name}.json")
     named = (preset["recipe"] or {}).get("published")
-    preset["published"] = None if named is None else published.read(folder)[named]
+    figures = {} if named is None else published.read(folder)
+    if named is not None and str(named) not in figures:
+        raise unknown(str(named), [*figures], "published figure")
+    preset["published"] = None if named is None else figures[str(named)]
     return preset
 
 
@@ -118,7 +137,10 @@ def load(name: str, weights: bool = True, content: Path | str | None = None) -> 
 def golden(name: str, content: Path | str | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return the golden input and output of a preset, float32 arrays with a batch axis."""
     folder = content_folder(content)
-    with np.load(_checked(folder, _read(folder, name), GOLDEN), allow_pickle=False) as arrays:
+    path = _checked(folder, _read(folder, name), GOLDEN)
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is not an .npz file. Install snukeras again.")
+    with np.load(path, allow_pickle=False) as arrays:
         return arrays["input"], arrays["output"]
 
 
@@ -161,7 +183,32 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
             f"{path} has format {preset.get('format')!r}; this version of snukeras reads "
             f"{FORMAT}. Upgrade snukeras."
         )
+    _files.check_entries(preset, _ENTRIES, path)
+    if preset["name"] != name:
+        raise ValueError(f"{path}: `name` has to be {name!r}. Received: {preset['name']!r}")
+    for file in (CONFIG, WEIGHTS, GOLDEN):
+        _files.check_entries(preset["files"], {file: dict}, f"{path}: `files`")
+        _files.check_entries(
+            preset["files"][file], {"sha256": str, "bytes": int}, f"{path}: `{file}`"
+        )
     return preset
+
+
+def _check_results(results: dict[str, Any], path: Path) -> None:
+    """Check the entries of a results file that cards and commands use.
+
+    Raises:
+        ValueError: One is missing or of another type.
+    """
+    _files.check_entries(results, _ENTRIES_OF_RESULTS, path)
+    for split in ("valid", "test"):
+        _files.check_entries(results[split], _ENTRIES_OF_FIGURE, f"{path}: `{split}`")
+    for index, seed in enumerate(results["seeds"]):
+        _files.check_entries(
+            seed,
+            {"seed": int, **dict.fromkeys(("valid", "test", "seconds"), _NUMBER)},
+            f"{path}: entry {index} of `seeds`",
+        )
 
 
 def _checked(folder: Path, preset: dict[str, Any], file: str) -> Path:

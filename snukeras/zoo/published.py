@@ -4,6 +4,7 @@ They stand in published.json of the content folder, and recipes name them. zoo/R
 the file.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ from snukeras import _files
 FILE = "published.json"
 FORMAT = 1
 
-_FIGURE = {"task", "value", "network", "protocol", "source"}
-_SOURCE = {"citation", "url", "read"}
+_FIGURE: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("task", "network", "protocol", "source"), str),
+    "value": (int, float),
+}
+_SOURCE = dict.fromkeys(("citation", "url", "read"), str)
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ def read(folder: Path) -> dict[str, Published]:
         raise ValueError(
             f"{path} has format {content.get('format')!r}; this version of snukeras reads {FORMAT}."
         )
+    _files.check_entries(content, {"sources": dict, "figures": dict}, path)
     sources = content["sources"]
     for name, source in sources.items():
         _check(source, _SOURCE, f"{path}: the source {name}")
@@ -75,8 +80,8 @@ def read(folder: Path) -> dict[str, Published]:
     return figures
 
 
-def _check(entry: dict[str, Any], keys: set[str], where: str) -> None:
-    if set(entry) != keys:
-        raise ValueError(
-            f"{where} has to hold {', '.join(sorted(keys))}. Received: {', '.join(sorted(entry))}"
-        )
+def _check(entry: Any, entries: Mapping[str, type | tuple[type, ...]], where: str) -> None:
+    if not isinstance(entry, dict) or set(entry) != set(entries):
+        received = ", ".join(sorted(entry)) if isinstance(entry, dict) else repr(entry)
+        raise ValueError(f"{where} has to hold {', '.join(sorted(entries))}. Received: {received}")
+    _files.check_entries(entry, entries, where)

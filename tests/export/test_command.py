@@ -17,7 +17,7 @@ from snukeras.export.command import main
 from snukeras.export.onnx.layers import snu_scan
 from snukeras.layers import SNU
 
-START = "import sys; sys.argv[0] = 'snukeras-export'; from snukeras.export.command import main; "
+START = "import sys; import _snukeras_command; from snukeras.export.command import main; "
 
 
 @pytest.fixture(scope="module")

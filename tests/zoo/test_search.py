@@ -82,14 +82,6 @@ def test_place_that_the_recipe_does_not_have(tmp_path):
     assert not (tmp_path / "results").exists()
 
 
-def test_command(tmp_path, monkeypatch, capsys):
-    write_recipe(tmp_path, epochs=1)
-    monkeypatch.setitem(search.TASKS, "scales", make_task())
-    arguments = ["tiny", "--content", str(tmp_path), "--runs", str(tmp_path / "runs")]
-    assert search.main([*arguments, "--vary", '{"batch_size": [13]}']) == 0
-    assert "| batch size | epochs |" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize("vary", [["epochs"], {"epochs": 3}, {"epochs": "34"}])
 def test_what_to_vary_is_lists_by_place(tmp_path, vary):
     write_recipe(tmp_path)

@@ -1,6 +1,6 @@
 """Try settings of a recipe, judged by the validation split alone.
 
-    python -m snukeras.zoo.training.search jsb_lstm --epochs 120 \\
+    snukeras-zoo search jsb_lstm --epochs 120 \\
         --vary '{"optimizer.learning_rate": [0.003, 0.01], "network.layers.1.rate": [0.3, 0.5]}'
 
 Every combination is trained once. A setting is named by its place in the recipe. The test split is
@@ -9,10 +9,8 @@ zoo/results/search/NAME.json, is not tried again, and a training that was killed
 `--around-best` starts from the best setting so far, to search one direction after the other.
 """
 
-import argparse
 import itertools
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -203,43 +201,3 @@ def _sorted(results: dict[str, Any]) -> list[dict[str, Any]]:
         results["trials"],
         key=lambda trial: float("inf") if trial["valid"] is None else sign * trial["valid"],
     )
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; 0 if all went well."""
-    parser = argparse.ArgumentParser(
-        prog="python -m snukeras.zoo.training.search",
-        description="Try settings of a recipe, judged by the validation split alone.",
-    )
-    parser.add_argument("name")
-    parser.add_argument("--vary", type=json.loads, required=True, metavar="JSON")
-    parser.add_argument("--epochs", type=int, metavar="N")
-    parser.add_argument("--seed", type=int, default=0, metavar="N")
-    parser.add_argument(
-        "--around-best", action="store_true", help="vary the best setting so far, not the recipe"
-    )
-    parser.add_argument("--runs", type=Path, default=Path("runs/search"), metavar="DIR")
-    parser.add_argument("--content", type=Path, metavar="DIR")
-    arguments = parser.parse_args(argv)
-    try:
-        search(
-            arguments.name,
-            arguments.vary,
-            arguments.epochs,
-            arguments.seed,
-            arguments.around_best,
-            arguments.runs,
-            arguments.content,
-            progress=lambda event: print(
-                f"epoch {event['epoch']}: best {event['best_valid']:.4f}", end="\r", flush=True
-            ),
-        )
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(table(arguments.name, arguments.content), end="")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
