@@ -57,7 +57,8 @@ def normal(shape: tuple[int, ...], dtype: Any, seed: Seed, stream: int = 0) -> A
     if isinstance(seed, Quick):
         return ops.cast(quick_normal(shape, seed.generator), dtype)
     if keras.backend.backend() != "tensorflow":
-        return keras.random.normal(shape, dtype=dtype, seed=seed)
+        # keras.random takes no pair of integers there.
+        return ops.cast(_compiled(_box_muller, tuple(shape))(draw(seed)), dtype)
     import tensorflow as tf
 
     from snukeras.pcm import _philox
@@ -96,23 +97,28 @@ def _u32(value: int) -> Any:
     return ops.convert_to_tensor(value % 2**32, dtype="uint32")
 
 
+def _low(x: Any) -> Any:
+    """Keep the lower 32 bits: the integers of torch, for which uint32 stands, have 64."""
+    return ops.bitwise_and(x, _u32(0xFFFFFFFF)) if keras.backend.backend() == "torch" else x
+
+
 def _mix(x: Any) -> Any:
     """Scramble 32-bit integers, one to one: each changed bit changes half of the bits.
 
     Two rounds of multiply and xor-shift, with the constants of C. Wellons' "lowbias32" (public
     domain).
     """
-    x = ops.bitwise_xor(x, ops.right_shift(x, _u32(16))) * _u32(0x7FEB352D)
-    x = ops.bitwise_xor(x, ops.right_shift(x, _u32(15))) * _u32(0x846CA68B)
+    x = _low(ops.bitwise_xor(x, ops.right_shift(x, _u32(16))) * _u32(0x7FEB352D))
+    x = _low(ops.bitwise_xor(x, ops.right_shift(x, _u32(15))) * _u32(0x846CA68B))
     return ops.bitwise_xor(x, ops.right_shift(x, _u32(16)))
 
 
 def _bits(seed: Any, count: int, stream: int) -> Any:
     """Return `count` random 32-bit integers: a counter, moved by a key, mixed."""
-    seed = ops.cast(seed, "uint32")
-    key = _mix(_mix(_mix(seed[0]) + seed[1]) + _u32(stream))
+    seed = _low(ops.cast(seed, "uint32"))
+    key = _mix(_low(_mix(_low(_mix(seed[0]) + seed[1])) + _u32(stream)))
     counter = ops.cast(np.arange(count, dtype="uint32"), "uint32")
-    return _mix(ops.bitwise_xor(counter * _u32(0x9E3779B1), key))
+    return _mix(ops.bitwise_xor(_low(counter * _u32(0x9E3779B1)), key))
 
 
 def _uniform(seed: Any, shape: tuple[int, ...]) -> Any:
@@ -120,10 +126,21 @@ def _uniform(seed: Any, shape: tuple[int, ...]) -> Any:
     return ops.reshape(ops.cast(ops.cast(bits, "int32"), "float32") * 2.0**-24, shape)
 
 
+def _box_muller(seed: Any, shape: tuple[int, ...]) -> Any:
+    """Give standard normal float32 numbers."""
+    count = math.prod(shape)
+    first, second = (
+        ops.cast(ops.cast(ops.right_shift(_bits(seed, count, stream), _u32(8)), "int32"), "float32")
+        for stream in (2, 3)
+    )
+    radius = ops.sqrt(-2.0 * ops.log((first + 1.0) * 2.0**-24))
+    return ops.reshape(radius * ops.cos(second * (2.0 * math.pi * 2.0**-24)), shape)
+
+
 def _byte_sums(seed: Any, shape: tuple[int, ...]) -> Any:
     first = _bits(seed, math.prod(shape), 1)
     # The other four bytes are a scrambled copy of the first four: half a mix is enough there.
-    second = ops.bitwise_xor(first, ops.right_shift(first, _u32(15))) * _u32(0x2C1B3C6D)
+    second = _low(ops.bitwise_xor(first, ops.right_shift(first, _u32(15))) * _u32(0x2C1B3C6D))
     second = ops.bitwise_xor(second, ops.right_shift(second, _u32(14)))
     low, total = _u32(0x00FF00FF), _u32(0)
     for bits in (first, second):
@@ -148,4 +165,4 @@ def numbered(seed: Any, use: Any) -> Quick:
     """
     use = ops.cast(ops.cast(use, "int32"), "uint32")
     seed = ops.cast(seed, "uint32")
-    return Quick(ops.stack([seed[0] + use * _u32(0x9E3779B1), seed[1]]))
+    return Quick(ops.stack([_low(seed[0] + use * _u32(0x9E3779B1)), seed[1]]))
