@@ -1,5 +1,6 @@
 """Contestants on Keras and TensorFlow: this package, Keras's own units, the bare products."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,10 +10,10 @@ import tensorflow as tf
 
 from benchmark.contestants import Contestant
 from benchmark.networks import Network
-from snukeras.layers import SNU, SSNU
+from snukeras.layers import PAPER, SNU, SSNU
 
 _UNITS: dict[str, Any] = {
-    "SNU": SNU,
+    "SNU": functools.partial(SNU, **PAPER),
     "SSNU": SSNU,
     "LSTM": keras.layers.LSTM,
     "GRU": keras.layers.GRU,
@@ -118,7 +119,7 @@ def part(contestant: Contestant, network: Network) -> Callable[[], Any]:
     rng = np.random.default_rng(0)
     shapes = [(network.batch, network.steps, units) for units in network.sizes[1:-1]]
     drives = [tf.constant(rng.normal(size=shape), "float32") for shape in shapes]
-    layers = [SNU(units, return_sequences=True) for units in network.sizes[1:-1]]
+    layers = [SNU(units, return_sequences=True, **PAPER) for units in network.sizes[1:-1]]
     for layer in layers:
         layer.cell.project = lambda drive: drive
 

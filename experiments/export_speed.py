@@ -146,14 +146,14 @@ def scale(widths: tuple[int, ...] = WIDE, features: int = KEYS) -> dict[str, Any
     import keras
 
     from snukeras import export
-    from snukeras.layers import SNU
+    from snukeras.layers import PAPER, SNU
 
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
             keras.Input((None, features)),
-            SNU(widths[0], recurrent=True, return_sequences=True, name="first"),
-            SNU(widths[1], return_sequences=True, name="second"),
+            SNU(widths[0], recurrent=True, return_sequences=True, name="first", **PAPER),
+            SNU(widths[1], return_sequences=True, name="second", **PAPER),
             keras.layers.Dense(2000, activation="relu", name="dense"),
             keras.layers.Dense(features, activation="sigmoid", name="out"),
         ]

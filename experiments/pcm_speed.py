@@ -116,7 +116,7 @@ def noise(steps: int = 200, turns: int = 5) -> dict[str, Any]:
     import keras
 
     from snukeras.callbacks import PCMNoise
-    from snukeras.layers import SNU
+    from snukeras.layers import PAPER, SNU
     from snukeras.pcm import GenericPCM
 
     def network(kind: str) -> "keras.Model":
@@ -124,7 +124,7 @@ def noise(steps: int = 200, turns: int = 5) -> dict[str, Any]:
             hidden = [keras.layers.Dense(256, "relu") for _ in range(2)]
             made = keras.Sequential([keras.Input((784,)), *hidden, keras.layers.Dense(10)])
         else:
-            spiking = [SNU(256, return_sequences=True), SNU(256)]
+            spiking = [SNU(256, return_sequences=True, **PAPER), SNU(256, **PAPER)]
             made = keras.Sequential([keras.Input((50, 784)), *spiking, keras.layers.Dense(10)])
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         made.compile(keras.optimizers.Adam(1e-3), loss)
@@ -157,14 +157,14 @@ def loop(steps: int = 50, turns: int = 5) -> dict[str, Any]:
     """
     import keras
 
-    from snukeras.layers import SNU
+    from snukeras.layers import PAPER, SNU
     from snukeras.optimizers import PCMOptimizer
 
     def network(optimizer: "keras.optimizers.Optimizer") -> "keras.Model":
         made = keras.Sequential(
             [
                 keras.Input((64, 88)),
-                SNU(150, return_sequences=True, state_activation="linear"),
+                SNU(150, return_sequences=True, **{**PAPER, "state_activation": "linear"}),
                 keras.layers.Dense(88, activation="sigmoid"),
             ]
         )

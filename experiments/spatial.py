@@ -110,7 +110,7 @@ def network(kind: str, variant: str, factor: float, seed: int) -> "keras.Model":
     """
     import keras
 
-    from snukeras.layers import SNU, RateCoding, Spatial
+    from snukeras.layers import PAPER, SNU, RateCoding, Spatial
 
     generator = keras.random.SeedGenerator(seed)
     sizes = (2 * 784, *HIDDEN, 20)
@@ -133,7 +133,8 @@ def network(kind: str, variant: str, factor: float, seed: int) -> "keras.Model":
     for place, units in enumerate(HIDDEN):
         name = f"hidden_{place + 1}"
         if kind == "snu":
-            layers.append(SNU(units, return_sequences=True, name=name, **arguments(place)))
+            unit = {**PAPER, **arguments(place)}
+            layers.append(SNU(units, return_sequences=True, name=name, **unit))
         else:
             layers.append(keras.layers.Dense(units, "sigmoid", name=name, **arguments(place)))
     layers.append(keras.layers.Dense(20, name="outputs", **arguments(len(HIDDEN))))

@@ -36,8 +36,9 @@ class FluctuationDriven(keras.initializers.Initializer):
     with q normal over the units, and the deviation w sqrt(n p (1 - p)) over the steps; such units
     are simulated with their decay, g and reset, and w is searched for.
 
-    With `input_rate` equal to `rate`, as it is by default, a stack of layers keeps the rate: if
-    the inputs of the first layer are rarer, the rates approach it from layer to layer.
+    With `input_rate` equal to `rate`, as it is by default, spikes neither die out nor take over in
+    a stack of layers: the rates approach 0.25 to 0.35 from layer to layer, from rarer inputs too
+    (above the target, since some units are busier than others, which the search leaves out).
     `snukeras.initializers.calibrate` sets the rates by data instead.
 
     Args:
@@ -68,6 +69,8 @@ class FluctuationDriven(keras.initializers.Initializer):
         self.decay = _numbers("decay", decay, "from 0 to 1", lambda d: (d >= 0) & (d <= 1))
         self.threshold = _numbers("threshold", threshold, "positive", lambda t: t > 0)
         self.rectified = bool(rectified)
+        if isinstance(seed, dict):
+            seed = keras.saving.deserialize_keras_object(seed)
         self._seed = seed
         self.seed = seed if seed is not None else keras.random.SeedGenerator()
 

@@ -27,15 +27,14 @@ def test_units_spike_at_the_target_rate(rate, input_rate, g, decay, threshold):
     assert layer(x).numpy().mean() == pytest.approx(rate, rel=0.12)
 
 
-def test_a_stack_of_layers_keeps_its_rate_and_finds_it_from_rare_inputs():
+def test_in_a_stack_of_layers_spikes_neither_die_out_nor_take_over():
     x = spikes((8, 20, 100), 0.05)
     rates = []
     for _ in range(8):
-        layer = SNU(200, kernel_initializer=FluctuationDriven(seed=1), return_sequences=True)
-        x = layer(x)
+        x = SNU(200, return_sequences=True)(x)  # FluctuationDriven is its default
         rates.append(float(x.numpy().mean()))
     assert 0.05 < rates[0] < rates[2]
-    assert rates[3:] == pytest.approx([0.25] * 5, abs=0.05)
+    assert 0.2 < min(rates[3:]) and max(rates[3:]) < 0.4
 
 
 def test_a_decay_and_threshold_per_unit_scale_each_column():

@@ -73,7 +73,7 @@ def network(kind: str, outputs: int = 10, constraint: Any = None) -> "keras.Sequ
     """
     import keras
 
-    from snukeras.layers import SNU, SSNU, RateCoding
+    from snukeras.layers import PAPER, SNU, SSNU, RateCoding
 
     def kernel() -> dict[str, Any]:
         return {"kernel_constraint": constraint()} if constraint else {}
@@ -91,7 +91,7 @@ def network(kind: str, outputs: int = 10, constraint: Any = None) -> "keras.Sequ
         layers.append(RateCoding(STEPS, seed=0))  # of the spikes at inference
         for units in (UNITS[kind], UNITS[kind], outputs):
             if kind == "snu":
-                unit = SNU(units, return_sequences=True, **kernel())
+                unit = SNU(units, return_sequences=True, **PAPER, **kernel())
             else:
                 # Sigmoids of small weights hardly move: as in the recipe of mnist_ssnu.
                 unit = SSNU(

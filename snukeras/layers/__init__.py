@@ -8,7 +8,7 @@ from snukeras.layers.memristive.layer import AllMemristive
 from snukeras.layers.memristive.neurons import PhaseChangeNeurons
 from snukeras.layers.memristive.synapses import PhaseChangeSynapses
 from snukeras.layers.rate_coding import RateCoding
-from snukeras.layers.snu.cell import SNUCell, SSNUCell
+from snukeras.layers.snu.cell import PAPER, SNUCell, SSNUCell
 from snukeras.layers.snu.conv_cell import ConvSNUCell, ConvSSNUCell
 from snukeras.layers.snu.conv_layer import ConvSNU1D, ConvSNU2D, ConvSSNU1D, ConvSSNU2D
 from snukeras.layers.snu.layer import SNU, SSNU
@@ -16,6 +16,7 @@ from snukeras.layers.spatial import Spatial
 from snukeras.layers.tied_embedding import TiedEmbedding
 
 __all__ = [
+    "PAPER",
     "SNU",
     "SSNU",
     "AllMemristive",

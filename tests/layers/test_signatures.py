@@ -12,7 +12,8 @@ from snukeras._arguments import LayerArguments
 from snukeras.activations import FastSigmoid
 from snukeras.layers import SNU, SSNU, ConvSNU1D, ConvSNU2D, ConvSSNU1D, ConvSSNU2D, SNUCell
 
-CLASSES = [getattr(snukeras.layers, name) for name in snukeras.layers.__all__]
+PUBLIC = [getattr(snukeras.layers, name) for name in snukeras.layers.__all__]
+CLASSES = [thing for thing in PUBLIC if isinstance(thing, type)]
 OF_KERAS = {*LayerArguments.__annotations__, "activity_regularizer"}
 
 

@@ -19,10 +19,22 @@ from snukeras._types import (
     Shape,
     Tensor,
 )
-from snukeras.activations import Bump, SoftStep, Step, serialize_pseudo_derivative
+from snukeras.activations import Arctan, Bump, SoftStep, Step, serialize_pseudo_derivative
 from snukeras.constraints import UnitInterval
+from snukeras.initializers import FluctuationDriven
 from snukeras.layers.snu import arguments
 from snukeras.network.matrices import Unrolling
+
+# The settings of Wozniak et al. 2020, whose equations hold for the defaults as well.
+PAPER: Config = {
+    "state_activation": "relu",
+    "decay": 0.8,
+    "threshold": 1.0,
+    "pseudo_derivative": "tanh",
+    "kernel_initializer": "glorot_uniform",
+}
+# Of the default pseudo-derivative, in thresholds.
+_SLOPE = 1.2
 
 # The arguments that SimpleRNNCell checks and keeps.
 _KEPT_BY_KERAS = (
@@ -51,6 +63,9 @@ class SNUCell(keras.layers.SimpleRNNCell):
     decay is `1 - dt / tau` for a time constant tau. Used in a bare `keras.layers.RNN` the cell is
     exact but slow; `SNU` computes the same faster.
 
+    The defaults are those at which stacks of such layers learn with nothing else set (experiments,
+    `defaults`). The paper's own are `snukeras.layers.PAPER`: SNU(256, **snukeras.layers.PAPER).
+
     NaN exceeds no threshold: units with NaN in inputs or weights fall silent, and a loss that is
     computed from their spikes stays finite, so `keras.callbacks.TerminateOnNaN` does not see it.
 
@@ -65,11 +80,14 @@ class SNUCell(keras.layers.SimpleRNNCell):
         recurrent: add the term y_{t-1} H.
         lateral_inhibition: winner takes all: the gate is 1 minus the largest output of the
             sample's layer instead of each unit's own.
-        pseudo_derivative: "tanh" (the paper's), "fast_sigmoid", "arctan", "boxcar"
+        pseudo_derivative: None for `snukeras.activations.Arctan(1.2 / threshold)`, as wide as the
+            threshold is high; "tanh" (the paper's), "fast_sigmoid", "arctan", "boxcar"
             ("rectangular"), "triangular", a `snukeras.activations.PseudoDerivative`, or a function
             of s - threshold; see `snukeras.activations.get_pseudo_derivative` for saving one.
         use_bias: add an input bias c; off in the paper, whose bias is the threshold.
-        kernel_initializer, recurrent_initializer, bias_initializer: for W, H, c.
+        kernel_initializer, recurrent_initializer, bias_initializer: for W, H, c. Beside those of
+            Keras `kernel_initializer` may be "fluctuation_driven", which is
+            `snukeras.initializers.FluctuationDriven` for the unit's decay, threshold and g.
         kernel_regularizer, recurrent_regularizer, bias_regularizer: for W, H, c.
         kernel_constraint, recurrent_constraint, bias_constraint: for W, H, c.
         dropout: fraction of the inputs to drop, the same ones at all steps.
@@ -103,16 +121,16 @@ class SNUCell(keras.layers.SimpleRNNCell):
     def __init__(
         self,
         units: int,
-        state_activation: Activation = "relu",
+        state_activation: Activation = "linear",
         decay: PerUnit | None = 0.8,
         trainable_decay: bool = False,
-        threshold: PerUnit | None = 1.0,
+        threshold: PerUnit | None = 0.2,
         trainable_threshold: bool = True,
         recurrent: bool = False,
         lateral_inhibition: bool = False,
-        pseudo_derivative: str | Config | Bump = "tanh",
+        pseudo_derivative: str | Config | Bump | None = None,
         use_bias: bool = False,
-        kernel_initializer: Initializer = "glorot_uniform",
+        kernel_initializer: Initializer = "fluctuation_driven",
         recurrent_initializer: Initializer = "glorot_uniform",
         bias_initializer: Initializer = "zeros",
         kernel_regularizer: Regularizer = None,
@@ -140,7 +158,7 @@ class SNUCell(keras.layers.SimpleRNNCell):
             activation=None,
             dropout=_arguments.fraction("dropout", dropout),
             recurrent_dropout=_arguments.fraction("recurrent_dropout", recurrent_dropout),
-            **{name: given[name] for name in _KEPT_BY_KERAS},
+            **{name: given[name] for name in _KEPT_BY_KERAS if name != "kernel_initializer"},
             **arguments.of_unit(type(self), kwargs),
         )
         self.state_activation = arguments.activation(state_activation)
@@ -148,7 +166,14 @@ class SNUCell(keras.layers.SimpleRNNCell):
         self._keep_per_unit("threshold", given)
         self.recurrent = bool(recurrent)
         self.lateral_inhibition = bool(lateral_inhibition)
-        self.output_function: Step | SoftStep = Step(pseudo_derivative)
+        self.output_function: Step | SoftStep = Step(
+            self._scaled_bump() if pseudo_derivative is None else pseudo_derivative
+        )
+        self.kernel_initializer = (
+            self._fluctuation_driven()
+            if kernel_initializer == "fluctuation_driven"
+            else keras.initializers.get(kernel_initializer)
+        )
         self.state_size = [self.units, self.units]
         self.output_size = self.units
         # Set by the layer for a call: the cell then puts out y and s side by side.
@@ -157,6 +182,28 @@ class SNUCell(keras.layers.SimpleRNNCell):
         self.bias: keras.Variable | None = None
         self.decay_weight: keras.Variable | None = None
         self.threshold_weight: keras.Variable | None = None
+
+    def _scaled_bump(self) -> Arctan:
+        """Return the default pseudo-derivative, as wide as the threshold is high."""
+        return Arctan(round(_SLOPE / float(np.mean(self._typical("threshold"))), 6))
+
+    def _fluctuation_driven(self) -> FluctuationDriven:
+        """Return the default initializer of the kernel, for this unit."""
+        return FluctuationDriven(
+            decay=self._typical("decay"),
+            threshold=self._typical("threshold"),
+            rectified=keras.activations.serialize(self.state_activation) == "relu",
+        )
+
+    def _typical(self, role: str) -> PerUnit:
+        """Return the decay or threshold that weights are to fit; a usual one for drawn ones."""
+        values = getattr(self, role)
+        if values is None:
+            return PAPER[role]
+        if role == "threshold" and np.any(np.asarray(values) <= 0):
+            # Such units spike without input, whatever their weights.
+            return np.where(np.asarray(values) > 0, values, PAPER["threshold"]).tolist()
+        return values
 
     def _keep_per_unit(
         self, role: str, given: Config, low: float = -math.inf, high: float = math.inf

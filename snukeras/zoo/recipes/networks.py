@@ -24,6 +24,8 @@ def network(recipe: Recipe, seed: int) -> "keras.Model":
     `keras.layers`. `decay` and `threshold` may be drawn per unit: `{"uniform": [low, high]}` at
     random by the seed, `{"linspace": [low, high]}` evenly spaced. A `constraint` of the recipe
     serves all kernels but those of layers that name a constraint of their own.
+    What a recipe does not say of its units is the paper's (`snukeras.layers.PAPER`), whatever the
+    defaults of the layers: that is part of the format, so a recipe means the same for good.
     `{"layer": NAME, argument: value, ...}` calls an earlier layer again, with these arguments of
     its call: `{"layer": "embedding", "reverse": true}` projects onto the words of a
     `TiedEmbedding`. The network is a functional model then.
@@ -113,6 +115,14 @@ def _layer(
             f"The recipe {recipe.name} names a layer class that neither snukeras.layers "
             f"nor keras.layers has. Received: {kind!r}"
         )
+    if issubclass(layer_class, snukeras.layers.SNU):
+        known = inspect.signature(layer_class).parameters
+        paper = {
+            key: value
+            for key, value in snukeras.layers.PAPER.items()
+            if key in known and f"{key}_initializer" not in arguments
+        }
+        arguments = {**paper, **arguments}
     for key in ("decay", "threshold"):
         if isinstance(arguments.get(key), dict):
             arguments[key] = _drawn(arguments[key], arguments["units"], random)
