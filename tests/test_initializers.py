@@ -34,7 +34,7 @@ def test_in_a_stack_of_layers_spikes_neither_die_out_nor_take_over():
         x = SNU(200, return_sequences=True)(x)  # FluctuationDriven is its default
         rates.append(float(x.numpy().mean()))
     assert 0.05 < rates[0] < rates[2]
-    assert 0.2 < min(rates[3:]) and max(rates[3:]) < 0.4
+    assert min(rates[3:]) > 0.2 and max(rates[3:]) < 0.4
 
 
 def test_a_decay_and_threshold_per_unit_scale_each_column():
