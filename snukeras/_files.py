@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import sys
 import uuid
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from typing import Any
 
 _PARTIAL = ".partial."
 _LOCK = ".lock"
+_NUMBERS = re.compile(r"\[\n\s+((?:-?\d[-+.\deE]*,\n\s+)*-?\d[-+.\deE]*)\n\s+\]")
 
 
 @contextmanager
@@ -76,8 +78,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON that people can read."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write JSON that people can read: an entry a line, lists of numbers on one."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    text = _NUMBERS.sub(lambda found: f"[{', '.join(found[1].split())}]".replace(",,", ","), text)
+    write_text(path, text + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -72,3 +72,11 @@ def test_what_a_killed_process_left_is_cleared(tmp_path):
     (tmp_path / ".partial.0123.state.npz").write_text("half")
     with _files.locked(tmp_path, "training"):
         assert {path.name for path in tmp_path.iterdir()} == {"state.npz", ".lock"}
+
+
+def test_lists_of_numbers_stand_on_a_line(tmp_path):
+    content = {"a": [1, -2.5, 3e-07], "b": [], "c": ["1", 2], "d": [[1, 2], [3]], "e": {"f": [7]}}
+    _files.write_json(tmp_path / "a.json", content)
+    assert _files.read_json(tmp_path / "a.json") == content
+    text = (tmp_path / "a.json").read_text()
+    assert '"a": [1, -2.5, 3e-07],' in text and '"f": [7]' in text and "[3]" in text

@@ -119,7 +119,13 @@ def _add_training(command: Callable[[str, Any, str], argparse.ArgumentParser]) -
     train.add_argument(
         "--seeds", type=_seed, nargs="+", metavar="N", help="instead of the recipe's"
     )
-    train.add_argument("--epochs", type=_count, metavar="N", help="instead of the recipe's")
+    train.add_argument(
+        "--epochs",
+        type=_count,
+        metavar="N",
+        help="instead of the recipe's, to try it out; the test split is left alone then",
+    )
+    train.add_argument("--test", action="store_true", help="measure the test split all the same")
     train.add_argument(
         "--runs", type=Path, default=Path("runs"), metavar="DIR", help="states (default: runs)"
     )
@@ -306,16 +312,19 @@ def _train(arguments: argparse.Namespace) -> int:
             results = publish.train_and_publish(arguments.name, **options)
         else:
             results = training.train(
-                arguments.name, seeds=arguments.seeds, epochs=arguments.epochs, **options
+                arguments.name,
+                seeds=arguments.seeds,
+                epochs=arguments.epochs,
+                test=True if arguments.test else None,
+                **options,
             )
+    splits = [split for split in ("valid", "test") if split in results]
     for seed in results["seeds"]:
-        print(
-            f"seed {seed['seed']}: epoch {seed['epoch']}, valid {seed['valid']:.4f}, "
-            f"test {seed['test']:.4f}"
-        )
-    mean = cards.interval(results, "test")
+        figures = ", ".join(f"{split} {seed[split]:.4f}" for split in splits)
+        print(f"seed {seed['seed']}: epoch {seed['epoch']}, {figures}")
+    mean = cards.interval(results, splits[-1])
     of_mean = " (95 % interval of the mean)" if "±" in mean else ""
-    print(f"test {mean} {results['unit']}{of_mean}, {results['parameters']} parameters")
+    print(f"{splits[-1]} {mean} {results['unit']}{of_mean}, {results['parameters']} parameters")
     print(f"Results: {arguments.runs / arguments.name / training.RESULTS}")
     return _DONE
 
@@ -338,13 +347,14 @@ def _progress() -> Iterator[Any]:
             seed = event["seed"]
             if seed not in tasks:
                 tasks[seed] = bars.add_task("", total=event["epochs"])
-            bars.update(
-                tasks[seed],
-                completed=event["epoch"],
-                description=f"{event['name']} seed {seed}: loss {event['loss']:.3f}, "
-                f"valid {event['valid']:.3f}, best {event['best_valid']:.3f} "
-                f"(epoch {event['best_epoch']})",
-            )
+            within = event["batch"] / event["batches"] if event["batch"] < event["batches"] else 0.0
+            text = f"{event['name']} seed {seed}: loss {event['loss']:.3f}"
+            if event["valid"] is not None:
+                text += (
+                    f", valid {event['valid']:.3f}, best {event['best_valid']:.3f} "
+                    f"(epoch {event['best_epoch']})"
+                )
+            bars.update(tasks[seed], completed=event["epoch"] + within, description=text)
 
         yield report
 

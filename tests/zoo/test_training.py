@@ -102,6 +102,63 @@ def test_test_split_is_measured_once_with_the_weights_of_the_best_epoch(tmp_path
     assert not np.array_equal(task.measured[4][1][0], task.measured[3][1][0])
 
 
+def test_a_try_leaves_the_test_split_alone_until_it_is_asked_for(tmp_path):
+    write_recipe(tmp_path, seeds=[0], epochs=4)
+    task = Watched()
+    results = train(tmp_path, tmp_path / "runs", task, epochs=2)
+    assert {split for split, _ in task.measured} == {"valid"}
+    assert "test" not in results and "test" not in results["seeds"][0]
+    asked = train(tmp_path, tmp_path / "runs", task, epochs=2, test=True)
+    assert [split for split, _ in task.measured].count("test") == 1
+    assert asked["test"]["mean"] == asked["seeds"][0]["test"]
+    assert asked["seeds"][0]["valid"] == results["seeds"][0]["valid"]
+    best = task.measured[results["seeds"][0]["epoch"] - 1][1]
+    for a, b in zip(task.measured[-1][1], best, strict=True):
+        np.testing.assert_array_equal(a, b)
+    task.measured.clear()
+    assert train(tmp_path, tmp_path / "runs", task, epochs=2, test=True) == asked
+    assert task.measured == []
+
+
+def test_two_trainings_of_a_seed_do_not_share_a_folder(tmp_path):
+    write_recipe(tmp_path, seeds=[0], epochs=2)
+
+    def try_another(event):
+        with pytest.raises(RuntimeError, match=r"Another training works in .*seed-0"):
+            train(tmp_path, tmp_path / "runs")
+
+    train(tmp_path, tmp_path / "runs", progress=try_another)
+    assert not [*(tmp_path / "runs").rglob(".partial.*")]
+
+
+def test_progress_within_a_long_epoch(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("snukeras.zoo.training.seeds._WITHIN_S", 0.0)
+    write_recipe(tmp_path, seeds=[0], epochs=2)
+    events = []
+    train(tmp_path, tmp_path / "runs", progress=events.append)
+    assert [(event["epoch"], event["batch"]) for event in events] == [
+        *[(0, batch) for batch in (1, 2, 3)],
+        (1, 4),
+        *[(1, batch) for batch in (1, 2, 3)],
+        (2, 4),
+    ]
+    assert events[0]["valid"] is None and events[4]["valid"] == events[3]["valid"]
+    assert all(np.isfinite(event["loss"]) and event["batches"] == 4 for event in events)
+    train(tmp_path, tmp_path / "runs", progress=None, restart=True)
+    assert "tiny seed 0 epoch 2/2, batch 1 of 4: loss" in capsys.readouterr().out
+
+
+def test_learning_curves_stay_in_the_results(small_zoo):
+    for results in (small_zoo[0] / "results" / "tiny.json", small_zoo[1] / "tiny" / "results.json"):
+        text = results.read_text()
+        for seed in json.loads(text)["seeds"]:
+            assert len(seed["history"]["loss"]) == len(seed["history"]["valid"]) == 4
+        assert (
+            text.count('"valid": [') == 2
+            and ",\n            " not in text.split('"valid": [')[1][:40]
+        )
+
+
 def test_patience(tmp_path):
     write_recipe(tmp_path, seeds=[0], epochs=9, patience=2)
     result = train(tmp_path, tmp_path / "runs", Watched([5.0, 3.0, 4.0, 3.5]))["seeds"][0]
@@ -123,12 +180,13 @@ def test_averaged_weights_are_measured_and_raw_ones_trained(tmp_path, averaging)
         raw.append([v for v in variables if v.dtype == np.float32][:5])
 
     train(tmp_path, tmp_path / "runs", task, note)
-    average = None
     for epoch, weights in enumerate(raw, start=1):
         if averaging["class"] == "ema":
-            m = averaging["momentum"] if epoch > 1 else 0.0
+            # Each step weighs momentum times what the one after it does; the sum of all is one.
+            share = averaging["momentum"] ** np.arange(epoch)[::-1]
             average = [
-                m * a + (1 - m) * w for a, w in zip(average or weights, weights, strict=True)
+                np.tensordot(share / share.sum(), np.stack(values), 1)
+                for values in zip(*raw[:epoch], strict=True)
             ]
         else:
             chosen = raw[2:epoch] if epoch >= 3 else [weights]
@@ -221,7 +279,8 @@ def test_progress_and_tensorboard(tmp_path, monkeypatch):
     write_recipe(tmp_path, seeds=[7], epochs=2)
     events = []
     results = train(tmp_path, tmp_path / "runs", progress=events.append)
-    assert [event["epoch"] for event in events] == [1, 2]
+    ends = [event["epoch"] for event in events if event["batch"] == event["batches"]]
+    assert ends == [1, 2]
     assert events[-1]["best_valid"] == results["seeds"][0]["valid"]
     if importlib.util.find_spec("tensorboard"):
         train(tmp_path, tmp_path / "runs", tensorboard=True, restart=True)
@@ -341,7 +400,8 @@ def test_killed_training_goes_on_and_ends_the_same(tmp_path, uninterrupted, mome
         for key in a.files:
             if key != "state":
                 np.testing.assert_array_equal(a[key], b[key])
-    assert [path.name for path in sorted(seed.iterdir())] == ["result.json", "state.npz"]
+    left = [path.name for path in sorted(seed.iterdir())]
+    assert left == [".lock", "result.json", "state.npz"]
 
 
 def test_recipe_of_the_readme_example():
@@ -350,5 +410,5 @@ def test_recipe_of_the_readme_example():
 
     text = (Path(__file__).parents[2] / "zoo" / "README.md").read_text("utf-8")
     section = text.split("## Recipes")[1].split("## Presets")[0]
-    for key in recipes.check(make_recipe()):
+    for key in recipes.check(make_recipe()).entries():
         assert f"`{key}`" in section

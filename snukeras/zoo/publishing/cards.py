@@ -367,6 +367,8 @@ def _recipe(recipe: dict[str, Any]) -> list[str]:
             rows.append(f"- {key.replace('_', ' ')}: {recipe[key]}")
     if recipe.get("data"):
         rows.append(f"- data: {_entry(recipe['data'])}")
+    if recipe.get("quick_lstm"):
+        rows.append("- LSTM layers trained with the quicker loop (`quick_lstm`)")
     if recipe.get("half_precision"):
         rows.append("- weights stored as float16; the figures are those of the stored weights")
     if recipe["notes"]:

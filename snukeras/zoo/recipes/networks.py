@@ -155,9 +155,10 @@ def _check_landed(recipe: Recipe, model: "keras.Model") -> None:
     """Refuse a recipe with an entry that no weight of its network takes.
 
     Raises:
-        ValueError: `constraint` does not reach a kernel, `noise` finds none, or the names under
-            `exclude_from_weight_decay` are those of no weight.
+        ValueError: `constraint` does not reach a kernel, `noise` finds none, `quick_lstm` no
+            LSTM, or the names under `exclude_from_weight_decay` are those of no weight.
     """
+    from snukeras.network.lstm_loop import served
     from snukeras.network.matrices import chip_variables, is_kernel
 
     where = f"The recipe {recipe.name}"
@@ -181,6 +182,10 @@ def _check_landed(recipe: Recipe, model: "keras.Model") -> None:
             )
     if recipe.noise is not None and not chip_variables(model):
         raise ValueError(f"{where} has `noise`, and its network has no kernels to add it to.")
+    if recipe.quick_lstm and not served(model):
+        raise ValueError(
+            f"{where} has `quick_lstm`, and its network has no LSTM with recurrent dropout."
+        )
     names = recipe.optimizer.get("exclude_from_weight_decay", [])
     if names and not any(name in v.path for name in names for v in model.trainable_variables):
         raise ValueError(

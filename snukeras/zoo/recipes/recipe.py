@@ -50,6 +50,7 @@ class Recipe:
     patience: int | None = None
     jit_compile: bool | str = False
     half_precision: bool = False
+    quick_lstm: bool = False
     notes: str | None = None
     format: int = FORMAT
 

@@ -9,6 +9,13 @@ from snukeras.zoo.recipes import Recipe
 from snukeras.zoo.training.state import _constrained, _State
 
 
+def _keep_first(state: _State, recipe: Recipe) -> None:
+    """Keep the weights after the first step, where a moving average starts from them."""
+    averaging = recipe.averaging
+    if averaging and averaging["class"] == "ema" and state.epoch == 0 and not state.first:
+        state.first = [variable.numpy() for variable in state.trainer.trainable_variables]
+
+
 def _add_to_sum(state: _State, recipe: Recipe) -> None:
     averaging = recipe.averaging
     if averaging and averaging["class"] == "swa" and state.epoch >= averaging["first_epoch"]:
@@ -33,6 +40,7 @@ def _averaged(state: _State, recipe: Recipe) -> Iterator[None]:
     try:
         if averaging["class"] == "ema":
             state.trainer.optimizer.finalize_variable_values(variables)
+            _take_out_the_start(state, averaging["momentum"])
         else:
             for variable, total in zip(variables, state.sum_of_weights, strict=True):
                 variable.assign((total / state.summed).astype(np.float32))
@@ -42,3 +50,18 @@ def _averaged(state: _State, recipe: Recipe) -> Iterator[None]:
     finally:
         for variable, value in zip(variables, raw, strict=True):
             variable.assign(value)
+
+
+def _take_out_the_start(state: _State, momentum: float) -> None:
+    """Correct a moving average of weights for its start, as Adam does its moments.
+
+    Keras's average begins with the weights after the first step, and gives them the weight
+    momentum^(n - 1) after n steps: more than half of all after some steps at a momentum of 0.99.
+    Here they get (1 - momentum) momentum^(n - 1), as every step has, and the sum of all is one.
+    """
+    left = momentum ** int(state.trainer.optimizer.iterations)
+    if not state.first or left == 0.0:
+        return
+    for variable, first in zip(state.trainer.trainable_variables, state.first, strict=True):
+        average = variable.numpy().astype(np.float64)
+        variable.assign(((average - left * first) / (1.0 - left)).astype(np.float32))

@@ -14,9 +14,12 @@ FORMAT = 1
 
 
 def results_of(recipe: Recipe, task: Task, seeds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Gather the results of the seeds, with everything that produced them."""
+    """Gather the results of the seeds, with everything that produced them.
+
+    Seeds that were not measured on the test split leave it out of the results.
+    """
     summary = {}
-    for split in ("valid", "test"):
+    for split in ("valid", "test") if all("test" in seed for seed in seeds) else ("valid",):
         figures = [result[split] for result in seeds]
         summary[split] = {
             "mean": float(np.mean(figures)),
@@ -34,7 +37,7 @@ def results_of(recipe: Recipe, task: Task, seeds: list[dict[str, Any]]) -> dict[
         **summary,
         "best_seed": pick(seeds, key=lambda result: result["valid"])["seed"],
         "parameters": seeds[0]["parameters"],
-        "seeds": [{k: v for k, v in seed.items() if k != "history"} for seed in seeds],
+        "seeds": seeds,
         "recipe": recipe.record(),
         "data": {"name": task.title, "sha256": task.data_sha256, "licence": task.data_licence},
         "versions": versions(),

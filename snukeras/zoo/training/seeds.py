@@ -1,5 +1,6 @@
 """Train one seed of a recipe, epoch by epoch, so that it can be interrupted and resumed."""
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from snukeras.zoo import recipes
 from snukeras.zoo.recipes import Recipe
 from snukeras.zoo.tasks import Task
 from snukeras.zoo.training import transfer
-from snukeras.zoo.training.averaging import _add_to_sum, _averaged
+from snukeras.zoo.training.averaging import _add_to_sum, _averaged, _keep_first
 from snukeras.zoo.training.state import _numbered, _State
 
 if TYPE_CHECKING:
@@ -27,7 +28,18 @@ RESULT = "result.json"
 Progress = Callable[[dict[str, Any]], None]
 
 
+# Seconds between two reports within an epoch.
+_WITHIN_S = 10.0
+
+
 def _print(event: dict[str, Any]) -> None:
+    if event["batch"] < event["batches"]:
+        print(
+            f"{event['name']} seed {event['seed']} epoch {event['epoch'] + 1}/{event['epochs']}, "
+            f"batch {event['batch']} of {event['batches']}: loss {event['loss']:.4f}",
+            flush=True,
+        )
+        return
     print(
         f"{event['name']} seed {event['seed']} epoch {event['epoch']}/{event['epochs']}: "
         f"loss {event['loss']:.4f}, valid {event['valid']:.4f}, best {event['best_valid']:.4f} "
@@ -57,18 +69,43 @@ def train_seed(
         folder: Folder for state and result.
         finish: Called with model and optimizer as they are after the last epoch; returns more for
             the result.
-        test: False leaves the test split alone; the result has no `test` then.
+        test: False leaves the test split alone; the result has no `test` then. Asked again with
+            True, a finished training is measured on it.
         content, restart, tensorboard, progress: As for `train`.
 
     Raises:
         ValueError: A run that was begun with another recipe.
+        RuntimeError: Another process trains in the folder.
         FloatingPointError: The training diverged.
     """
-    import keras
-
     # Once: the models may be published anew while this one trains.
     sources = transfer.sources(recipe, content)
     identity = _identity(recipe, sources)
+    with _files.locked(folder, "training"):
+        _check_left(recipe, identity, folder, restart)
+        if (folder / RESULT).exists():
+            result = _files.read_json(folder / RESULT)
+        else:
+            task.check(recipe)
+            model, optimizer, state = _fitted(
+                recipe, task, seed, folder, identity, content, tensorboard, progress or _print
+            )
+            more = {} if finish is None else finish(model, optimizer)
+            result = {
+                **_result(recipe, task, seed, model, state),
+                **more,
+                **sources,
+                "recipe_sha256": identity,
+            }
+            _files.write_json(folder / RESULT, result)
+        if test and "test" not in result:
+            result["test"] = _measured(trained_model(recipe, seed, folder), recipe, task, "test")
+            _files.write_json(folder / RESULT, result)
+    return result
+
+
+def _check_left(recipe: Recipe, identity: str, folder: Path, restart: bool) -> None:
+    """Refuse, or forget with `restart`, what another training left in the folder."""
     for left in (folder / RESULT, folder / STATE):
         if restart:
             left.unlink(missing_ok=True)
@@ -78,10 +115,28 @@ def train_seed(
                 "another number of epochs, or another start or teacher. Restart (--restart) to "
                 "replace it, or choose another folder for the runs (--runs)."
             )
-    if (folder / RESULT).exists():
-        return _files.read_json(folder / RESULT)
 
-    task.check(recipe)
+
+def _fitted(
+    recipe: Recipe,
+    task: Task,
+    seed: int,
+    folder: Path,
+    identity: str,
+    content: Path | str | None,
+    tensorboard: bool,
+    progress: Progress,
+) -> "tuple[keras.Model, keras.optimizers.Optimizer, _State]":
+    """Train the network to the end of its recipe from where it stands.
+
+    Returns:
+        The network and its optimizer as they are after the last epoch, and the state, which has
+        the best weights.
+    """
+    import keras
+
+    from snukeras.network.lstm_loop import quick_lstm
+
     keras.utils.set_random_seed(seed)
     steps = task.steps_per_epoch(recipe)
     model = recipes.network(recipe, seed)
@@ -98,40 +153,51 @@ def train_seed(
     state = _State(folder / STATE, identity, model, trainer)
     if not state.stopped and state.epoch < recipe.epochs:
         callbacks: list[keras.callbacks.Callback] = [
-            _epoch_callback(recipe, task, seed, state, progress or _print)
+            _epoch_callback(recipe, task, seed, state, steps, progress)
         ]
         if tensorboard:
             callbacks.append(keras.callbacks.TensorBoard(folder / "tensorboard"))
         noise = recipes.noise(recipe, seed)
         if noise is not None:
             callbacks.append(noise)
-        trainer.fit(
-            transfer.taught(recipe, task.training_data(recipe, seed, state.epoch), content),
-            epochs=recipe.epochs,
-            initial_epoch=state.epoch,
-            steps_per_epoch=steps,
-            shuffle=False,  # training_data has its own order
-            callbacks=callbacks,
-            verbose=0,
-        )
-    more = {} if finish is None else finish(model, trainer.optimizer)
-    model.set_weights(_stored(state.best_weights, recipe))
-    result = {
+        with quick_lstm(model) if recipe.quick_lstm else contextlib.nullcontext():
+            trainer.fit(
+                transfer.taught(recipe, task.training_data(recipe, seed, state.epoch), content),
+                epochs=recipe.epochs,
+                initial_epoch=state.epoch,
+                steps_per_epoch=steps,
+                shuffle=False,  # training_data has its own order
+                callbacks=callbacks,
+                verbose=0,
+            )
+    return model, trainer.optimizer, state
+
+
+def _result(
+    recipe: Recipe, task: Task, seed: int, model: "keras.Model", state: _State
+) -> dict[str, Any]:
+    """Return what a finished training has to say without the test split."""
+    valid = state.best_valid
+    if recipe.half_precision:
+        # Else as in training.
+        model.set_weights(_stored(state.best_weights, recipe))
+        valid = _measured(model, recipe, task, "valid")
+    return {
         "seed": seed,
-        # As in training, but where the weights are stored in half precision.
-        "valid": task.evaluate(model, "valid") if recipe.half_precision else state.best_valid,
-        **({"test": task.evaluate(model, "test")} if test else {}),
-        **more,
+        "valid": valid,
         "epoch": state.best_epoch,
         "epochs_trained": state.epoch,
         "seconds": round(state.seconds, 1),
-        **sources,
         "parameters": model.count_params(),
-        "recipe_sha256": identity,
         "history": state.history,
     }
-    _files.write_json(folder / RESULT, result)
-    return result
+
+
+def _measured(model: "keras.Model", recipe: Recipe, task: Task, split: str) -> float:
+    model.compile(
+        loss=task.loss({}), weighted_metrics=task.metrics(), jit_compile=recipe.jit_compile
+    )
+    return task.evaluate(model, split)
 
 
 def _stored(weights: list[np.ndarray], recipe: Recipe) -> list[np.ndarray]:
@@ -162,7 +228,8 @@ def _identity(recipe: Recipe, sources: dict[str, str]) -> str:
     """
     words = {"title", "description", "licence", "published", "notes", "seeds"}
     # Runs that were begun before there were these entries go on.
-    words |= {key for key in ("constraint", "noise", "half_precision") if not getattr(recipe, key)}
+    added = ("constraint", "noise", "half_precision", "quick_lstm")
+    words |= {key for key in added if not getattr(recipe, key)}
     words |= {key for key in ("devices", "start", "teacher") if getattr(recipe, key) is None}
     decisive = {k: v for k, v in recipe.entries().items() if k not in words}
     return _files.sha256_of_json({**decisive, **sources})
@@ -176,62 +243,84 @@ def _recipe_of(path: Path) -> str:
 
 
 def _epoch_callback(
-    recipe: Recipe, task: Task, seed: int, state: _State, progress: Progress
+    recipe: Recipe, task: Task, seed: int, state: _State, steps: int, progress: Progress
 ) -> "keras.callbacks.Callback":
     """Make the callback that measures, keeps the best, saves and reports after each epoch."""
     import keras
 
-    def refuse(what: str, value: float, epoch: int) -> None:
-        if not np.isfinite(value):
-            raise FloatingPointError(
-                f"{recipe.name} seed {seed} diverged in epoch {epoch + 1}: the {what} is "
-                f"{value}. Lower the learning rate or clip the gradients (clipnorm)."
-            )
+    def report(loss: float, batch: int) -> None:
+        progress(
+            {
+                "name": recipe.name,
+                "seed": seed,
+                "epoch": state.epoch,
+                "epochs": recipe.epochs,
+                "batch": batch,
+                "batches": steps,
+                "loss": loss,
+                "valid": state.history["valid"][-1] if state.history["valid"] else None,
+                "best_valid": state.best_valid,
+                "best_epoch": state.best_epoch,
+            }
+        )
 
     class EndOfEpoch(keras.callbacks.Callback):
         def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-            self.since = time.perf_counter()
+            self.since = self.reported = time.perf_counter()
+
+        def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+            _keep_first(state, recipe)
+            now = time.perf_counter()
+            if now - self.reported > _WITHIN_S and batch + 1 < steps:
+                self.reported = now
+                report(float((logs or {}).get("loss", np.nan)), batch + 1)
 
         def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
             logs = {} if logs is None else logs
             loss = float(logs["loss"])
-            refuse("loss", loss, epoch)
-            # Spiking units with NaN are silent, and the loss stays finite.
-            refuse("sum of weights", sum(float(w.sum()) for w in state.model.get_weights()), epoch)
             state.epoch = epoch + 1
-            _add_to_sum(state, recipe)
-            with _averaged(state, recipe):
-                valid = task.evaluate(state.model, "valid")
-                refuse("validation figure", valid, epoch)
-                if state.best_valid is None or _better(valid, state.best_valid, task):
-                    state.best_valid = valid
-                    state.best_epoch = state.epoch
-                    state.best_weights = state.model.get_weights()
+            logs["valid"] = valid = _measured_epoch(recipe, task, seed, state, loss)
             state.history["loss"].append(round(loss, 6))
             state.history["valid"].append(round(valid, 6))
             patience = recipe.patience
             state.stopped = patience is not None and state.epoch - state.best_epoch >= patience
             now = time.perf_counter()
             state.seconds += now - self.since
-            self.since = now
+            self.since = self.reported = now
             state.save()
-            logs["valid"] = valid
-            progress(
-                {
-                    "name": recipe.name,
-                    "seed": seed,
-                    "epoch": state.epoch,
-                    "epochs": recipe.epochs,
-                    "loss": loss,
-                    "valid": valid,
-                    "best_valid": state.best_valid,
-                    "best_epoch": state.best_epoch,
-                }
-            )
+            report(loss, steps)
             if state.stopped:
                 self.model.stop_training = True
 
     return EndOfEpoch()
+
+
+def _measured_epoch(recipe: Recipe, task: Task, seed: int, state: _State, loss: float) -> float:
+    """Measure the network after an epoch on validation, and keep it if it is the best so far.
+
+    Raises:
+        FloatingPointError: Loss, weights or figure are no numbers.
+    """
+
+    def refuse(what: str, value: float) -> None:
+        if not np.isfinite(value):
+            raise FloatingPointError(
+                f"{recipe.name} seed {seed} diverged in epoch {state.epoch}: the {what} is "
+                f"{value}. Lower the learning rate or clip the gradients (clipnorm)."
+            )
+
+    refuse("loss", loss)
+    # Spiking units with NaN are silent, and the loss stays finite.
+    refuse("sum of weights", sum(float(w.sum()) for w in state.model.get_weights()))
+    _add_to_sum(state, recipe)
+    with _averaged(state, recipe):
+        valid = task.evaluate(state.model, "valid")
+        refuse("validation figure", valid)
+        if state.best_valid is None or _better(valid, state.best_valid, task):
+            state.best_valid = valid
+            state.best_epoch = state.epoch
+            state.best_weights = state.model.get_weights()
+    return valid
 
 
 def _better(value: float, best: float, task: Task) -> bool:

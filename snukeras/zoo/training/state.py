@@ -25,6 +25,7 @@ class _State:
         seconds: Time spent in training.
         history: For each epoch its loss and validation figure.
         sum_of_weights, summed: For the averaging of class "swa".
+        first: The weights after the first step, for the averaging of class "ema".
     """
 
     _FIELDS = ("epoch", "stopped", "best_valid", "best_epoch", "seconds", "history", "summed")
@@ -45,6 +46,7 @@ class _State:
         self.history: dict[str, list[float]] = {"loss": [], "valid": []}
         self.sum_of_weights: list[np.ndarray] = []
         self.summed = 0
+        self.first: list[np.ndarray] = []
         if path.exists():
             self._load()
 
@@ -70,6 +72,7 @@ class _State:
             ("variable", [variable.numpy() for variable in self._variables()]),
             ("best", self.best_weights),
             ("sum", self.sum_of_weights),
+            ("first", self.first),
         ):
             arrays.update({f"{kind}_{index}": value for index, value in enumerate(values)})
         with _files.replacing(self.path) as temporary:
@@ -83,6 +86,7 @@ class _State:
                 variable.assign(arrays[f"variable_{index}"])
             self.best_weights = _numbered(arrays, "best")
             self.sum_of_weights = _numbered(arrays, "sum")
+            self.first = _numbered(arrays, "first")
 
 
 def _numbered(arrays: Mapping[str, np.ndarray], kind: str) -> list[np.ndarray]:

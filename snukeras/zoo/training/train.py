@@ -33,12 +33,14 @@ def train(
     tensorboard: bool = False,
     progress: Progress | None = None,
     tasks: Mapping[str, Task] = TASKS,
+    test: bool | None = None,
 ) -> dict[str, Any]:
     """Train a model of the zoo with each seed of its recipe.
 
     The epoch is chosen on the validation split; the test split is measured once, with the
-    weights of that epoch. Seeds that are finished are not trained again, unfinished ones go on.
-    Keras, NumPy and Python are seeded globally (`keras.utils.set_random_seed`).
+    weights of that epoch, and not at all where a recipe is tried out with other epochs. Seeds
+    that are finished are not trained again, unfinished ones go on. Keras, NumPy and Python are
+    seeded globally (`keras.utils.set_random_seed`).
 
     Args:
         name: A model with a recipe.
@@ -48,19 +50,24 @@ def train(
         epochs: Epochs, to try a recipe out. Default: the recipe's.
         restart: Forget what earlier runs left.
         tensorboard: Log to `runs/NAME/seed-N/tensorboard`.
-        progress: Called after each epoch with a dict of name, seed, epoch, epochs, loss, valid,
-            best_valid, best_epoch. Default: print a line.
+        progress: Called after each epoch, and every ten seconds within one, with a dict of name,
+            seed, epoch (those that are done), epochs, batch (of the epoch), batches (in an epoch;
+            equal at its end), loss, valid, best_valid, best_epoch. Default: print a line.
         tasks: The tasks that recipes may name.
+        test: Whether to measure the test split. Default: with the epochs of the recipe.
 
     Returns:
         The results, as written to `runs/NAME/results.json`.
 
     Raises:
         ValueError: Unknown name, a bad recipe, or a run that was begun with another recipe.
+        RuntimeError: Another process trains a seed in the same folder.
         FloatingPointError: The training diverged.
         ImportError: `tensorboard` is asked for and not installed.
     """
     recipe = recipes.read(name, content)
+    if test is None:
+        test = epochs in (None, recipe.epochs)
     if seeds is not None:
         recipe = recipe.changed(seeds=[*seeds])
     if epochs is not None:
@@ -76,6 +83,7 @@ def train(
             task,
             seed,
             folder / f"seed-{seed}",
+            test=test,
             content=content,
             restart=restart,
             tensorboard=tensorboard,

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from snukeras.zoo.training.lstm_loop import quick_lstm
+from snukeras.network.lstm_loop import quick_lstm
 
 
 def trained(quick, steps=3, **arguments):

@@ -28,11 +28,7 @@ def quick_lstm(model: keras.Model) -> Iterator[list[str]]:
     Yields:
         Names of the layers that have the quicker loop.
     """
-    layers = [
-        layer
-        for layer in model.layers
-        if type(layer) is keras.layers.LSTM and layer.recurrent_dropout and not layer.unroll
-    ]
+    layers = served(model)
     for layer in layers:
         layer.inner_loop = functools.partial(_inner_loop, layer)
     try:
@@ -40,6 +36,15 @@ def quick_lstm(model: keras.Model) -> Iterator[list[str]]:
     finally:
         for layer in layers:
             del layer.inner_loop
+
+
+def served(model: keras.Model) -> list[keras.layers.LSTM]:
+    """Return the layers of a model that the quicker loop serves."""
+    return [
+        layer
+        for layer in model.layers
+        if type(layer) is keras.layers.LSTM and layer.recurrent_dropout and not layer.unroll
+    ]
 
 
 def _inner_loop(
