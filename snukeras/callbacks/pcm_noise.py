@@ -243,8 +243,12 @@ class _FirstStep:
     def __call__(self, iterator: Any) -> Any:
         self.remove()
         x, *_ = keras.utils.unpack_x_y_sample_weight(iterator.element_spec)
-        # Traced and not called: no batch is consumed, and no random number drawn.
-        tf.function(lambda x: self.model(x, training=True)).get_concrete_function(x)
+        # Symbolic: no batch is consumed, and initializers run eagerly, as where there is an Input.
+        symbols = tf.nest.map_structure(
+            lambda spec: keras.KerasTensor((None, *spec.shape[1:]), dtype=spec.dtype.name), x
+        )
+        with self.model.distribute_strategy.scope():
+            self.model(symbols, training=True)
         self._then()
         return self.model.train_function(iterator)
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from snukeras.callbacks import PCMNoise, choose_variables
 from snukeras.constraints import PCMConstraint
+from snukeras.layers import SNU
 from snukeras.pcm import GenericPCM
 from snukeras.pcm._random import Quick
 
@@ -466,6 +467,16 @@ def test_a_model_that_its_first_batch_builds_is_noisy_from_it_on(kind, mode):
     np.testing.assert_allclose(noise, [0.1] * 4 + [0.2] * 4, rtol=0.2)
     np.testing.assert_array_equal(seen(twin, 8), seen(model, 8))
     assert "make_train_function" not in vars(model)
+
+
+def test_units_whose_initializers_draw_are_built_by_the_first_batch():
+    random = np.random.default_rng(0)
+    x, y = random.random((8, 6, 5)), random.random((8, 6, 2))
+    model = keras.Sequential([SNU(7, return_sequences=True), keras.layers.Dense(2)])
+    model.compile("adam", "mse")
+    model.fit(x, y, batch_size=4, verbose=0, callbacks=[PCMNoise(noise=0.1)])
+    assert model.input_shape == (None, 6, 5)
+    assert np.std(model.layers[0].cell.kernel.numpy()) > 0
 
 
 def test_a_training_that_fails_before_its_first_batch_leaves_no_noise():
