@@ -139,6 +139,8 @@ def _problem(call):
         )
     if cell.lateral_inhibition:
         return "NIR has no lateral inhibition"
+    if layer.return_membrane:
+        return "NIR has no output for membrane potentials (return_membrane)"
     if not layer.return_sequences or layer.return_state or layer.go_backwards:
         return "NIR runs forward and puts out every step (return_sequences alone)"
     decay = cell.decay_values()

@@ -58,6 +58,30 @@ def test_as_in_keras(cls, mask, return_sequences):
         assert worst < (0.5 if cls is SNU else 1e-6), layer.get_config()
 
 
+@pytest.mark.parametrize("return_sequences", [True, False])
+@pytest.mark.parametrize("states", [True, False])
+def test_membranes_as_in_keras(return_sequences, states):
+    inputs = keras.Input((None, 6))
+    layer = unit(
+        SNU,
+        return_membrane=True,
+        return_state=states,
+        return_sequences=return_sequences,
+        go_backwards=True,
+        recurrent=True,
+    )
+    worst, _ = difference(keras.Model(inputs, layer(inputs)), sequences())
+    assert worst < 1e-5
+
+
+def test_a_membrane_behind_a_mask_is_refused():
+    inputs = keras.Input((None, 6))
+    layer = unit(SNU, return_membrane=True, return_sequences=True)
+    model = keras.Model(inputs, layer(keras.layers.Masking()(inputs))[1])
+    with pytest.raises(UnsupportedLayersError, match="return_membrane with a mask"):
+        to_onnx(model)
+
+
 def test_spikes_are_equal_and_not_trivial():
     inputs = keras.Input((None, 6))
     model = keras.Model(inputs, unit(SNU, return_sequences=True, recurrent=True)(inputs))

@@ -143,6 +143,7 @@ def _sequence(layer, x, mask, start):
     """Outputs of all steps of a recurrent layer in the order of processing."""
     config = layer.get_config()
     config |= {"return_sequences": True, "return_state": False, "stateful": False}
+    config |= {"return_membrane": False} if "return_membrane" in config else {}
     twin = type(layer).from_config(config)
     twin.build(x.shape)
     twin.set_weights(layer.get_weights())

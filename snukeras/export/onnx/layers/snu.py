@@ -63,6 +63,10 @@ def _lower(context, call, layer, unit, values):
     x = as_float(context, call, 0, value)
     if context.streaming:
         return _lower_step(context, call, layer, unit, x, initial)
+    if layer.return_membrane and mask is not None:
+        raise CannotLowerError(
+            "return_membrane with a mask is not supported; leave one of them out"
+        )
     graph = context.graph
     if initial is not None:
         initial = tuple(unit.flat(graph, state) for state in initial)
@@ -81,8 +85,8 @@ def _lower(context, call, layer, unit, values):
         mask=mask,
         zero_output_for_mask=layer.zero_output_for_mask,
         initial=initial,
-        states=layer.return_state or layer.stateful,
-        potentials=context.potentials,
+        states=layer.return_state or layer.stateful or layer.return_membrane,
+        potentials=context.potentials or layer.return_membrane,
     )
     if layer.stateful:
         for label, entry, result in zip("sy", initial, (run.s, run.y), strict=True):
@@ -91,9 +95,13 @@ def _lower(context, call, layer, unit, values):
     out = run.sequence if layer.return_sequences else run.last
     lead = 2 if layer.return_sequences else 1
     first = Value(unit.shaped(graph, out, lead), mask if layer.return_sequences else None)
-    if not layer.return_state:
-        return [first]
-    return [first, *(Value(unit.shaped(graph, state, 1)) for state in (run.y, run.s))]
+    returned = [first]
+    if layer.return_membrane:
+        s = run.s_sequence if layer.return_sequences else run.s
+        returned.append(Value(unit.shaped(graph, s, lead)))
+    if layer.return_state:
+        returned += [Value(unit.shaped(graph, state, 1)) for state in (run.y, run.s)]
+    return returned
 
 
 def _lower_step(context, call, layer, unit, x, initial):
@@ -103,7 +111,8 @@ def _lower_step(context, call, layer, unit, x, initial):
     s_next, y_next = snu_scan.step(graph, unit, x, s, y)
     context.leave(call.name, "s", unit.units, s, s_next)
     context.leave(call.name, "y", unit.units, y, y_next)
-    return [Value(unit.shaped(graph, y_next, 1))]
+    returned = [y_next, s_next] if layer.return_membrane else [y_next]
+    return [Value(unit.shaped(graph, value, 1)) for value in returned]
 
 
 def _trace(context, name, x, run, mask):
@@ -119,8 +128,8 @@ def _bidirectional(context, call, layer, values):
         raise CannotLowerError("Bidirectional needs the whole sequence; it cannot stream")
     if not (_is_unit(forward) and _is_unit(backward)):
         return None
-    if len(values) != 1 or forward.stateful or forward.return_state:
-        raise CannotLowerError("Bidirectional with states is not supported")
+    if len(values) != 1 or forward.stateful or forward.return_state or forward.return_membrane:
+        raise CannotLowerError("Bidirectional with states or membranes is not supported")
     for each in (forward, backward):
         check_policy(each)
     graph, mask = context.graph, mask_of(context, values[0])
