@@ -22,6 +22,8 @@ BATCH, STEPS, FEATURES, UNITS = 3, 7, 5, 6
 
 
 def build(cls, rng, g="relu", **arguments):
+    if cls is SNU:
+        arguments.setdefault("pseudo_derivative", "tanh")
     layer = cls(
         UNITS,
         state_activation=g,

@@ -16,6 +16,8 @@ BATCH, STEPS, FEATURES, UNITS = 3, 7, 5, 6
 
 def build(cls, rng, g="relu", dtype="float64", **arguments):
     """A layer with random parameters, and the same unit for the oracle."""
+    if cls is SNU:
+        arguments.setdefault("pseudo_derivative", "tanh")
     layer = cls(
         UNITS,
         state_activation=_float32_slope if g == "leaky_relu" else g,

@@ -77,6 +77,8 @@ class Twin:
     def __init__(self, cls, rng, **arguments):
         self.rank = 1 if "1D" in cls.__name__ else 2
         self.sizes = SIZES[self.rank]
+        if "SSNU" not in cls.__name__:
+            arguments.setdefault("pseudo_derivative", "tanh")
         self.layer = layer = cls(
             FILTERS,
             kernel_size=2 if self.rank == 1 else (3, 2),

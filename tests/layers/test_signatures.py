@@ -183,7 +183,7 @@ def test_a_function_is_a_pseudo_derivative(tmp_path):
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(layer(x) * upstream)
         gradients.append(tape.gradient(loss, layer.cell.kernel.value))
-    tanh = SNU(5, return_sequences=True)
+    tanh = SNU(5, pseudo_derivative="tanh", return_sequences=True)
     tanh.build(x.shape)
     tanh.set_weights(weights)
     with tf.GradientTape() as tape:
