@@ -112,7 +112,7 @@ class Crossbar:
             targets = self.faults.compensate(*targets, self.pair)
         self.targets = np.stack(targets)
         for rows_of, columns_of in self.tiles:
-            check_ir_drop(self.targets[:, rows_of, columns_of], self.wire_resistance, name)
+            check_ir_drop(self.targets[:, rows_of, columns_of], self.wire_resistance, repr(name))
         self.program()
 
     @property
