@@ -37,9 +37,8 @@ class Crossbar:
         matrix: (rows, columns), finite.
         device: an InferencePCM; default IdealDevice of the range of `pair`.
         pair: DifferentialPair; default the range of the device (of the hardware, if it has one),
-            with a scale for each column. One scale for the whole tensor leaves most devices near
-            0, where noise weighs most: `jsb_snu` on chips at 25 s has 8.57 nats with a scale for
-            each column and 8.96 with one (float 8.46).
+            with a scale for each column. One scale for the whole matrix leaves most devices near
+            0, where noise weighs most.
         tile_size: (word lines, bit lines of one polarity) of a tile.
         input_converter, output_converter: Converter or None. Inputs are in the unit of x; outputs
             in the unit of x times weights of [-1, 1], as they leave the tile.
