@@ -2,11 +2,15 @@
 
     python -m experiments.export_speed latency
     python -m experiments.export_speed scale
+    python -m experiments.export_speed presets
 
 `latency` times networks 88-150-88 at batch 1 on one core: sequences of 100 steps in the exporter's
 form and in the one that tf2onnx makes of the same network, in turns, and single steps of the
 streaming form. Let nothing else run meanwhile. `scale` exports a network of 60 million weights,
-crossbar map and verification included, and reports its time and its memory.
+crossbar map and verification included, and reports its time and its memory. `presets` exports every
+preset of the zoo with the command, each in a process of its own, start of Python and TensorFlow
+included. Beside the time on the clock it reports that of the processor, which other work does not
+lengthen.
 """
 
 import argparse
@@ -15,6 +19,7 @@ import os
 import platform
 import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -73,7 +78,7 @@ def latency(rounds: int = 300, steps: int = 3000) -> dict[str, Any]:
     from snukeras.export.onnx.build import to_onnx
     from snukeras.export.onnx.tf2onnx_call import convert_function
 
-    found = []
+    found: list[dict[str, Any]] = []
     for name, (cls, recurrent) in NETWORKS.items():
         model = network(cls, recurrent)
         signature = [tf.TensorSpec((None, None, KEYS), "float32")]
@@ -109,7 +114,7 @@ def latency(rounds: int = 300, steps: int = 3000) -> dict[str, Any]:
     }
 
 
-def _session(proto):
+def _session(proto: Any) -> Any:
     """A session on one thread."""
     import onnxruntime
 
@@ -121,7 +126,7 @@ def _session(proto):
     )
 
 
-def _step(session, x, count):
+def _step(session: Any, x: np.ndarray, count: int) -> float:
     """Median time of one step, its states fed back by the caller as in use."""
     entry, *states = session.get_inputs()
     held = [np.zeros((1, state.shape[1]), "float32") for state in states]
@@ -175,15 +180,52 @@ def scale(widths: tuple[int, ...] = WIDE, features: int = KEYS) -> dict[str, Any
     return {
         "experiment": "scale",
         "processor": _processor(),
-        "weights": report["map"]["weights"],
-        "tiles": report["map"]["tiles"],
-        "devices": report["map"]["devices"],
-        "verified": report["verification"]["ok"],
+        "weights": report.map.weights,
+        "tiles": report.map.tiles,
+        "devices": report.map.devices,
+        "verified": report.verification.ok,
         "seconds": seconds,
         "stages": {text: after - at for (text, at), (_, after) in itertools.pairwise(stages)},
         "peak_bytes": _peak(),
         "peak_before_bytes": before,
         "folder_bytes": size,
+    }
+
+
+def presets(names: list[str], known: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Export presets with the command, each in a process of its own; seconds.
+
+    Args:
+        names: The presets.
+        known: Results to keep for presets that are not named.
+    """
+    rows = {row["preset"]: row for row in (known or {}).get("presets", ())}
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            output = Path(folder) / "out"
+            command = [sys.executable, "-m", "snukeras.export.command", f"zoo:{name}", "--json"]
+            start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+            subprocess.run(
+                [*command, "--output", str(output)], check=True, stdout=subprocess.DEVNULL
+            )
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            report = _files.read_json(output / "report.json")
+            rows[name] = {
+                "preset": name,
+                "weights": report["map"]["weights"],
+                "seconds": round(time.perf_counter() - start, 2),
+                "processor_seconds": round(
+                    after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 2
+                ),
+                "energy_nJ": [report["forecast"]["energy"][key] for key in ("low_nJ", "high_nJ")],
+                "metric": report["forecast"]["metric"] is not None,
+                "verified": report["verification"]["ok"],
+            }
+        print(f"{name}: {rows[name]['processor_seconds']} s of the processor", flush=True)
+    return {
+        "experiment": "presets",
+        "processor": _processor(),
+        "presets": [rows[name] for name in sorted(rows)],
     }
 
 
@@ -206,10 +248,12 @@ def table(part: str = "latency", root: Path | str | None = None) -> str:
     """Return a table of the results, as Markdown.
 
     Args:
-        part: "latency" or "scale".
+        part: "latency", "scale" or "presets".
         root: Folder of all results. Default: `experiments/results` of the checkout.
     """
     results = _files.read_json(reporting.folder(RESULTS_FOLDER, root) / f"{part}.json")
+    if part == "presets":
+        return _presets_table(results)
     if part == "scale":
         lines = [
             "| weights | devices | tiles | time | memory at most | files |",
@@ -232,21 +276,43 @@ def table(part: str = "latency", root: Path | str | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _presets_table(results: dict[str, Any]) -> str:
+    from snukeras.export.report.units import energy_text, range_text
+
+    lines = [
+        "| preset | weights on tiles | time of the processor | energy of a step |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['preset']} | {row['weights']:,} | {row['processor_seconds']:.0f} s "
+        f"| {range_text(*map(energy_text, row['energy_nJ']))} |"
+        for row in results["presets"]
+    ]
+    return "\n".join(lines) + "\n"
+
+
 @reported
 def main(argv: list[str] | None = None) -> int:
     """Run one part and write its file; 0 if all went well."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.export_speed", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("part", choices=("latency", "scale"))
+    parser.add_argument("part", choices=("latency", "scale", "presets"))
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="some presets; keeps the others")
     parser.add_argument(
         "--output", type=Path, help="default: experiments/results/export_speed/PART.json"
     )
     arguments = parser.parse_args(argv)
     if arguments.part == "latency" and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one core
-    results = latency() if arguments.part == "latency" else scale()
     path = arguments.output or reporting.folder(RESULTS_FOLDER) / f"{arguments.part}.json"
+    if arguments.part == "presets":
+        import snukeras.zoo
+
+        known = _files.read_json(path) if arguments.only and path.is_file() else None
+        results = presets(arguments.only or snukeras.zoo.list(), known)
+    else:
+        results = latency() if arguments.part == "latency" else scale()
     _files.write_json(path, results)
     print(f"{path} is written.")
     return 0

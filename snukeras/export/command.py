@@ -9,12 +9,22 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from snukeras import _terminal
-from snukeras.export.errors import BadInputError, ExportError, OutputExistsError
+from snukeras.export.errors import BadInputError, ExportError
+
+if TYPE_CHECKING:
+    import keras
+
+    from snukeras.export.crossbar.map import CrossbarMap
+    from snukeras.export.crossbar.targets import Target
+    from snukeras.export.samples import Samples
+
+Report = Callable[[str], None]
 
 _CODES = """\
 exit codes:
@@ -35,7 +45,7 @@ also:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
+    """Run the command; return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     commands = {"verify": _verify, "readback": _read_back}
     handlers: dict[int, Any] = {}
@@ -63,92 +73,111 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         _complain(f"{error.filename or 'A file'}: {error.strerror or error}.", "")
         return 5
+    except RecursionError:
+        _complain("The input is nested too deeply.", "")
+        return 2
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
-def _complain(message, hint):
-    message = " ".join(str(message).split())
+def _complain(message: str, hint: str) -> None:
+    """Print an error in one line, and its hint in another."""
+    message, hint = (_terminal.plain(" ".join(text.split())) for text in (message, hint))
     print(f"snukeras-export: {message}", file=sys.stderr)
     if hint:
         print(f"  hint: {hint}", file=sys.stderr)
 
 
-def _interrupt(number, frame):
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
 class _Parser(argparse.ArgumentParser):
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         raise BadInputError(f"{message}.", f"See `{self.prog} --help`.")
 
 
-def _parser():
+def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="snukeras-export",
         description="Export a Keras model as ONNX and as a crossbar map, and verify both.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", metavar="MODEL", nargs="?", help="a .keras file, or zoo:NAME")
-    parser.add_argument(
+    add = parser.add_argument
+    add("model", metavar="MODEL", nargs="?", help="a .keras file, or zoo:NAME")
+    add(
         "--target",
         default="pcm",
         metavar="NAME",
         help="onnx (no map), pcm (default), another of --list-targets, or your own file PATH.json",
     )
-    parser.add_argument("--output", metavar="DIR", help="folder to make (default NAME-TARGET)")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    tile = parser.add_argument_group("crossbar")
-    tile.add_argument(
+    add("--output", metavar="DIR", help="folder to make (default NAME-TARGET)")
+    add("--overwrite", action="store_true", help="replace an earlier export")
+    add("--json", action="store_true", help="print the report as JSON")
+    _add_crossbar(parser)
+    _add_forecast(parser)
+    _add_more(parser)
+    return parser
+
+
+def _add_crossbar(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("crossbar").add_argument
+    add(
         "--tile",
         type=_tile,
         metavar="ROWSxCOLUMNS",
         help="cross-points of a tile (of pcm: devices; default 256x256)",
     )
-    tile.add_argument("--g-max", type=float, metavar="uS", help="largest conductance")
-    tile.add_argument("--g-min", type=float, metavar="uS", help="smallest conductance")
-    tile.add_argument(
-        "--levels", type=int, metavar="N", help="conductance levels per polarity, ends included"
-    )
-    tile.add_argument(
+    add("--g-max", type=float, metavar="uS", help="largest conductance")
+    add("--g-min", type=float, metavar="uS", help="smallest conductance")
+    add("--levels", type=int, metavar="N", help="conductance levels per polarity, ends included")
+    add(
         "--scale",
         choices=("tensor", "column"),
-        default="tensor",
-        help="one scale per matrix or per column",
+        default="column",
+        help="one scale of conductance per column (default) or per matrix",
     )
-    tile.add_argument("--pack", action="store_true", help="let small matrices share tiles")
-    tile.add_argument("--embedding", action="store_true", help="map Embedding tables too")
-    tile.add_argument("--faults", metavar="FILE", help="JSON list of stuck devices to work around")
-    tile.add_argument("--csv", action="store_true", help="also write one line per device")
-    more = parser.add_argument_group("more")
-    more.add_argument("--streaming", action="store_true", help="also write a one-step ONNX file")
-    more.add_argument(
-        "--nir", action="store_true", help="also write model.nir (needs --dt and the library nir)"
+    add("--pack", action="store_true", help="let small matrices share tiles")
+    add("--embedding", action="store_true", help="map Embedding tables too")
+    add("--faults", metavar="FILE", help="JSON list of stuck devices to work around")
+    add("--csv", action="store_true", help="also write one line per device")
+
+
+def _add_forecast(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("forecast").add_argument
+    add("--chips", type=int, metavar="N", help="chips to simulate (default 3)")
+    add(
+        "--times",
+        type=_times,
+        metavar="S,S,...",
+        help="seconds after programming (default 25,3600,86400,31536000)",
     )
-    more.add_argument(
-        "--dt", type=float, metavar="SECONDS", help="time that one step takes, for --nir"
-    )
-    more.add_argument(
+    add("--seed", type=int, default=0, help="seed of chips and of random input (default 0)")
+    add(
         "--samples",
         metavar="FILE",
         help=".npz with input for the comparison; with an array targets, for the metric as well",
     )
-    more.add_argument(
+    add(
         "--metric",
         choices=("frame_nll", "cross_entropy", "accuracy"),
         help="of the targets (default: accuracy for integers, else frame_nll)",
     )
-    more.add_argument("--seed", type=int, default=0, help="seed of random input (default 0)")
-    more.add_argument("--list-layers", action="store_true", help="list the layers known")
-    more.add_argument("--list-targets", action="store_true", help="list the targets known")
-    more.add_argument("--version", action="store_true", help="print the version")
-    return parser
 
 
-def _verify_parser():
+def _add_more(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("more").add_argument
+    add("--streaming", action="store_true", help="also write a one-step ONNX file")
+    add("--nir", action="store_true", help="also write model.nir (needs --dt and the library nir)")
+    add("--dt", type=float, metavar="SECONDS", help="time that one step takes, for --nir")
+    add("--list-layers", action="store_true", help="list the layers known")
+    add("--list-targets", action="store_true", help="list the targets known")
+    add("--version", action="store_true", help="print the version")
+
+
+def _verify_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="snukeras-export verify",
         description="Repeat the verification of an export: checksums, map, ONNX, weights.",
@@ -160,7 +189,7 @@ def _verify_parser():
     return parser
 
 
-def _readback_parser():
+def _readback_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="snukeras-export readback",
         description="Rebuild the weights from measured conductances.",
@@ -177,79 +206,50 @@ def _readback_parser():
     return parser
 
 
-def _tile(text):
+def _tile(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"([0-9]{1,5})[xX]([0-9]{1,5})", text)
     if match is None:
         raise argparse.ArgumentTypeError(f"expected ROWSxCOLUMNS such as 256x256, not {text!r}")
     return int(match[1]), int(match[2])
 
 
-def _export(options) -> int:
+def _times(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected seconds such as 25,3600,86400, not {text!r}"
+        ) from None
+
+
+def _export(options: argparse.Namespace) -> int:
     if options.version:
         from snukeras import __version__
 
         print(__version__)
         return 0
     if options.list_targets:
-        from snukeras.export.crossbar.targets import available_targets, load_target
-
-        print("onnx: ONNX only, no crossbar map")
-        for name in available_targets():
-            print(f"{name}: {load_target(name).title}")
-        return 0
+        return _list_targets()
     if options.list_layers:
         return _list_layers()
-    if options.model is None:
-        raise BadInputError("MODEL is missing.", "Give a .keras file or zoo:NAME, or see --help.")
-
-    # The cheap checks come before the seconds that TensorFlow takes.
-    if options.nir and options.dt is None:
-        raise BadInputError(
-            "--nir needs --dt, the seconds that one step takes.", "Give --dt 1e-3 or such."
-        )
-    if options.dt is not None and not options.nir:
-        raise BadInputError("--dt is for --nir alone.", "Add --nir, or leave --dt out.")
-    if options.metric and not options.samples:
-        raise BadInputError("--metric is for --samples with targets.", "Add --samples FILE.npz.")
-    from snukeras.export.crossbar.targets import load_target
-
-    hardware = None if options.target == "onnx" else load_target(options.target)
-    if hardware is not None:
-        changes: dict[str, Any] = {}
-        if options.tile:
-            changes |= {"rows": options.tile[0], "columns": options.tile[1]}
-        for key, value in (
-            ("g_max", options.g_max),
-            ("g_min", options.g_min),
-            ("levels", options.levels),
-        ):
-            if value is not None:
-                changes[key] = value
-        hardware = hardware.replace(**changes)
-    name = _name(options.model)
+    _check(options)
+    hardware = _hardware(options)
     label = "onnx" if hardware is None else hardware.name
-    output = Path(options.output or f"{name}-{label}")
-    if output.is_dir() and any(output.iterdir()) and not options.overwrite:
-        raise OutputExistsError(
-            f"{output} exists.", "Add --overwrite, or choose another folder with --output."
-        )
+    output = Path(options.output or f"{_name(options.model)}-{label}")
+    from snukeras.export.folder import check_output
 
+    # What costs nothing to check is checked before the seconds that TensorFlow takes.
+    check_output(output, options.overwrite)
     with _terminal.status(options.json) as progress:
         _load_tensorflow(progress)
-        from snukeras.export import samples as inputs
         from snukeras.export.crossbar.faults import read_faults
         from snukeras.export.exporter import export
+        from snukeras.export.report.simulation import CHIPS, TIMES
         from snukeras.export.report.terminal import show
-        from snukeras.export.verify.folder import failures
-        from snukeras.export.verify.metric import plays_chorales
 
+        faults = read_faults(options.faults) if options.faults else ()
         _register()
         model, source, metrics = _load(options.model, progress)
-        samples = None
-        if options.samples:
-            samples = inputs.samples_from_file(options.samples, model, options.metric)
-        elif plays_chorales(model):
-            samples = _chorales(inputs.Samples, model.input_shape[1])
         report = export(
             model,
             output,
@@ -258,11 +258,13 @@ def _export(options) -> int:
             seed=options.seed,
             pack=options.pack,
             embedding=options.embedding,
-            faults=read_faults(options.faults) if options.faults else (),
+            faults=faults,
             csv=options.csv,
             streaming=options.streaming,
             nir_dt=options.dt,
-            samples=samples,
+            samples=_samples(options, model),
+            chips=CHIPS if options.chips is None else options.chips,
+            times=options.times or TIMES,
             overwrite=options.overwrite,
             name=options.model if source is None else source.name,
             source=source,
@@ -270,17 +272,78 @@ def _export(options) -> int:
             progress=progress,
         )
     if options.json:
-        print(json.dumps(report, indent=2, ensure_ascii=False))
+        print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
     else:
         show(report, output)
-    if not report["verification"]["ok"]:
-        found = "; ".join(failures(report["verification"]))
+    if not report.verification.ok:
+        found = "; ".join(report.verification.failures())
         _complain(f"The export is not verified: {found}.", "Do not use it; see report.json.")
         return 1
     return 0
 
 
-def _verify(options) -> int:
+def _check(options: argparse.Namespace) -> None:
+    """Refuse options that do not fit together."""
+    if options.model is None:
+        raise BadInputError("MODEL is missing.", "Give a .keras file or zoo:NAME, or see --help.")
+    if options.nir and options.dt is None:
+        raise BadInputError(
+            "--nir needs --dt, the seconds that one step takes.", "Give --dt 1e-3 or such."
+        )
+    if options.dt is not None and not options.nir:
+        raise BadInputError("--dt is for --nir alone.", "Add --nir, or leave --dt out.")
+    if options.metric and not options.samples:
+        raise BadInputError("--metric is for --samples with targets.", "Add --samples FILE.npz.")
+    if options.target == "onnx":
+        for name in ("tile", "g_max", "g_min", "levels", "faults", "csv", "pack", "chips", "times"):
+            if getattr(options, name):
+                raise BadInputError(
+                    f"--{name.replace('_', '-')} is for targets with a crossbar map.",
+                    "Leave it out, or choose another --target.",
+                )
+    if not 0 <= options.seed < 2**63:
+        raise BadInputError(
+            f"--seed must be an integer from 0 to {2**63 - 1}. Received: {options.seed}."
+        )
+
+
+def _hardware(options: argparse.Namespace) -> "Target | None":
+    """Return the target with the options that change it; None for ONNX alone."""
+    from snukeras.export.crossbar.targets import load_target
+
+    if options.target == "onnx":
+        return None
+    changes: dict[str, Any] = {}
+    if options.tile:
+        changes |= {"rows": options.tile[0], "columns": options.tile[1]}
+    for key in ("g_max", "g_min", "levels"):
+        value = getattr(options, key)
+        if value is not None:
+            changes[key] = value
+    return load_target(options.target).replace(**changes)
+
+
+def _samples(options: argparse.Namespace, model: "keras.Model") -> "Samples | None":
+    """Return the user's samples, or chorales for networks that play them, or None."""
+    from snukeras.export.network import Network
+    from snukeras.export.samples import Samples, samples_from_file
+
+    network = Network.read(model)
+    if options.samples:
+        return samples_from_file(options.samples, network, options.metric)
+    if not network.plays_chorales:
+        return None
+    try:
+        from snukeras.zoo.samples import read
+
+        _, rolls = read()
+    except (ImportError, OSError, ValueError):
+        return None
+    samples = Samples.songs(rolls, "sample chorales", model.input_shape[1])
+    return samples if samples.batches else None
+
+
+def _verify(options: argparse.Namespace) -> int:
     with _terminal.status(options.json) as progress:
         _load_tensorflow(progress)
         from snukeras.export.report.terminal import show_verification
@@ -289,24 +352,25 @@ def _verify(options) -> int:
         _register()
         verification = verify_folder(options.folder, progress)
     if options.json:
-        print(json.dumps(verification, indent=2, ensure_ascii=False))
+        print(json.dumps(verification.to_dict(), indent=2, ensure_ascii=False))
     else:
         show_verification(verification)
     return 0
 
 
-def _read_back(options) -> int:
+def _read_back(options: argparse.Namespace) -> int:
     output = Path(options.output)
-    if output.exists():
-        raise OutputExistsError(f"{output} exists.", "Choose another folder with --output.")
+    from snukeras.export.folder import SOURCE, beside, check_output
+
+    check_output(output, False)
     with _terminal.status(options.json) as progress:
         _load_tensorflow(progress)
         import numpy as np
 
         from snukeras.export.crossbar.load import load_map
         from snukeras.export.crossbar.readback import read_back
-        from snukeras.export.folder import SOURCE, beside
         from snukeras.export.loading import load_model
+        from snukeras.export.report.terminal import show_read_back
         from snukeras.network.weights import rebuilt_model
 
         _register()
@@ -315,37 +379,44 @@ def _read_back(options) -> int:
         beside_map = Path(options.map).parent / SOURCE
         path = options.model or (beside_map if beside_map.is_file() else None)
         with beside(output, False) as folder:
-            text = json.dumps(result.report, indent=2, allow_nan=False)
+            text = json.dumps(result.report.to_dict(), indent=2, allow_nan=False)
             (folder / "readback.json").write_text(text + "\n", encoding="utf-8")
             arrays: dict[str, Any] = dict(result.weights)
             np.savez(folder / "weights.npz", **arrays)
             if path is not None:
                 progress("rebuilding the Keras model")
-                model = rebuilt_model(load_model(path), result.weights)
-                model.save(folder / "measured.keras")
+                model = load_model(path)
+                _check_model(model, crossbar)
+                rebuilt_model(model, result.weights).save(folder / "measured.keras")
     if options.json:
-        print(json.dumps(result.report, indent=2))
-        return 0
-    print(f"{result.report['measured']:,} cross-points measured")
-    for matrix in result.report["matrices"]:
-        print(
-            f"{matrix['name']}: rms error {matrix['rms_error']:.3g}, largest "
-            f"{matrix['max_error']:.3g}, {matrix['missing']} not measured"
-        )
-    for tile in result.report["tiles"]:
-        print(f"tile {tile['tile']}: rms error {tile['rms_error_uS']:.3g} uS")
-    print(f"Weights and report are in {output}")
+        print(json.dumps(result.report.to_dict(), indent=2))
+    else:
+        show_read_back(result.report, output)
     return 0
 
 
-def _name(model):
-    """A name for the default folder that cannot lead out of the current one."""
+def _check_model(model: "keras.Model", crossbar: "CrossbarMap") -> None:
+    """Refuse a model that the weights of a map do not fit into."""
+    from snukeras.network.weights import collect
+
+    shapes = {weight.name: weight.values.shape for weight in collect(model)}
+    for name, values in crossbar.weights().items():
+        if shapes.get(name) != values.shape:
+            raise BadInputError(
+                f"The model {model.name!r} is not that of the map {crossbar.path}: it has no "
+                f"{name} of the shape {values.shape}.",
+                "Give the model.keras of the same export with --model.",
+            )
+
+
+def _name(model: str) -> str:
+    """Return a name for the default folder that cannot lead out of the current one."""
     name = model[4:] if model.startswith("zoo:") else Path(model).stem
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip(".") or "model"
 
 
-def _load(model, progress):
-    """The model, the file it came from (None for the zoo), and its figures, where known."""
+def _load(model: str, progress: Report) -> tuple["keras.Model", Path | None, dict[str, Any] | None]:
+    """Load the model; also return its file (None for the zoo), and its figures, where known."""
     if not model.startswith("zoo:"):
         from snukeras.export.loading import load_model
 
@@ -362,16 +433,13 @@ def _load(model, progress):
     return network, None, {key: known[key] for key in kept if key in known}
 
 
-def _chorales(kind, steps):
-    """The zoo's sample chorales, or None if they are not there or all shorter than `steps`."""
-    try:
-        from snukeras.zoo.samples import read
+def _list_targets() -> int:
+    from snukeras.export.crossbar.targets import available_targets, load_target
 
-        _, rolls = read()
-    except (ImportError, OSError, ValueError):
-        return None
-    samples = kind.songs(rolls, "sample chorales", steps)
-    return samples if samples.batches else None
+    print("onnx: ONNX only, no crossbar map")
+    for name in available_targets():
+        print(f"{name}: {load_target(name).title}")
+    return 0
 
 
 def _list_layers() -> int:
@@ -390,16 +458,16 @@ def _list_layers() -> int:
     return 0
 
 
-def _load_tensorflow(progress) -> None:
-    """Imports TensorFlow without the notices that its C++ parts print on loading."""
+def _load_tensorflow(progress: Report) -> None:
+    """Import TensorFlow without the notices that its C++ parts print on loading."""
     progress("loading TensorFlow and Keras")
     with _terminal.quiet_stderr():
         import tensorflow  # noqa: F401
         import tf2onnx  # noqa: F401
 
 
-def _register():
-    """Loads all modules whose classes a saved model may name."""
+def _register() -> None:
+    """Load all modules whose classes a saved model may name."""
     import snukeras
 
     for name in snukeras.__all__:
@@ -409,7 +477,7 @@ def _register():
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the notices of TensorFlow and Keras out of the terminal."""
+    """Keep the notices of TensorFlow and Keras out of the terminal."""
     # Exports are compared on the CPU, so that they come out alike everywhere.
     for name, value in (("TF_CPP_MIN_LOG_LEVEL", "3"), ("CUDA_VISIBLE_DEVICES", "-1")):
         os.environ.setdefault(name, value)

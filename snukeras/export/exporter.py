@@ -1,20 +1,27 @@
 """Export a model to a folder: ONNX, crossbar map, verification, report."""
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import json
 import shutil
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
+import onnx
 
 from snukeras import __version__
+from snukeras.export.crossbar.description import OnnxFile, Source
 from snukeras.export.crossbar.device_list import write_device_list
 from snukeras.export.crossbar.faults import Fault
 from snukeras.export.crossbar.load import load_map
+from snukeras.export.crossbar.map import CrossbarMap
 from snukeras.export.crossbar.targets import Target, load_target
-from snukeras.export.crossbar.writer import write_map
+from snukeras.export.crossbar.writer import MapOptions, write_map
+from snukeras.export.errors import BadInputError
 from snukeras.export.folder import (
     CHECKSUMS,
     CSV,
@@ -31,172 +38,277 @@ from snukeras.export.folder import (
     check_output,
     sha256_of,
 )
-from snukeras.export.nir import write_nir
-from snukeras.export.onnx.build import to_onnx
-from snukeras.export.report.forecast import forecast
+from snukeras.export.loading import reload_problem
+from snukeras.export.network import Network
+from snukeras.export.nir import NirFile, write_nir
+from snukeras.export.onnx.build import build
+from snukeras.export.report.contents import (
+    FORMAT,
+    CallEntry,
+    End,
+    FileEntry,
+    MapEntry,
+    OnnxEntry,
+    Options,
+    Report,
+)
+from snukeras.export.report.forecast import Forecast, Simulated, forecast
 from snukeras.export.report.page import page
+from snukeras.export.report.risks import risks
+from snukeras.export.report.simulation import CHIPS, TIMES
 from snukeras.export.samples import Samples
 from snukeras.export.verify.folder import verify
-from snukeras.network import topology
-from snukeras.network.weights import collect, digest
+from snukeras.export.verify.results import Verification
+
+MAX_SEED = 2**63 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """One export: the network, what is asked of it, and the folder that is being filled."""
+
+    network: Network
+    folder: Path
+    target: Target | None
+    options: MapOptions
+    csv: bool
+    streaming: bool
+    nir_dt: float | None
+    simulated: Simulated
+    name: str
+    source: Path | None
+    metrics: dict[str, Any] | None
+    progress: Progress
 
 
 def export(
     model: keras.Model,
-    output,
+    output: str | Path,
     *,
     target: str | Target = "pcm",
-    scale: str = "tensor",
+    scale: str = "column",
     seed: int = 0,
     pack: bool = False,
     embedding: bool = False,
-    faults: tuple[Fault, ...] = (),
+    faults: Sequence[Fault] = (),
     csv: bool = False,
     streaming: bool = False,
     nir_dt: float | None = None,
     samples: Samples | None = None,
+    chips: int = CHIPS,
+    times: Sequence[float] = TIMES,
     overwrite: bool = False,
     name: str | None = None,
-    source=None,
+    source: str | Path | None = None,
     metrics: dict[str, Any] | None = None,
     progress: Progress = lambda text: None,
-) -> dict[str, Any]:
-    """Exports a model into a new folder, verifies what was written, and returns the report.
+) -> Report:
+    """Export a model into a new folder, verify what was written, and return the report.
 
     Args:
         model: Sequential or functional model of float32 policy.
-        output: folder to make; everything is written beside it first and renamed when complete.
+        output: Folder to make; everything is written beside it first and renamed when complete.
         target: "onnx" (no crossbar map), a target's name or file, or a `Target`.
-        scale: "tensor" or "column": one scale of conductance per matrix or per column.
-        seed: seed of the random input, where there are no samples.
-        pack: let small blocks share tiles.
-        embedding: map Embedding tables as well.
-        faults: stuck devices.
-        csv: also write one line per device.
-        streaming: also write the one-step form of the ONNX graph.
-        nir_dt: also write the network as NIR, with steps of so many seconds; needs the library
+        scale: "column" or "tensor": one scale of conductance per column or per matrix. Matrices
+            on the levels of a PCMConstraint have the range of the constraint instead.
+        seed: Seed of the random input, where there are no samples, and of the first chip.
+        pack: Let small blocks share tiles.
+        embedding: Map Embedding tables as well.
+        faults: Stuck devices.
+        csv: Also write one line per device.
+        streaming: Also write the one-step form of the ONNX graph.
+        nir_dt: Also write the network as NIR, with steps of so many seconds; needs the library
             nir.
-        samples: input for the comparison; random by default.
-        overwrite: replace an earlier export at `output`.
-        name: name of the network in the report; the model's by default.
-        source: the .keras file the model came from; it is copied into the folder.
-        metrics: known figures of the network (names, numbers, texts), kept in the metadata of the
+        samples: Input for the comparison; random by default.
+        chips: How many chips the forecast simulates.
+        times: Seconds after programming at which it reads them.
+        overwrite: Replace an earlier export at `output`.
+        name: Name of the network in the report; the model's by default.
+        source: The .keras file the model came from; it is copied into the folder.
+        metrics: Known figures of the network (names, numbers, texts), kept in the metadata of the
             ONNX files and in the report.
-        progress: called with what is being done.
+        progress: Called with what is being done.
 
     Returns:
-        The content of report.json. `report["verification"]["ok"]` says whether all holds.
+        The content of report.json. `report.verification.ok` says whether all holds.
 
     Raises:
-        UnsupportedLayersError, BadInputError, OutputExistsError.
+        UnsupportedLayersError: Layers have no ONNX or NIR form; all are named.
+        BadInputError: The model or an argument cannot be used.
+        OutputExistsError: The output exists.
     """
     hardware = _target(target)
     output = Path(output)
     check_output(output, overwrite)
-    source = None if source is None else Path(source)
+    if scale not in ("tensor", "column"):
+        raise BadInputError(f'scale must be "tensor" or "column". Received: {scale!r}.')
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+        raise BadInputError(f"seed must be an integer from 0 to {MAX_SEED}. Received: {seed!r}.")
+    simulated = Simulated(chips, tuple(float(t) for t in times), seed)
+    progress("reading the network")
+    network = Network.read(model, embedding)
     with beside(output, overwrite) as folder:
-        progress("reading the weights")
-        weights = collect(model, embedding)
-        origin: dict[str, Any] = {
-            "name": name or model.name,
-            "sha256": None if source is None else sha256_of(source),
-            "weights_sha256": digest(weights),
-        }
-        if source is None:
-            model.save(folder / SOURCE)
-        else:
-            shutil.copyfile(source, folder / SOURCE)
-        metadata = {
-            "snukeras.version": __version__,
-            "snukeras.source": origin["name"],
-            "snukeras.source_sha256": origin["sha256"] or "",
-            "snukeras.weights_sha256": origin["weights_sha256"],
-        }
-        if metrics:
-            metadata["snukeras.metrics"] = json.dumps(metrics, allow_nan=False)
-        nir = None
-        if nir_dt is not None:
-            progress("building the NIR graph")
-            nir = {"file": NIR, **write_nir(model, folder / NIR, nir_dt)}
-        progress("building the ONNX graph")
-        proto = to_onnx(model, metadata=metadata)
-        (folder / ONNX).write_bytes(proto.SerializeToString(deterministic=True))
-        if streaming:
-            progress("building the streaming form")
-            step = to_onnx(model, streaming=True, metadata=metadata)
-            (folder / STREAMING).write_bytes(step.SerializeToString(deterministic=True))
-            del step
-        if hardware is not None:
-            write_map(
-                folder / MAP,
-                weights,
-                hardware,
-                scale=scale,
-                pack=pack,
-                faults=faults,
-                seed=seed,
-                package=__version__,
-                source=origin,
-                onnx={"file": ONNX, "sha256": sha256_of(folder / ONNX)},
-                progress=lambda text: progress(f"mapping {text}"),
-            )
-        if samples is None:
-            samples = Samples.random(model, seed)
-        samples.save(folder / SAMPLES)
-        verification = verify(model, folder, samples, embedding, progress)
-        report: dict[str, Any] = {
-            "format": "snukeras-export-report",
-            "version": 1,
-            "snukeras": __version__,
-            "packages": _packages(),
-            "source": origin,
-            "metrics": metrics,
-            "parameters": int(model.count_params()),
-            "options": {
-                "target": hardware.name if hardware else "onnx",
-                "scale": scale,
-                "seed": seed,
-                "pack": pack,
-                "embedding": embedding,
-                "streaming": streaming,
-                "faults": len(faults),
-            },
-            "network": _describe_network(model),
-            "onnx": _describe_onnx(proto),
-            "nir": nir,
-            "map": _describe_map(folder / MAP) if hardware else None,
-            "forecast": None,
-            "verification": verification,
-        }
-        crossbar = None
-        if hardware is not None:
-            crossbar = load_map(folder / MAP, check=False)
-            report["forecast"] = forecast(
-                model, crossbar, samples, verification, seed, progress=progress
-            )
-        progress("writing the report")
-        (folder / PAGE).write_text(page(report, crossbar), encoding="utf-8")
-        if csv and crossbar is not None:
-            progress("writing the list of devices")
-            write_device_list(crossbar, folder / CSV)
-        report["files"] = {
-            path.name: {"sha256": sha256_of(path), "bytes": path.stat().st_size}
-            for path in sorted(folder.iterdir())
-        }
-        text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
-        (folder / REPORT).write_text(text + "\n", encoding="utf-8")
-        lines = [f"{sha256_of(path)}  {path.name}" for path in sorted(folder.iterdir())]
-        (folder / CHECKSUMS).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        job = _Job(
+            network=network,
+            folder=folder,
+            target=hardware,
+            options=MapOptions(scale, pack, tuple(faults), seed),
+            csv=csv,
+            streaming=streaming,
+            nir_dt=nir_dt,
+            simulated=simulated,
+            name=name or model.name,
+            source=None if source is None else Path(source),
+            metrics=metrics,
+            progress=progress,
+        )
+        report = _run(job, samples or Samples.random(network, seed))
+    if report.verification.reload is not None:
+        warnings.warn(
+            f"snukeras-export verify cannot load the model of {output}: "
+            f"{report.verification.reload}.",
+            stacklevel=2,
+        )
     return report
 
 
-def _target(target):
+def _target(target: str | Target) -> Target | None:
     if isinstance(target, Target):
         return target
     return None if target == "onnx" else load_target(target)
 
 
-def _packages():
+def _run(job: _Job, samples: Samples) -> Report:
+    """Fill the folder."""
+    network, folder, progress = job.network, job.folder, job.progress
+    origin = Source(
+        name=job.name,
+        sha256=None if job.source is None else sha256_of(job.source),
+        weights_sha256=network.digest,
+    )
+    if job.source is None:
+        network.model.save(folder / SOURCE)
+    else:
+        shutil.copyfile(job.source, folder / SOURCE)
+    nir, described = _write_graphs(job, origin)
+    crossbar = None if job.target is None else _write_map(job, job.target, origin)
+    samples.save(folder / SAMPLES)
+    verification, twin = verify(network, folder, samples, progress, crossbar)
+    if samples.asked and verification.metric is None:
+        raise BadInputError(
+            f"The metric cannot be measured on {samples.kind}: {verification.metric_left_out}.",
+            "Give other targets, or another --metric.",
+        )
+    if job.source is None:
+        problem = reload_problem(network.model, folder / SOURCE)
+        verification = dataclasses.replace(verification, reload=problem)
+    found = None
+    if crossbar is not None:
+        found = forecast(network, crossbar, samples, verification, job.simulated, twin, progress)
+        said = risks(crossbar, verification, found, network.digital_kernels)
+        found = dataclasses.replace(found, risks=said)
+    progress("writing the report")
+    report = _report(job, origin, nir, described, crossbar, found, verification)
+    (folder / PAGE).write_text(page(report, crossbar), encoding="utf-8")
+    report = dataclasses.replace(
+        report,
+        files={
+            path.name: FileEntry(sha256_of(path), path.stat().st_size)
+            for path in sorted(folder.iterdir())
+        },
+    )
+    text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / REPORT).write_text(text + "\n", encoding="utf-8")
+    lines = [f"{sha256_of(path)}  {path.name}" for path in sorted(folder.iterdir())]
+    (folder / CHECKSUMS).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return report
+
+
+def _write_graphs(job: _Job, origin: Source) -> tuple[NirFile | None, OnnxEntry]:
+    """Write the NIR graph, the ONNX graph and its streaming form."""
+    network, folder, progress = job.network, job.folder, job.progress
+    metadata = {
+        "snukeras.version": __version__,
+        "snukeras.source": origin.name,
+        "snukeras.source_sha256": origin.sha256 or "",
+        "snukeras.weights_sha256": origin.weights_sha256,
+    }
+    if job.metrics:
+        metadata["snukeras.metrics"] = json.dumps(job.metrics, allow_nan=False)
+    nir = None
+    if job.nir_dt is not None:
+        progress("building the NIR graph")
+        nir = write_nir(network, folder / NIR, job.nir_dt)
+    progress("building the ONNX graph")
+    name = network.model.name
+    proto = build(network.topology, name, metadata=metadata)
+    (folder / ONNX).write_bytes(proto.SerializeToString(deterministic=True))
+    described = _describe_onnx(proto)
+    del proto
+    if job.streaming:
+        progress("building the streaming form")
+        step = build(network.topology, name, streaming=True, metadata=metadata)
+        (folder / STREAMING).write_bytes(step.SerializeToString(deterministic=True))
+    return nir, described
+
+
+def _write_map(job: _Job, target: Target, origin: Source) -> CrossbarMap:
+    """Write the map, read it back with all checks, and write the list of devices."""
+    write_map(
+        job.folder / MAP,
+        job.network.weights,
+        target,
+        job.options,
+        package=__version__,
+        source=origin,
+        onnx=OnnxFile(ONNX, sha256_of(job.folder / ONNX)),
+        progress=lambda text: job.progress(f"mapping {text}"),
+    )
+    job.progress("checking the crossbar map")
+    crossbar = load_map(job.folder / MAP)
+    if job.csv:
+        job.progress("writing the list of devices")
+        write_device_list(crossbar, job.folder / CSV)
+    return crossbar
+
+
+def _report(
+    job: _Job,
+    origin: Source,
+    nir: NirFile | None,
+    described: OnnxEntry,
+    crossbar: CrossbarMap | None,
+    found: Forecast | None,
+    verification: Verification,
+) -> Report:
+    return Report(
+        format=FORMAT,
+        version=1,
+        snukeras=__version__,
+        packages=_packages(),
+        source=origin,
+        metrics=job.metrics,
+        parameters=int(job.network.model.count_params()),
+        options=Options(
+            target=job.target.name if job.target else "onnx",
+            scale=job.options.scale,
+            seed=job.options.seed,
+            pack=job.options.pack,
+            embedding=job.network.embedding,
+            streaming=job.streaming,
+            faults=len(job.options.faults),
+        ),
+        network=_describe_network(job.network),
+        onnx=described,
+        nir=nir,
+        map=None if crossbar is None else _describe_map(crossbar),
+        forecast=found,
+        verification=verification,
+        files={},
+    )
+
+
+def _packages() -> dict[str, str]:
     names = ("keras", "tensorflow", "numpy", "onnx", "tf2onnx", "onnxruntime")
     found = {}
     for name in names:
@@ -205,53 +317,50 @@ def _packages():
     return found
 
 
-def _describe_network(model):
-    """The calls of the network in order: {"name", "class", "inputs", "parameters"}."""
-    plan = topology.read(model)
+def _describe_network(network: Network) -> tuple[CallEntry, ...]:
+    """Return the calls of the network in order."""
+    plan = network.topology
     given = {ref.key: name for name, ref in plan.inputs}
-    return [
-        {
-            "name": call.name,
-            "class": type(call.op).__name__,
-            "inputs": [given.get(ref.key, ref.key[0]) for ref in call.inputs],
-            "parameters": call.op.count_params() if hasattr(call.op, "count_params") else 0,
-        }
+    return tuple(
+        CallEntry(
+            name=call.name,
+            layer_class=type(call.op).__name__,
+            inputs=tuple(given.get(ref.key, ref.key[0]) for ref in call.inputs),
+            parameters=call.op.count_params() if hasattr(call.op, "count_params") else 0,
+        )
         for call in plan.calls
-    ]
+    )
 
 
-def _describe_onnx(proto):
-    def ends(values):
-        return [
-            {
-                "name": value.name,
-                "shape": [
-                    dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim
-                ],
-            }
+def _describe_onnx(proto: onnx.ModelProto) -> OnnxEntry:
+    def ends(values: Sequence[onnx.ValueInfoProto]) -> tuple[End, ...]:
+        return tuple(
+            End(
+                value.name,
+                tuple(dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim),
+            )
             for value in values
-        ]
+        )
 
-    return {
-        "file": ONNX,
-        "opset": next(entry.version for entry in proto.opset_import if entry.domain == ""),
-        "ir_version": proto.ir_version,
-        "nodes": len(proto.graph.node),
-        "inputs": ends(proto.graph.input),
-        "outputs": ends(proto.graph.output),
-    }
+    return OnnxEntry(
+        file=ONNX,
+        opset=next(entry.version for entry in proto.opset_import if entry.domain == ""),
+        ir_version=proto.ir_version,
+        nodes=len(proto.graph.node),
+        inputs=ends(proto.graph.input),
+        outputs=ends(proto.graph.output),
+    )
 
 
-def _describe_map(path):
-    crossbar = load_map(path, check=False)
-    tiles = crossbar.description["tiles"]
-    used = sum(tile["devices_used"] for tile in tiles)
-    return {
-        "file": MAP,
-        "target": crossbar.description["target"],
+def _describe_map(crossbar: CrossbarMap) -> MapEntry:
+    description = crossbar.description
+    tiles = description.tiles
+    return MapEntry(
+        file=MAP,
+        target=description.target,
         **crossbar.totals,
-        "adders": len(crossbar.description["adders"]),
-        "utilisation": used / sum(tile["devices"] for tile in tiles),
-        "tile_utilisation": [tile["devices_used"] / tile["devices"] for tile in tiles],
-        "faults": crossbar.description["faults"],
-    }
+        adders=len(description.adders),
+        utilisation=sum(t.devices_used for t in tiles) / sum(t.devices for t in tiles),
+        tile_utilisation=tuple(t.devices_used / t.devices for t in tiles),
+        faults=description.faults,
+    )

@@ -1,14 +1,22 @@
 """Export networks of spiking units as NIR, the Neural Intermediate Representation (HDF5)."""
 
+import dataclasses
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 
 from snukeras import __version__
 from snukeras.export.errors import BadInputError, UnsupportedLayersError
+from snukeras.export.network import Network
+from snukeras.export.records import Record
 from snukeras.layers import SNU
-from snukeras.network import topology
+from snukeras.network.topology import Call, Key, Topology
 
 NOTE = (
     "The unit resets one step late: it shows its potential at the step of the spike and drops it "
@@ -16,39 +24,25 @@ NOTE = (
     "node that resets to v_reset = 0 in the step of the spike, stepped with Euler's rule and this "
     "dt, has the same spikes; its potential differs at the steps of spikes alone."
 )
-RECURRENT = (
-    "An edge back into a unit's input carries the spikes of the step before: they take one dt."
-)
 _NOTHING = (keras.layers.Dropout, keras.layers.SpatialDropout1D, keras.layers.GaussianNoise)
 
 
-def write_nir(model: keras.Model, path, dt: float) -> dict[str, Any]:
-    """Writes a model as an NIR graph.
+@dataclasses.dataclass(frozen=True)
+class NirFile(Record):
+    """What model.nir holds: the types of its nodes by name, the number of edges, and dt in s."""
 
-    An SNU layer becomes Linear or Affine (its kernel and bias) and LIF with
+    file: str
+    nodes: dict[str, str]
+    edges: int
+    dt: float
 
-        tau = dt / (1 - decay),  r = tau / dt,  v_leak = v_reset = 0,  v_threshold = threshold
 
-    or IF with r = 1 / dt where all its decays are 1; a recurrent kernel becomes a Linear node on
-    an edge from the unit back to itself. Dense layers without activation become Linear or Affine.
-    NIR does not store dt, so it stands in the metadata, with how the unit resets.
-
-    Args:
-        model: Sequential or functional model of SNU, Dense and dropout layers.
-        path: file to write.
-        dt: seconds that one step of the network takes.
-
-    Returns:
-        {"nodes": names and types, "edges": number of edges, "dt": dt}.
+def library() -> ModuleType:
+    """Import the library nir.
 
     Raises:
-        BadInputError: dt is not a positive number, or the library nir is not installed.
-        UnsupportedLayersError: NIR has no form for a layer; all such layers are named.
+        BadInputError: It is not installed.
     """
-    if not 0 < dt < float("inf"):
-        raise BadInputError(
-            f"dt must be a positive number of seconds. Received: {dt}.", "Give --dt 1e-3 or such."
-        )
     try:
         import nir
     except ImportError as error:
@@ -56,60 +50,149 @@ def write_nir(model: keras.Model, path, dt: float) -> dict[str, Any]:
             "The NIR export needs the library nir, which is not installed.",
             "pip install 'snukeras[nir]'",
         ) from error
-    plan = topology.read(model)
+    return nir
+
+
+def write_nir(network: Network, path: str | Path, dt: float) -> NirFile:
+    """Write a network as an NIR graph.
+
+    An SNU layer becomes Linear or Affine (its kernel and bias) and LIF with
+
+        tau = dt / (1 - decay),  r = tau / dt,  v_leak = 0,  v_threshold = threshold
+
+    or IF with r = 1 / dt where all its decays are 1; a recurrent kernel becomes a Linear node on
+    an edge from the unit back to itself. Dense layers without activation become Linear or Affine.
+    NIR does not store dt, so it stands in the metadata, with how the unit resets. The file holds
+    what nir 1.0.4 knows, so that the tools that depend on it open the file; later versions take 0
+    for the v_reset that is not in it.
+
+    Args:
+        network: A Sequential or functional model of SNU, Dense and dropout layers.
+        path: File to write.
+        dt: Seconds that one step of the network takes.
+
+    Raises:
+        BadInputError: dt is not a positive number, or the library nir is not installed.
+        UnsupportedLayersError: NIR has no form for a layer; all such layers are named.
+    """
+    if not 1e-12 <= dt <= 1e6:
+        raise BadInputError(
+            f"dt must be a positive number of seconds, from 1e-12 to 1e6. Received: {dt}.",
+            "Give --dt 1e-3 or such.",
+        )
+    nir = library()
+    plan = network.topology
     problems = {call.name: reason for call in plan.calls if (reason := _problem(call))}
     for name, ref in plan.inputs:
         if len(ref.shape) != 3 or ref.shape[-1] is None:
             problems[name] = "an input must be (batch, time, features) in the NIR export"
     if problems:
         raise UnsupportedLayersError(problems)
+    layout = lay_out(plan, nir, dt)
+    graph = nir.NIRGraph(layout.nodes, layout.edges)
+    graph.metadata = {"dt": float(dt), "snukeras": __version__, "reset": NOTE}
+    with io.BytesIO() as memory:
+        nir.write(memory, graph)
+        _rewrite(memory, path, list(layout.nodes))
+    return NirFile(
+        file=Path(path).name,
+        nodes={name: type(node).__name__ for name, node in layout.nodes.items()},
+        edges=len(layout.edges),
+        dt=float(dt),
+    )
 
-    metadata = {"dt": float(dt), "snukeras": __version__}
-    nodes: dict[str, Any] = {}
-    edges: list[tuple[str, str]] = []
-    # The node that puts out each tensor of the Keras model.
-    source: dict[topology.Key, str] = {}
+
+def _rewrite(memory: io.BytesIO, path: str | Path, order: Sequence[str]) -> None:
+    """Write a graph to its file, its nodes in the order of the network.
+
+    Left out is what nir 1.0.4 refuses: resets, and the metadata of nodes. The library writes nodes
+    by the alphabet, and there are readers that run them in the order in which they find them.
+
+    Args:
+        memory: The file as the library writes it.
+        path: File to write.
+        order: Names of the nodes.
+    """
+    with h5py.File(memory, "r") as source, h5py.File(path, "w", track_order=True) as file:
+        for key in sorted(source):
+            if key != "node":
+                source.copy(key, file)
+        graph = file.create_group("node", track_order=True)
+        for key in sorted(source["node"]):
+            if key != "nodes":
+                source["node"].copy(key, graph)
+        nodes = graph.create_group("nodes", track_order=True)
+        for name in order:
+            node = nodes.create_group(name)
+            for key, value in source["node/nodes"][name].items():
+                if key not in ("v_reset", "metadata"):
+                    source.copy(value, node, name=key)
+
+
+@dataclasses.dataclass
+class Layout:
+    """The nodes and edges of a graph, and the node for each part of the network.
+
+    Attributes:
+        nodes: By label.
+        edges: Pairs of labels.
+        source: The node that puts out each tensor of the Keras model.
+        units: The node of each layer of units, by the name of its call.
+        outputs: The Output nodes, in the order of the network.
+    """
+
+    nodes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    edges: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    source: dict[Key, str] = dataclasses.field(default_factory=dict)
+    units: dict[str, str] = dataclasses.field(default_factory=dict)
+    outputs: list[str] = dataclasses.field(default_factory=list)
+
+    def label(self, name: str) -> str:
+        """Return a free label; "/" would make a group in HDF5, "." a graph in the graph."""
+        label = name.replace("/", "_").replace(".", "_")
+        while label in self.nodes:
+            label += "_"
+        return label
+
+
+def lay_out(plan: Topology, nir: ModuleType, dt: float) -> Layout:
+    """Make the nodes and edges of a network that NIR can express."""
+    found = Layout()
     for name, ref in plan.inputs:
-        label = _label(name, nodes)
-        nodes[label] = nir.Input(input_type={"input": np.array([ref.shape[-1]])})
-        source[ref.key] = label
+        label = found.label(name)
+        found.nodes[label] = nir.Input(input_type={"input": np.array([ref.shape[-1]])})
+        found.source[ref.key] = label
     for call in plan.calls:
-        (ref, *_) = call.inputs
         layer = call.op.layer if isinstance(call.op, keras.layers.TimeDistributed) else call.op
-        label, before = _label(call.name, nodes), source[ref.key]
+        label, before = found.label(call.name), found.source[call.inputs[0].key]
         if isinstance(layer, SNU):
             cell = layer.cell
-            nodes[label] = _unit(nir, cell, dt, metadata)
-            kernel = _label(f"{label}_kernel", nodes)
-            nodes[kernel] = _linear(nir, cell.kernel, cell.bias)
-            edges += [(before, kernel), (kernel, label)]
+            kernel = found.label(f"{label}_kernel")
+            found.nodes[kernel] = _linear(nir, cell.kernel, cell.bias)
+            found.edges += [(before, kernel), (kernel, label)]
             if cell.recurrent_kernel is not None:
-                loop = _label(f"{label}_recurrent_kernel", nodes)
-                nodes[loop] = _linear(nir, cell.recurrent_kernel, None)
-                nodes[loop].metadata = {"delay": RECURRENT}
-                edges += [(label, loop), (loop, label)]
+                loop = found.label(f"{label}_recurrent_kernel")
+                found.nodes[loop] = _linear(nir, cell.recurrent_kernel, None)
+                found.edges += [(label, loop), (loop, label)]
+            # Behind its kernel, since there are readers that run nodes in their order.
+            found.nodes[label] = _unit(nir, cell, dt)
+            found.units[call.name] = label
         elif isinstance(layer, keras.layers.Dense):
-            nodes[label] = _linear(nir, layer.kernel, layer.bias)
-            edges.append((before, label))
+            found.nodes[label] = _linear(nir, layer.kernel, layer.bias)
+            found.edges.append((before, label))
         else:
             label = before
-        source[(call.name, 0)] = label
+        found.source[(call.name, 0)] = label
     for name, ref in plan.outputs:
-        label = _label(f"{name}_output", nodes)
-        nodes[label] = nir.Output(output_type={"output": np.array([ref.shape[-1]])})
-        edges.append((source[ref.key], label))
-    graph = nir.NIRGraph(nodes, edges)
-    graph.metadata = {**metadata, "reset": NOTE}
-    nir.write(str(path), graph)
-    return {
-        "nodes": {name: type(node).__name__ for name, node in nodes.items()},
-        "edges": len(edges),
-        "dt": float(dt),
-    }
+        label = found.label(f"{name}_output")
+        found.nodes[label] = nir.Output(output_type={"output": np.array([ref.shape[-1]])})
+        found.edges.append((found.source[ref.key], label))
+        found.outputs.append(label)
+    return found
 
 
-def _problem(call):
-    """Why NIR cannot express a call; None if it can."""
+def _problem(call: Call) -> str | None:
+    """Return why NIR cannot express a call; None if it can."""
     layer = call.op
     if isinstance(layer, keras.layers.TimeDistributed):
         layer = layer.layer
@@ -122,23 +205,23 @@ def _problem(call):
     if isinstance(layer, keras.layers.Dense):
         if layer.activation is keras.activations.linear:
             return None
-        return (
-            f"NIR has no {layer.activation.__name__} activation; make the layer linear and apply "
-            "it outside"
-        )
+        name = getattr(layer.activation, "__name__", type(layer.activation).__name__)
+        return f"NIR has no {name} activation; make the layer linear and apply it outside"
     if not isinstance(layer, SNU):
         return f"NIR has no form for {type(layer).__name__}"
     cell = layer.cell
     if not cell.spiking:
         return "NIR has no soft (sigmoid) unit; only SNU, which spikes, can be expressed"
     if cell.state_activation is not keras.activations.linear:
+        name = getattr(cell.state_activation, "__name__", cell.state_activation)
         return (
-            f"NIR has no rectified state (state_activation "
-            f"{getattr(cell.state_activation, '__name__', cell.state_activation)}); only 'linear' "
-            "is a leaky integrator"
+            f"NIR has no rectified state (state_activation {name}); only 'linear' is a leaky "
+            "integrator"
         )
     if cell.lateral_inhibition:
         return "NIR has no lateral inhibition"
+    if layer.return_membrane:
+        return "NIR has no output for membrane potentials (return_membrane)"
     if layer.return_membrane:
         return "NIR has no output for membrane potentials (return_membrane)"
     if not layer.return_sequences or layer.return_state or layer.go_backwards:
@@ -149,31 +232,19 @@ def _problem(call):
     return None
 
 
-def _unit(nir, cell, dt, metadata):
+def _unit(nir: ModuleType, cell: Any, dt: float) -> Any:
     decay = cell.decay_values().astype("float64")
     zero = np.zeros(cell.units)
     threshold = cell.threshold_values().astype("float64")
-    metadata = {**metadata, "reset": NOTE}
     if np.all(decay == 1.0):
-        r = np.full(cell.units, 1.0 / dt)
-        return nir.IF(r=r, v_threshold=threshold, v_reset=zero, metadata=metadata)
+        return nir.IF(r=np.full(cell.units, 1.0 / dt), v_threshold=threshold)
     tau = dt / (1.0 - decay)
-    return nir.LIF(
-        tau=tau, r=tau / dt, v_leak=zero, v_threshold=threshold, v_reset=zero, metadata=metadata
-    )
+    return nir.LIF(tau=tau, r=tau / dt, v_leak=zero, v_threshold=threshold)
 
 
-def _linear(nir, kernel, bias):
-    """Linear or Affine; NIR's matrices are (outputs, inputs)."""
+def _linear(nir: ModuleType, kernel: Any, bias: Any) -> Any:
+    """Return Linear or Affine; NIR's matrices are (outputs, inputs)."""
     weight = keras.ops.convert_to_numpy(kernel).T.copy()
     if bias is None:
         return nir.Linear(weight=weight)
     return nir.Affine(weight=weight, bias=keras.ops.convert_to_numpy(bias))
-
-
-def _label(name, nodes):
-    """A node's name, not taken yet; "/" would make a group in HDF5, "." a nested graph."""
-    label = name.replace("/", "_").replace(".", "_")
-    while label in nodes:
-        label += "_"
-    return label

@@ -44,3 +44,23 @@ def test_the_shipped_figures_hold_the_bars():
     scale = json.loads((folder / "scale.json").read_text())
     assert scale["verified"] and scale["weights"] >= 60_000_000
     assert scale["seconds"] < 300 and scale["peak_bytes"] < 8 * 2**30
+
+
+def test_presets(tmp_path, folder):
+    known = {"presets": [{"preset": "zebra", "weights": 5, "processor_seconds": 1.0,
+                          "energy_nJ": [0.5, 20_000.0]}]}  # fmt: skip
+    results = export_speed.presets(["jsb_snu"], known)
+    row = results["presets"][0]
+    assert row["weights"] == 26_400 and row["verified"] and row["processor_seconds"] > 1
+    (folder / "presets.json").write_text(json.dumps(results))
+    lines = export_speed.table("presets", tmp_path).splitlines()
+    assert lines[2].startswith("| jsb_snu | 26,400 |")
+    assert lines[3] == "| zebra | 5 | 1 s | 500 pJ to 20 uJ |"
+
+
+def test_every_preset_is_exported_within_half_a_minute():
+    folder = reporting.folder(export_speed.RESULTS_FOLDER)
+    rows = json.loads((folder / "presets.json").read_text())["presets"]
+    assert {row["preset"] for row in rows} >= {"jsb_gru", "jsb_snu", "mnist_snu_conv", "ptb_ssnu"}
+    for row in rows:
+        assert row["verified"] and row["processor_seconds"] < 30, row

@@ -15,6 +15,7 @@ import pytest
 import snukeras
 from snukeras.export.command import main
 from snukeras.export.onnx.layers import snu_scan
+from snukeras.export.report.units import energy_text, range_text
 from snukeras.layers import SNU
 
 START = "import sys; import _snukeras_command; from snukeras.export.command import main; "
@@ -78,7 +79,8 @@ def test_export_then_verify(inside, model_file, capsys):
     captured = capsys.readouterr()
     assert captured.err == ""
     energy = json.loads((inside / "tiny-pcm" / "report.json").read_text())["forecast"]["energy"]
-    figures = f"Energy per step {energy['low_nJ']:.3g} to {energy['high_nJ']:.3g} nJ, latency"
+    low, high = energy_text(energy["low_nJ"]), energy_text(energy["high_nJ"])
+    figures = f"Energy per step {range_text(low, high)}, latency"
     expected = ("snu/kernel", "Verified.", "spikes differ", "crossbar.snumap", "report.html", "84")
     for text in (*expected, figures, "1 year", "not compensated"):
         assert text in captured.out, captured.out
@@ -107,7 +109,7 @@ def test_existing_output(inside, model_file, capsys):
     (inside / "out").mkdir()
     (inside / "out" / "mine.txt").write_text("x")
     assert main([model_file, "--output", "out"]) == 4
-    check_complaint(capsys, "out exists", "--overwrite")
+    check_complaint(capsys, "out exists and is not an export", "--output")
     assert main([model_file, "--output", "out", "--overwrite"]) == 4
     check_complaint(capsys, "left alone")
     assert [path.name for path in (inside / "out").iterdir()] == ["mine.txt"]
@@ -128,6 +130,14 @@ def test_existing_output(inside, model_file, capsys):
         (["{model}", "--g-max", "nan"], "g_min < g_max"),
         (["{model}", "--g-min", "30"], "g_min < g_max"),
         (["{model}", "--levels", "1"], "at least 2"),
+        (["{model}", "--g-max", "1e-320"], "between 1e-06 and 1e+06 uS"),
+        (["{model}", "--g-max", "1e308"], "between 1e-06 and 1e+06 uS"),
+        (["{model}", "--g-min", "24.9999"], "must exceed g_min"),
+        (["{model}", "--seed", "-1"], "from 0 to"),
+        (["{model}", "--chips", "0"], "between 1 and 1000"),
+        (["{model}", "--times", "9,8"], "ascending"),
+        (["{model}", "--times", "soon"], "seconds such as"),
+        (["{model}", "--target", "onnx", "--csv"], "--csv is for targets"),
         (["{model}", "--scale", "row"], "invalid choice"),
         (["{model}", "--frobnicate"], "unrecognized arguments"),
         (["{model}", "--faults", "missing.json"], "cannot be read"),
@@ -259,3 +269,40 @@ def test_zoo_preset(inside, capsys):
     assert json.loads(texts["snukeras.metrics"]) == report["metrics"]
     assert report["metrics"]["test"] == known["test"] and report["metrics"]["unit"] == known["unit"]
     assert "Known figures" in (inside / "jsb_snu-pcm" / "report.html").read_text()
+
+
+def test_names_with_markup_and_control_characters_are_shown_as_they_are(inside, capsys):
+    """What rich would take for markup must not change what is shown, nor end the command."""
+    inputs = keras.Input((None, 3))
+    x = SNU(4, return_sequences=True, name="snu[red]")(inputs)
+    keras.Model(inputs, keras.layers.Dense(2, name="a[bold]b")(x)).save("m[green].keras")
+    assert main(["m[green].keras", "--output", "[red]out", "--chips", "1", "--times", "25"]) == 0
+    shown = capsys.readouterr().out
+    for name in ("snu[red]/kernel", "snu[red]: 0 of", "a[bold]b/kernel", "m[green].keras: 26"):
+        assert name in shown, shown
+    assert main(["a[/b].keras"]) == 2
+    check_complaint(capsys, "no file a[/b].keras")
+    assert main(["\x1b[2Jhidden.keras"]) == 2
+    assert r"\x1b[2Jhidden" in check_complaint(capsys)
+    assert main(["verify", "x\nVerified."]) == 2
+    assert "\n" not in check_complaint(capsys).split("hint")[0].strip()
+
+
+def test_chips_and_times(inside, model_file, capsys):
+    assert main([model_file, "--chips", "2", "--times", "60,7200", "--output", "out"]) == 0
+    shown = capsys.readouterr().out
+    assert "2 simulated chips" in shown and "1 min" in shown and "2 h" in shown
+    report = json.loads((inside / "out" / "report.json").read_text())
+    assert report["forecast"]["times_s"] == [60.0, 7200.0]
+
+
+def test_read_back_into_another_model(inside, model_file, capsys):
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="out")]).save("other.keras")
+    assert main([model_file, "--csv", "--output", "out", "--chips", "1", "--times", "25"]) == 0
+    lines = (inside / "out" / "devices.csv").read_text().splitlines()
+    measured = [lines[0] + ",measured_uS"] + [f"{x},{x.rsplit(',', 1)[1]}" for x in lines[1:]]
+    (inside / "g.csv").write_text("\n".join(measured) + "\n")
+    capsys.readouterr()
+    assert main(["readback", "out/crossbar.snumap", "g.csv", "--model", "other.keras"]) == 2
+    check_complaint(capsys, "is not that of the map")
+    assert sorted(path.name for path in inside.iterdir()) == ["g.csv", "other.keras", "out"]

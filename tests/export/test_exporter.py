@@ -56,7 +56,7 @@ def test_what_is_there(exported):
         "report.json",
         "checksums.sha256",
     }
-    assert json.loads((folder / "report.json").read_text()) == report
+    assert json.loads((folder / "report.json").read_text()) == report.to_dict()
     assert report["verification"]["ok"] and report["map"]["weights"] == 90
     assert report["verification"]["streaming"]["max_difference"] < 1e-6
     assert report["verification"]["metric"] is None
@@ -231,8 +231,10 @@ def test_bad_model_files(tmp_path):
 
 def test_samples_that_do_not_fit(model, tmp_path):
     np.savez(tmp_path / "s.npz", x=np.zeros((2, 5, 7), "float32"))
-    samples = samples_from_file(tmp_path / "s.npz", model)
-    with pytest.raises(ExportError, match="does not run on"):
+    with pytest.raises(BadInputError, match=r"shape \(any, any, 6\)"):
+        samples_from_file(tmp_path / "s.npz", model)
+    samples = Samples("mine", [[np.zeros((2, 5, 7), "float32")]])
+    with pytest.raises(ExportError, match="does not run on mine"):
         export(model, tmp_path / "out", samples=samples)
     assert not (tmp_path / "out").exists()
     np.savez(tmp_path / "s.npz", a=np.zeros(1), b=np.zeros(1))
@@ -251,3 +253,76 @@ def test_chorale_networks_get_their_likelihood(tmp_path):
     assert set(nll) == {"keras", "onnx", "map"}
     assert nll["onnx"] == pytest.approx(nll["keras"], abs=1e-3) and 50 < nll["keras"] < 70
     assert report["verification"]["samples"] == "test songs"
+
+
+def test_a_csv_and_a_nir_file_are_verified_too(exported, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(exported[0], copy)
+    lines = (copy / "devices.csv").read_text().splitlines(keepends=True)
+    for changed in (lines[:-1], [*lines, lines[-1]], [*lines[:9], "0,0,0\n", *lines[10:]]):
+        (copy / "devices.csv").write_text("".join(changed))
+        sums = (copy / "checksums.sha256").read_text().splitlines()
+        new = f"{sha256_of(copy / 'devices.csv')}  devices.csv"
+        text = "".join(f"{new if line.endswith('devices.csv') else line}\n" for line in sums)
+        (copy / "checksums.sha256").write_text(text)
+        with pytest.raises(VerificationError, match="list of devices differs from the map in line"):
+            verify_folder(copy)
+
+
+def test_layers_that_verify_cannot_load_are_named_at_export(tmp_path):
+    inputs = keras.Input((4,))
+    doubled = keras.layers.Lambda(lambda x: 2.0 * x, name="double")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2)(doubled))
+    with pytest.warns(UserWarning, match="verify cannot load the model of .*Lambda"):
+        report = export(model, tmp_path / "out", chips=1, times=(25.0,))
+    assert report.verification.ok and "Lambda" in report.verification.reload
+    with pytest.raises(BadInputError, match="safe mode"):
+        verify_folder(tmp_path / "out")
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Twice(keras.layers.Layer):
+    def call(self, x):
+        return 2.0 * x
+
+
+def test_classes_that_only_the_users_code_knows_are_named_at_export(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), Twice(), keras.layers.Dense(2)])
+    with pytest.warns(UserWarning, match="tests>Twice"):
+        report = export(model, tmp_path / "out", chips=1, times=(25.0,))
+    assert "verify_folder from Python" in report.verification.reload
+    assert "tests&gt;Twice" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("axis", [-1, None])
+def test_a_normalization_is_exported(tmp_path, axis):
+    keras.utils.set_random_seed(0)
+    x = np.random.default_rng(1).normal(2, 3, (3, 7, 5)).astype("float32")
+    layer = keras.layers.Normalization(axis=axis, name="norm")
+    layer.adapt(x)
+    unit = SNU(4, return_sequences=True, threshold=0.2, name="snu")
+    out = keras.layers.Dense(2, "softmax", name="out")
+    model = keras.Sequential([keras.Input((None, 5), name="x"), layer, unit, out])
+    targets = np.asarray(model(x)).argmax(-1)
+    samples = Samples("mine", [[x]], [targets], "accuracy", asked=True)
+    report = export(model, tmp_path / "out", samples=samples, streaming=True, chips=1)
+    assert report.verification.ok and report.verification.streaming.max_difference < 1e-6
+    assert report.verification.metric.values == {"keras": 100.0, "onnx": 100.0, "map": 100.0}
+    assert verify_folder(tmp_path / "out").ok
+
+
+def test_targets_that_cannot_be_measured_are_an_error(tmp_path):
+    """The outputs are logits: no probabilities to take a logarithm of."""
+    model = keras.Sequential([keras.Input((3,), name="x"), keras.layers.Dense(2, "linear")])
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype("float32") * 9
+    np.savez(tmp_path / "s.npz", x=x, targets=np.zeros(4, int))
+    samples = samples_from_file(tmp_path / "s.npz", model, "cross_entropy")
+    with pytest.raises(BadInputError, match="needs outputs between 0 and 1"):
+        export(model, tmp_path / "out", samples=samples)
+    assert [path.name for path in tmp_path.iterdir()] == ["s.npz"]
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, 2**63, True])
+def test_a_seed_that_is_none(model, tmp_path, seed):
+    with pytest.raises(BadInputError, match="seed must be an integer from 0"):
+        export(model, tmp_path / "out", seed=seed)

@@ -2,6 +2,7 @@
 
 import sys
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -10,7 +11,10 @@ from snukeras.export import command
 from snukeras.export import nir as nir_file
 from snukeras.export.errors import BadInputError, UnsupportedLayersError
 from snukeras.export.exporter import export
+from snukeras.export.network import Network
+from snukeras.export.samples import Samples
 from snukeras.export.verify.folder import verify_folder
+from snukeras.export.verify.nir import compare_nir, simulate
 from snukeras.layers import SNU, SSNU
 
 DT = 1e-3
@@ -39,53 +43,12 @@ def network(loop=True, **options):
     )
 
 
-def simulate(nir, graph, x, dt):
-    """NIR's equations with Euler's rule; edges back into a unit carry the last step's values."""
-    inputs = {name: [a for a, b in graph.edges if b == name] for name in graph.nodes}
-    v = {n: np.zeros(p.v_threshold.shape) for n, p in graph.nodes.items() if hasattr(p, "v_reset")}
-    last = {name: np.zeros(node.output_type["output"]) for name, node in graph.nodes.items()}
-    found = []
-    for now in x:
-        new = {}
-
-        def value(name, now=now, new=new, last=last):
-            node = graph.nodes[name]
-            if name not in new:
-                # A Linear node on the way back takes what its unit put out a step ago.
-                back = any(name in inputs[a] for a in inputs[name])
-                i = sum(last[a] if back and a in v else value(a) for a in inputs[name])
-                if isinstance(node, nir.Input):
-                    i = now
-                elif isinstance(node, nir.Linear | nir.Affine):
-                    i = node.weight @ i + getattr(node, "bias", 0.0)
-                elif isinstance(node, nir.LIF):
-                    u = v[name] + dt / node.tau * (node.v_leak - v[name] + node.r * i)
-                    i = (u > node.v_threshold).astype("float64")
-                    v[name] = np.where(i > 0, node.v_reset, u)
-                elif isinstance(node, nir.IF):
-                    u = v[name] + dt * node.r * i
-                    i = (u > node.v_threshold).astype("float64")
-                    v[name] = np.where(i > 0, node.v_reset, u)
-                new[name] = i
-            return new[name]
-
-        (out,) = (name for name, node in graph.nodes.items() if isinstance(node, nir.Output))
-        found.append(value(out))
-        last = new
-    return np.array(found)
-
-
-def text(value):
-    """The library reads text as bytes in nodes, as str in graphs."""
-    return value.decode() if isinstance(value, bytes) else value
-
-
 def test_nodes_and_parameters(nir, tmp_path):
     model = network()
-    said = nir_file.write_nir(model, tmp_path / "m.nir", DT)
+    said = nir_file.write_nir(Network.read(model), tmp_path / "m.nir", DT)
     graph = nir.read(str(tmp_path / "m.nir"))
-    assert {name: type(node).__name__ for name, node in graph.nodes.items()} == said["nodes"]
-    assert said["nodes"] == {
+    assert {name: type(node).__name__ for name, node in graph.nodes.items()} == said.nodes
+    assert said.nodes == {
         "x": "Input",
         "first_kernel": "Linear",
         "first": "LIF",
@@ -112,9 +75,50 @@ def test_nodes_and_parameters(nir, tmp_path):
     np.testing.assert_array_equal(node.v_threshold, cell.threshold_values())
     assert not node.v_reset.any() and not node.v_leak.any()
     np.testing.assert_array_equal(graph.nodes["first_kernel"].weight, np.array(cell.kernel).T)
-    for metadata in (graph.metadata, node.metadata):
-        assert metadata["dt"] == DT and "one step late" in text(metadata["reset"])
-    assert "one dt" in text(graph.nodes["second_recurrent_kernel"].metadata["delay"])
+    assert graph.metadata["dt"] == DT and "one step late" in graph.metadata["reset"]
+
+
+def test_the_file_has_nothing_that_nir_1_0_4_refuses(nir, tmp_path):
+    nir_file.write_nir(Network.read(network()), tmp_path / "m.nir", DT)
+    with h5py.File(tmp_path / "m.nir") as file:
+        nodes = file["node/nodes"]
+        assert set(nodes["first"]) - {"type", "input_type", "output_type"} == {
+            "tau", "r", "v_leak", "v_threshold"
+        }  # fmt: skip
+        assert all("metadata" not in node and "v_reset" not in node for node in nodes.values())
+    # Readers run nodes in the order in which they find them.
+    assert list(nir.read(str(tmp_path / "m.nir")).nodes) == [
+        "x",
+        "first_kernel",
+        "first",
+        "between",
+        "second_kernel",
+        "second_recurrent_kernel",
+        "second",
+        "second_output",
+    ]
+
+
+@pytest.mark.parametrize("what", ["weight", "tau", "v_threshold", "edge", "bytes"])
+def test_a_graph_that_is_not_the_network_is_found(nir, tmp_path, what):
+    model, path = network(), tmp_path / "m.nir"
+    nir_file.write_nir(Network.read(model), path, DT)
+    good = compare_nir(Network.read(model), path, Samples.random(model, 0))
+    assert good.ok and good.checked and good.outputs == 4 * 20 * (7 + 4)
+    if what == "bytes":
+        path.write_bytes(path.read_bytes()[:1000])
+    else:
+        with h5py.File(path, "r+") as file:
+            nodes = file["node/nodes"]
+            if what == "edge":
+                del file["node/edges"]
+                file["node/edges"] = [[b"x", b"first_kernel"]]
+            elif what == "weight":
+                nodes["first_kernel/weight"][...] *= 2.0
+            else:
+                nodes[f"first/{what}"][...] *= 1.5
+    found = compare_nir(Network.read(model), path, Samples.random(model, 0))
+    assert not found.ok and found.problem
 
 
 @pytest.mark.parametrize("options", [{}, {"decay": 1.0}, {"recurrent": True}, {"threshold": -0.1}])
@@ -123,10 +127,13 @@ def test_it_spikes_alike(nir, tmp_path, options):
     if options:
         keras.utils.set_random_seed(2)
         model = keras.Sequential([keras.Input((None, 5)), unit(30, **options)])
-    nir_file.write_nir(model, tmp_path / "m.nir", DT)
+    nir_file.write_nir(Network.read(model), tmp_path / "m.nir", DT)
     x = np.random.default_rng(0).normal(size=(60, 5)).astype("float32")
     expected = np.asarray(model(x[None]))[0]
-    got = simulate(nir, nir.read(str(tmp_path / "m.nir")), x, DT)
+    graph = nir.read(str(tmp_path / "m.nir"))
+    (entry,) = (name for name, node in graph.nodes.items() if isinstance(node, nir.Input))
+    (out,) = (name for name, node in graph.nodes.items() if isinstance(node, nir.Output))
+    got = simulate(nir, graph, {entry: x[None]}, DT)[out][0]
     assert 0.05 < expected.mean() < 0.95
     np.testing.assert_array_equal(got, expected)
 
@@ -146,7 +153,7 @@ def test_snntorch_opens_it_and_spikes_alike(nir, tmp_path):
     """With dt = 1e-4 s, which snntorch takes for granted, r dt / tau is 1 as it demands."""
     importer = pytest.importorskip("snntorch.import_nir", reason="needs snntorch")
     model = network(loop=False)  # snntorch 1.0 fails on graphs with a loop
-    nir_file.write_nir(model, tmp_path / "m.nir", 1e-4)
+    nir_file.write_nir(Network.read(model), tmp_path / "m.nir", 1e-4)
     graph = nir.read(str(tmp_path / "m.nir"))
     x = np.random.default_rng(0).normal(size=(60, 5)).astype("float32")
     expected = np.asarray(model(x[None]))[0]
@@ -158,7 +165,7 @@ def test_norse_opens_it_and_spikes_alike_once_r_is_in_the_weights(nir, tmp_path)
     """norse leaves r out (and warns): the graph's reader multiplies the weights before a LIF."""
     norse = pytest.importorskip("norse.torch", reason="needs norse")
     model = network(recurrent=True)
-    nir_file.write_nir(model, tmp_path / "m.nir", DT)
+    nir_file.write_nir(Network.read(model), tmp_path / "m.nir", DT)
     graph = nir.read(str(tmp_path / "m.nir"))
     for before, name in graph.edges:
         node, product = graph.nodes[name], graph.nodes[before]
@@ -192,26 +199,26 @@ def test_norse_opens_it_and_spikes_alike_once_r_is_in_the_weights(nir, tmp_path)
 def test_what_nir_cannot_express_is_refused(nir, tmp_path, layer, reason):
     model = keras.Sequential([keras.Input((None, 5)), layer()])
     with pytest.raises(UnsupportedLayersError, match=f"u .*{reason}"):
-        nir_file.write_nir(model, tmp_path / "m.nir", DT)
+        nir_file.write_nir(Network.read(model), tmp_path / "m.nir", DT)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("dt", [0.0, -1.0, float("nan"), float("inf")])
 def test_dt_must_be_a_time(tmp_path, dt):
     with pytest.raises(BadInputError, match="positive number of seconds"):
-        nir_file.write_nir(network(), tmp_path / "m.nir", dt)
+        nir_file.write_nir(Network.read(network()), tmp_path / "m.nir", dt)
 
 
 def test_without_the_library_the_hint_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nir", None)
     with pytest.raises(BadInputError, match=r"pip install 'snukeras\[nir\]'"):
-        nir_file.write_nir(network(), tmp_path / "m.nir", DT)
+        nir_file.write_nir(Network.read(network()), tmp_path / "m.nir", DT)
 
 
 def test_it_is_part_of_the_export(nir, tmp_path):
     model = network()
     report = export(model, tmp_path / "out", target="onnx", nir_dt=DT)
-    assert report["nir"]["dt"] == DT and "model.nir" in report["files"]
+    assert report.nir.dt == DT and "model.nir" in report.files
     assert verify_folder(tmp_path / "out")["ok"]
     export(model, tmp_path / "again", target="onnx", nir_dt=DT)
     same = [(tmp_path / folder / "model.nir").read_bytes() for folder in ("out", "again")]

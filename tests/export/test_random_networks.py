@@ -6,14 +6,11 @@ The default run is small; `pytest -m slow` tries 1,000 networks.
 import keras
 import numpy as np
 import pytest
-from networks import TEXTS
+from maps import written
+from networks import compared
 
-from snukeras.export.crossbar.load import load_map
 from snukeras.export.crossbar.targets import Target
-from snukeras.export.crossbar.writer import write_map
-from snukeras.export.onnx.build import to_onnx
 from snukeras.export.samples import Samples
-from snukeras.export.verify.onnx import compare_onnx
 from snukeras.export.verify.weights import compare_map
 from snukeras.layers import SNU, SSNU
 from snukeras.network.weights import collect
@@ -68,7 +65,7 @@ def check(seed, folder):
         x = r.normal(size=shape).astype("float32")
         x[r.random(shape[:2]) < 0.2] = 0.0
         batches.append([x])
-    found = compare_onnx(model, to_onnx(model).SerializeToString(), Samples("random", batches))
+    found = compared(model, Samples("random", batches))
     assert found["ok"], (seed, found)
     target = Target(
         "t",
@@ -80,9 +77,10 @@ def check(seed, folder):
         levels=[None, 5, 64][r.integers(3)],
     )
     scale = str(r.choice(["tensor", "column"]))
-    write_map(folder / "m", collect(model), target, scale=scale, pack=bool(r.integers(2)), **TEXTS)
-    mapped = compare_map(model, load_map(folder / "m"))
-    assert mapped["ok"], (seed, mapped)
+    weights = collect(model)
+    crossbar = written(folder / "m", weights, target, scale=scale, pack=bool(r.integers(2)))
+    mapped = compare_map(weights, crossbar)
+    assert mapped.ok, (seed, mapped)
     return found
 
 

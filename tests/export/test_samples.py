@@ -6,7 +6,7 @@ import pytest
 
 from snukeras.export.errors import BadInputError
 from snukeras.export.samples import Samples, samples_from_file
-from snukeras.export.verify.metric import accuracy, cross_entropy, frame_nll
+from snukeras.export.verify.figures import accuracy, cross_entropy, frame_nll
 from snukeras.metrics import FrameNLL
 
 
@@ -58,3 +58,35 @@ def test_targets_of_the_users_file(tmp_path):
     assert samples_from_file(path, model).targets is None
     with pytest.raises(BadInputError, match="no array 'targets'"):
         samples_from_file(path, model, "accuracy")
+
+
+def test_a_user_learns_what_is_wrong_with_targets(tmp_path):
+    model = keras.Sequential([keras.Input((3,), name="x"), keras.layers.Dense(2)])
+    path, x = tmp_path / "s.npz", np.ones((4, 3), "float32")
+    for targets, word in (
+        (np.zeros(3, int), r"shape \(4\)"),
+        (np.full(4, 2), "classes from 0 to 1"),
+        (np.full(4, -1), "classes from 0 to 1"),
+        (np.ones((4, 3)), r"shape \(4, 2\)"),
+        (np.full((4, 2), 1.5), r"lie in \[0, 1\]"),
+    ):
+        np.savez(path, x=x, targets=targets)
+        with pytest.raises(BadInputError, match=word):
+            samples_from_file(path, model)
+
+
+def test_files_that_are_no_samples(tmp_path):
+    path = tmp_path / "s.npz"
+    np.savez(path, **{"99999999.input.0": np.ones((1, 2))})
+    with pytest.raises(BadInputError, match="unknown array"):
+        Samples.load(path)
+    np.savez(path, **{"0.input.0": np.ones((1, 2)), "2.input.0": np.ones((1, 2))})
+    with pytest.raises(BadInputError, match="lacks arrays"):
+        Samples.load(path)
+    np.savez(path, metric=np.asarray("f1"), **{"0.input.0": np.ones((1, 2))})
+    with pytest.raises(BadInputError, match="metric 'f1'; known: frame_nll"):
+        Samples.load(path)
+    model = keras.Sequential([keras.Input((None, 3), name="x"), keras.layers.LSTM(2)])
+    np.savez(path, x=np.ones((4, 0, 3)))
+    with pytest.raises(BadInputError, match="at least one step"):
+        samples_from_file(path, model)

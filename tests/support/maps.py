@@ -3,11 +3,12 @@
 import numpy as np
 from networks import TEXTS
 
+from snukeras.export.crossbar.description import Source
 from snukeras.export.crossbar.load import load_map
 from snukeras.export.crossbar.targets import load_target
-from snukeras.export.crossbar.writer import write_map
+from snukeras.export.crossbar.writer import MapOptions, write_map
 from snukeras.network.matrices import Unrolling
-from snukeras.network.weights import Weight
+from snukeras.network.weights import Weight, collect, digest
 
 
 def matrix(name, values):
@@ -32,5 +33,15 @@ def jsb(seed=0):
 
 
 def written(path, weights, target=None, **options):
-    write_map(path, weights, target or load_target("pcm"), **{**TEXTS, **options})
+    """A map of weights, written and read; options are those of MapOptions."""
+    write_map(path, weights, target or load_target("pcm"), MapOptions(**options), **TEXTS)
+    return load_map(path)
+
+
+def mapped(path, model, target="pcm", **options):
+    """The map of a model, by the name of a target or a Target."""
+    weights = collect(model)
+    target = load_target(target) if isinstance(target, str) else target
+    source = Source("x", None, digest(weights))
+    write_map(path, weights, target, MapOptions(**options), source=source, onnx=TEXTS["onnx"])
     return load_map(path)

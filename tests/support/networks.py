@@ -3,15 +3,14 @@
 import keras
 import numpy as np
 
+from snukeras.export.crossbar.description import OnnxFile, Source
+from snukeras.export.network import Network
 from snukeras.export.onnx.build import to_onnx
-from snukeras.export.verify.onnx import run_onnx, session
+from snukeras.export.verify.onnx import compare_onnx, run_onnx, session
 
 LAYERS = keras.layers
 # What a map says of where it comes from.
-TEXTS = {
-    "source": {"name": "x", "sha256": None, "weights_sha256": "0" * 64},
-    "onnx": {"file": "model.onnx", "sha256": "1" * 64},
-}
+TEXTS = {"source": Source("x", None, "0" * 64), "onnx": OnnxFile("model.onnx", "1" * 64)}
 
 
 def sequences(batch=3, time=13, features=6, seed=0):
@@ -24,6 +23,12 @@ def holes(x, seed=1):
     x[np.random.default_rng(seed).random(x.shape[:2]) < 0.4] = 0.0
     x[1] = 0.0
     return x
+
+
+def compared(model, samples, proto=None):
+    """What ONNX Runtime and Keras have in common on samples."""
+    proto = to_onnx(model) if proto is None else proto
+    return compare_onnx(Network.read(model), proto.SerializeToString(), samples).result
 
 
 def difference(model, *inputs):

@@ -9,6 +9,7 @@ import pytest
 
 import snukeras
 from snukeras.export import load_map, load_target, to_onnx
+from snukeras.export.crossbar.description import OnnxFile, Source
 from snukeras.export.crossbar.writer import write_map
 from snukeras.network.weights import collect, digest
 from snukeras.zoo import presets, recipes
@@ -128,8 +129,8 @@ def test_shipped_model_exports(name, tmp_path):
         tmp_path / "a.snumap",
         weights,
         load_target("pcm"),
-        source={"name": name, "sha256": None, "weights_sha256": digest(weights)},
-        onnx={"file": "model.onnx", "sha256": "0" * 64},
+        source=Source(name, None, digest(weights)),
+        onnx=OnnxFile("model.onnx", "0" * 64),
     )
     back = load_map(tmp_path / "a.snumap", check=False).weights()
     for weight in matrices:

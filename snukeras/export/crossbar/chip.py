@@ -6,42 +6,99 @@ import numpy as np
 from snukeras.export.crossbar.map import CrossbarMap
 from snukeras.export.crossbar.targets import Target
 from snukeras.export.errors import BadInputError
+from snukeras.network.matrices import Unrolling
 from snukeras.network.weights import assign, collect, digest
-from snukeras.pcm import Chip, DifferentialPair, GenericPCM, HermesPCM, StuckDevices
+from snukeras.pcm import (
+    Chip,
+    Converter,
+    DifferentialPair,
+    GenericPCM,
+    Hardware,
+    HermesPCM,
+    InferencePCM,
+    StuckDevices,
+)
 
 # Devices per polarity and their largest conductance (uS) in the core that HermesPCM describes.
 _HERMES = {(1, 10.35), (2, 20.7)}
 
 
-def device_of(target: Target, seed: int | None = None):
-    """The device model for a target.
+def device_of(target: Target, seed: int | None = None) -> InferencePCM:
+    """Return the device model for a target.
 
-    HermesPCM for the 14-nm core, GenericPCM for all others. GenericPCM takes the parallel devices
-    of a polarity as one device, and its noise grows with the target's g_max.
+    HermesPCM stands for the 14-nm core, GenericPCM for all others. GenericPCM takes the parallel
+    devices of a polarity as one device, and its noise grows with the target's g_max.
     """
     if (target.devices_per_polarity, target.g_max) in _HERMES:
         return HermesPCM(target.devices_per_polarity, seed=seed)
     return GenericPCM(target.g_max, seed=seed)
 
 
-class MappedChip(Chip):
+class UnrolledChip(Chip):
+    """A `Chip` of weights of any rank, each with its unrolling.
+
+    Args:
+        weights: By name.
+        unrollings: By name.
+        device, faults, seed, pair, tile_size, input_converter, output_converter, wire_resistance,
+            compensation, avoid_faults, hardware, scales: As for `Chip`.
+    """
+
+    def __init__(
+        self,
+        weights: dict[str, np.ndarray],
+        unrollings: dict[str, Unrolling],
+        device: InferencePCM | None = None,
+        faults: dict[str, StuckDevices] | None = None,
+        seed: int | None = None,
+        pair: DifferentialPair | None = None,
+        tile_size: tuple[int, int] = (256, 256),
+        input_converter: Converter | None = None,
+        output_converter: Converter | None = None,
+        wire_resistance: float = 0.0,
+        compensation: str | None = None,
+        avoid_faults: bool = True,
+        hardware: Hardware | None = None,
+        scales: dict[str, np.ndarray] | None = None,
+    ) -> None:
+        super().__init__(
+            {name: unrollings[name].matrix(values) for name, values in weights.items()},
+            device,
+            faults=faults,
+            seed=seed,
+            pair=pair,
+            tile_size=tile_size,
+            input_converter=input_converter,
+            output_converter=output_converter,
+            wire_resistance=wire_resistance,
+            compensation=compensation,
+            avoid_faults=avoid_faults,
+            hardware=hardware,
+            scales=scales,
+        )
+        self._shapes = {name: values.shape for name, values in weights.items()}
+        self._unrollings = dict(unrollings)
+
+
+class MappedChip(UnrolledChip):
     """A `Chip` with the matrices of a crossbar map, by the map's names.
 
-    Conductance range, levels, scale, tile size and stuck devices are those of the map.
+    Conductance range, levels, scales, tile size and stuck devices are those of the map.
 
         crossbar = snukeras.export.load_map("crossbar.snumap")
         chip = snukeras.export.MappedChip(crossbar, model, compensation="global", seed=1)
         chip.model(t=86400).predict(x)
 
     Args:
-        crossbar: a `CrossbarMap`.
-        model: the Keras model that was exported; needed for `model` alone.
-        device: an InferencePCM; by default the one of the map's target (`device_of`).
+        crossbar: A `CrossbarMap`.
+        model: The Keras model that was exported; needed for `model` alone.
+        device: An InferencePCM; by default the one of the map's target (`device_of`).
         seed: int or None; one seed is one chip.
-        **options: every other argument of `snukeras.pcm.Crossbar`, such as compensation.
+        input_converter, output_converter, wire_resistance, compensation, avoid_faults, hardware:
+            As for `snukeras.pcm.Crossbar`.
 
     Raises:
-        BadInputError: the map is that of another model.
+        BadInputError: The map is that of another model.
     """
 
     _without_model = (
@@ -49,32 +106,47 @@ class MappedChip(Chip):
         "MappedChip(crossbar, model)."
     )
 
-    def __init__(self, crossbar: CrossbarMap, model=None, device=None, seed=None, **options):
-        target = crossbar.target
+    def __init__(
+        self,
+        crossbar: CrossbarMap,
+        model: keras.Model | None = None,
+        device: InferencePCM | None = None,
+        seed: int | None = None,
+        input_converter: Converter | None = None,
+        output_converter: Converter | None = None,
+        wire_resistance: float = 0.0,
+        compensation: str | None = None,
+        avoid_faults: bool = True,
+        hardware: Hardware | None = None,
+    ) -> None:
+        target, description = crossbar.target, crossbar.description
         self._crossbar = crossbar
         if model is not None:
             own = digest(collect(model, self._maps_embeddings()))
-            if own != crossbar.description["source"]["weights_sha256"]:
+            if own != description.source.weights_sha256:
                 raise self._refusal(model, "it has other layers or other weights")
         weights = crossbar.weights()
-        options.setdefault(
-            "pair",
-            DifferentialPair(
-                target.g_max, target.g_min, target.levels, crossbar.description["scale"]
-            ),
-        )
-        options.setdefault("tile_size", (target.rows, target.bit_lines // 2))
         super().__init__(
             {name: weights[name] for name in crossbar.matrices},
+            {entry.name: entry.unrolling for entry in description.matrices},
             device_of(target, seed) if device is None else device,
             faults=_faults(crossbar),
             seed=seed,
-            **options,
+            # The weights have been rounded to the levels of the map.
+            pair=DifferentialPair(target.g_max, target.g_min, None, description.scale),
+            tile_size=(target.rows, target.bit_lines // 2),
+            input_converter=input_converter,
+            output_converter=output_converter,
+            wire_resistance=wire_resistance,
+            compensation=compensation,
+            avoid_faults=avoid_faults,
+            hardware=hardware,
+            scales={name: crossbar.scales(name).astype("float32") for name in crossbar.matrices},
         )
         self._source = model
 
     def write(self, model: keras.Model, t: float = 0.0) -> None:
-        """Puts the weights at time t into `model`, by the names of the map.
+        """Put the weights at time t into `model`, by the names of the map.
 
         Raises:
             BadInputError: `model` has other matrices, or other parameters beside them.
@@ -91,25 +163,24 @@ class MappedChip(Chip):
             raise self._refusal(model, "its biases, thresholds or other digital parameters differ")
         assign(model, self.weights(t))
 
-    def _maps_embeddings(self):
-        return any(e["role"] == "embeddings" for e in self._crossbar.description["matrices"])
+    def _maps_embeddings(self) -> bool:
+        return any(e.role == "embeddings" for e in self._crossbar.description.matrices)
 
-    def _refusal(self, model, what):
+    def _refusal(self, model: keras.Model, what: str) -> BadInputError:
         return BadInputError(
             f"The map {self._crossbar.path} is not that of the model {model.name!r}: {what}.",
             "Give the model.keras of the same export, or export the model again.",
         )
 
 
-def _faults(crossbar):
-    """The stuck devices of a map by matrix name, for Chip."""
-    held = {}
-    entries = crossbar.description["matrices"]
-    for fault in crossbar.description["faults"]:
-        entry = entries[fault["matrix"]]
+def _faults(crossbar: CrossbarMap) -> dict[str, StuckDevices]:
+    """Return the stuck devices of a map by matrix name, as Chip takes them."""
+    held: dict[str, dict[str, np.ndarray]] = {}
+    for fault in crossbar.description.faults:
+        entry = crossbar.description.matrices[fault.matrix]
         grids = held.setdefault(
-            entry["name"],
-            {p: np.full((entry["rows"], entry["columns"]), np.nan) for p in ("plus", "minus")},
+            entry.name,
+            {p: np.full((entry.rows, entry.columns), np.nan) for p in ("plus", "minus")},
         )
-        grids[fault["polarity"]][fault["row"], fault["column"]] = fault["conductance_uS"]
+        grids[fault.polarity][fault.row, fault.column] = fault.conductance_uS
     return {name: StuckDevices(grids["plus"], grids["minus"]) for name, grids in held.items()}

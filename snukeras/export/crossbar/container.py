@@ -9,11 +9,13 @@ import math
 import mmap
 import os
 import struct
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
+from snukeras.export.crossbar.description import ArrayReference
 from snukeras.export.errors import MapError
 
 MAGIC = b"\x89SNUMAP\n"
@@ -28,37 +30,32 @@ class MapWriter:
     """Writes arrays one after another, then the description, so that memory stays small.
 
     Args:
-        path: the file to write; the caller gives a temporary name and renames it.
+        path: File to write; the caller gives a temporary name and renames it.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | Path) -> None:
         self._file = open(path, "wb")  # noqa: SIM115 (closed by finish or __exit__)
         self._file.write(bytes(HEADER.size))
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         self._file.close()
 
-    def add(self, array) -> dict[str, Any]:
-        """Appends an array and returns the reference to it that goes into the description."""
+    def add(self, array: np.ndarray) -> ArrayReference:
+        """Append an array; return the reference to it that goes into the description."""
         array = np.asarray(array)
         name = {"f4": "float32", "f8": "float64", "u4": "uint32"}[array.dtype.str[1:]]
-        data = np.ascontiguousarray(array, dtype=DTYPES[name])
+        data = np.asarray(array, dtype=DTYPES[name], order="C")  # keeps a number a number
         self._align()
         offset = self._file.tell()
         view = data.reshape(-1).view("uint8").data
         self._file.write(view)
-        return {
-            "offset": offset,
-            "dtype": name,
-            "shape": list(data.shape),
-            "sha256": hashlib.sha256(view).hexdigest(),
-        }
+        return ArrayReference(offset, name, data.shape, hashlib.sha256(view).hexdigest())
 
     def finish(self, description: dict[str, Any]) -> None:
-        """Writes the description and the header; the file is complete then."""
+        """Write the description and the header, which completes the file."""
         text = json.dumps(description, ensure_ascii=False, allow_nan=False, indent=1)
         data = text.encode("utf-8")
         self._align()
@@ -71,104 +68,107 @@ class MapWriter:
         os.fsync(self._file.fileno())
         self._file.close()
 
-    def _align(self):
+    def _align(self) -> None:
         self._file.write(bytes(-self._file.tell() % ALIGNMENT))
 
 
 class MapReader:
     """Opens a container, checks its header and description; arrays are read on demand.
 
-    The file is mapped into memory, so an array costs memory only while it is looked at.
+    The file is mapped into memory, so that an array costs memory only while it is in use.
 
     Args:
-        path: the file.
+        path: The file.
 
     Raises:
-        MapError: the file is no map, is of another version, is cut off, or was altered.
+        MapError: The file is no map, is of another version, is cut off, or was altered.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
             with open(self.path, "rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 if size < HEADER.size:
-                    raise self._error(f"is too short ({size} bytes) to be a crossbar map")
+                    raise self.error(f"is too short ({size} bytes) to be a crossbar map")
                 self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
-            raise self._error(f"cannot be read: {error.strerror or error}") from error
+            raise self.error(f"cannot be read: {error.strerror or error}") from error
+        except ValueError as error:  # a NUL in the name
+            raise self.error(f"cannot be read: {error}") from error
         self.description = self._read_description(size)
 
-    def array(self, reference: dict[str, Any], check: bool = True) -> np.ndarray:
-        """The array of a reference, read-only; with `check` its sha256 is compared."""
+    def array(self, reference: ArrayReference, check: bool = True) -> np.ndarray:
+        """Return the array of a reference, read-only; with `check` its sha256 is compared."""
         start, stop = self._span(reference)
-        shape = tuple(reference["shape"])
         view = memoryview(self._data)[start:stop]
-        if check and hashlib.sha256(view).hexdigest() != reference["sha256"]:
-            raise self._error(f"was altered: the array at byte {start} has another sha256")
-        return np.frombuffer(view, dtype=DTYPES[reference["dtype"]]).reshape(shape)
+        if check and hashlib.sha256(view).hexdigest() != reference.sha256:
+            raise self.error(f"was altered: the array at byte {start} has another sha256")
+        return np.frombuffer(view, dtype=DTYPES[reference.dtype]).reshape(reference.shape)
 
-    def check_bytes(self, references) -> None:
-        """Checks every array's sha256, that none overlap, and that all other bytes are zero."""
+    def check_bytes(self, references: Iterable[ArrayReference]) -> None:
+        """Check every array's sha256, that none overlap, and that all other bytes are zero."""
         end = HEADER.size
-        for reference in sorted(references, key=lambda r: (r["offset"], math.prod(r["shape"]))):
+        for reference in sorted(references, key=lambda r: (r.offset, math.prod(r.shape))):
             start, stop = self._span(reference)
             if start < end:
-                raise self._error(f"is not consistent: arrays overlap at byte {start}")
+                raise self.error(f"is not consistent: arrays overlap at byte {start}")
             self._check_gap(end, start)
             self.array(reference)
             end = stop
         self._check_gap(end, self._offset)
 
-    def _check_gap(self, start, stop):
-        if stop - start >= ALIGNMENT or any(self._data[start:stop]):
-            raise self._error(f"has unexpected bytes between arrays, at byte {start}")
+    def error(self, what: str, hint: str = "Export the model again.") -> MapError:
+        """Return the error that says what is wrong with this file."""
+        return MapError(f"{self.path} {what}.", hint)
 
-    def _span(self, reference):
-        try:
-            offset, shape = reference["offset"], reference["shape"]
-            itemsize = np.dtype(DTYPES[reference["dtype"]]).itemsize
-            stop = offset + math.prod(shape) * itemsize
-            good = HEADER.size <= offset <= stop <= self._offset and min([*shape, 0]) >= 0
-        except (KeyError, TypeError) as error:
-            raise self._error("has a reference to an array that cannot be read") from error
-        if not good or offset % ALIGNMENT:
-            raise self._error(f"is cut off or inconsistent: no array fits at byte {offset}")
+    def _check_gap(self, start: int, stop: int) -> None:
+        if stop - start >= ALIGNMENT or any(self._data[start:stop]):
+            raise self.error(f"has unexpected bytes between arrays, at byte {start}")
+
+    def _span(self, reference: ArrayReference) -> tuple[int, int]:
+        offset = reference.offset
+        itemsize = np.dtype(DTYPES[reference.dtype]).itemsize
+        stop = offset + math.prod(reference.shape) * itemsize
+        if not HEADER.size <= offset <= stop <= self._offset or offset % ALIGNMENT:
+            raise self.error(f"is cut off or inconsistent: no array fits at byte {offset}")
         return offset, stop
 
-    def _read_description(self, size):
+    def _read_description(self, size: int) -> dict[str, Any]:
         magic, version, zero, offset, length, digest = HEADER.unpack(self._data[: HEADER.size])
         if magic != MAGIC:
-            raise self._error("is not a crossbar map (its first eight bytes differ)")
+            raise self.error("is not a crossbar map (its first eight bytes differ)")
         if version != VERSION:
-            raise self._error(
+            raise self.error(
                 f"has version {version}; this reader knows version {VERSION}",
                 "Read it with the snukeras version that wrote it.",
             )
         if zero or offset < HEADER.size or offset % ALIGNMENT or offset + length != size:
-            raise self._error(f"is cut off or altered: {size} bytes, header says {offset + length}")
+            raise self.error(f"is cut off or altered: {size} bytes, header says {offset + length}")
         if length > MAX_DESCRIPTION:
-            raise self._error(f"has a description of {length} bytes; at most {MAX_DESCRIPTION}")
+            raise self.error(f"has a description of {length} bytes; at most {MAX_DESCRIPTION}")
         self._offset = offset
         data = self._data[offset : offset + length]
         if hashlib.sha256(data).digest() != digest:
-            raise self._error("was altered: its description has another sha256")
-        return parse_json(data, self._error)
-
-    def _error(self, what, hint="Export the model again."):
-        return MapError(f"{self.path} {what}.", hint)
+            raise self.error("was altered: its description has another sha256")
+        return parse_json(data, self.error)
 
 
-def parse_json(data: bytes, error) -> dict[str, Any]:
-    """Strict JSON: UTF-8, an object, no repeated keys, no NaN; `error(text)` makes the error."""
+def parse_json(data: bytes, error: Callable[[str], Exception]) -> dict[str, Any]:
+    """Parse strict JSON: UTF-8, an object, no repeated keys, no NaN.
 
-    def no_repeats(pairs):
+    Args:
+        data: The text.
+        error: Makes the exception to raise from what is wrong.
+    """
+
+    def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
             raise ValueError("a key is repeated")
         return found
 
-    def no_constants(name):
+    def no_constants(name: str) -> None:
         raise ValueError(f"{name} is not JSON")
 
     try:

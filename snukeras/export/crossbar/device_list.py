@@ -1,10 +1,12 @@
 """The list of devices for the lab: one line of CSV for every device of a map."""
 
 import csv
+from collections.abc import Iterator
+from pathlib import Path
 
 from snukeras.export.crossbar.map import CrossbarMap
 
-_HEADER = (
+HEADER = (
     "device",
     "tile",
     "word_line",
@@ -16,37 +18,46 @@ _HEADER = (
     "column",
     "target_uS",
 )
+# A spreadsheet takes a cell that begins with one of these for a formula, and runs it.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+Row = tuple[str | int, ...]
 
 
-def write_device_list(crossbar: CrossbarMap, path) -> None:
-    """Writes one line per device for the lab; see export/crossbar-map.md."""
-    share = crossbar.target.devices_per_polarity
+def write_device_list(crossbar: CrossbarMap, path: str | Path) -> None:
+    """Write one line per device for the lab; see export/crossbar-map.md."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         out = csv.writer(file, lineterminator="\n")
-        out.writerow(_HEADER)
-        for block, word, plus, minus in crossbar.blocks():
-            entry = crossbar.description["matrices"][block["matrix"]]
-            g_plus, g_minus = crossbar.conductances(entry["name"])
-            for i, line in enumerate(word):
-                row = block["row"] + i
-                for j in range(block["columns"]):
-                    column = block["column"] + j
-                    for polarity, bit, g in (
-                        ("+", plus[j], g_plus[row, column]),
-                        ("-", minus[j], g_minus[row, column]),
-                    ):
-                        for device in range(share):
-                            out.writerow(
-                                (
-                                    f"{block['tile']}.{line}.{bit}.{device}",
-                                    block["tile"],
-                                    line,
-                                    bit,
-                                    device,
-                                    polarity,
-                                    entry["name"],
-                                    row,
-                                    column,
-                                    f"{g / share:.9g}",
-                                )
-                            )
+        out.writerow(HEADER)
+        out.writerows(device_rows(crossbar))
+
+
+def device_rows(crossbar: CrossbarMap) -> Iterator[Row]:
+    """Iterate over the lines of the list, without its header."""
+    share = crossbar.target.devices_per_polarity
+    for block, (word, plus, minus) in crossbar.blocks():
+        name = crossbar.description.matrices[block.matrix].name
+        g_plus, g_minus = crossbar.conductances(name)
+        cell = f"'{name}" if name.startswith(_FORMULA) else name
+        for i, line in enumerate(word):
+            row = block.row + i
+            for j in range(block.columns):
+                column = block.column + j
+                for polarity, bit, g in (
+                    ("+", plus[j], g_plus[row, column]),
+                    ("-", minus[j], g_minus[row, column]),
+                ):
+                    address, target = f"{block.tile}.{line}.{bit}", f"{g / share:.9g}"
+                    for device in range(share):
+                        yield (
+                            f"{address}.{device}",
+                            block.tile,
+                            int(line),
+                            int(bit),
+                            device,
+                            polarity,
+                            cell,
+                            row,
+                            column,
+                            target,
+                        )

@@ -1,14 +1,21 @@
 """Read crossbar maps: every weight's place and conductances, from one self-contained file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from snukeras.export.crossbar.container import MapReader
+from snukeras.export.crossbar.description import (
+    ArrayReference,
+    BlockEntry,
+    Description,
+    MatrixEntry,
+)
 from snukeras.export.crossbar.targets import Target, schema_problem
-from snukeras.export.errors import MapError
+
+Pair = tuple[np.ndarray, np.ndarray]
 
 
 class Address(NamedTuple):
@@ -20,32 +27,41 @@ class Address(NamedTuple):
     bit_line_minus: int
 
 
+class Lines(NamedTuple):
+    """The lines of a block: word line of each row, bit lines of G+ and G- of each column."""
+
+    word: np.ndarray
+    plus: np.ndarray
+    minus: np.ndarray
+
+
 class CrossbarMap:
     """A crossbar map, read from its file; large arrays stay on disk until they are used.
 
     Attributes:
-        path: the file.
-        description: the JSON description (export/crossbar-map.schema.json).
-        target: the `Target`.
+        path: The file.
+        description: What the map says beside its arrays.
+        target: The `Target`.
+
+    Raises:
+        MapError: The file is no crossbar map, of another version, cut off, or altered.
     """
 
-    def __init__(self, path, check: bool = True):
+    def __init__(self, path: str | Path, check: bool = True) -> None:
         self.path = Path(path)
         self._reader = MapReader(path)
-        self.description: dict[str, Any] = self._reader.description
-        problem = schema_problem(self.description, "crossbar-map.schema.json")
+        problem = schema_problem(self._reader.description, "crossbar-map.schema.json")
         if problem:
-            raise MapError(
-                f"{self.path} does not obey export/crossbar-map.schema.json: {problem}.",
-                "Export the model again.",
-            )
-        self.target = Target.from_dict(self.description["target"], f"{self.path}: target")
+            raise self._reader.error(f"does not obey export/crossbar-map.schema.json: {problem}")
+        self.description = Description.from_dict(self._reader.description)
+        self.target = Target.from_dict(self.description.target, f"{self.path}: target")
         self._lines = [
-            tuple(
-                self._reader.array(block[key], check)
-                for key in ("word_lines", "bit_lines_plus", "bit_lines_minus")
+            Lines(
+                self._reader.array(block.word_lines, check),
+                self._reader.array(block.bit_lines_plus, check),
+                self._reader.array(block.bit_lines_minus, check),
             )
-            for block in self.description["blocks"]
+            for block in self.description.blocks
         ]
         if check:
             self._reader.check_bytes(self._references())
@@ -53,88 +69,103 @@ class CrossbarMap:
     @property
     def matrices(self) -> list[str]:
         """Names of the mapped matrices, as "layer/role"."""
-        return [entry["name"] for entry in self.description["matrices"]]
+        return [entry.name for entry in self.description.matrices]
 
     @property
     def totals(self) -> dict[str, int]:
         """Numbers of weights, devices, tiles and digital parameters."""
-        return dict(self.description["totals"])
+        return self.description.totals.to_dict()
 
-    def conductances(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Target conductances (G+, G-) of a matrix in uS, float32, each (rows, columns)."""
-        entry = self._entry(name)
-        return (
-            self._reader.array(entry["g_plus"], False),
-            self._reader.array(entry["g_minus"], False),
-        )
+    def entry(self, name: str) -> MatrixEntry:
+        """Return what the map says of a matrix.
+
+        Raises:
+            KeyError: The map has no such matrix; the message lists those it has.
+        """
+        for entry in self.description.matrices:
+            if entry.name == name:
+                return entry
+        raise KeyError(f"The map has no matrix {name!r}; it has {', '.join(self.matrices)}")
+
+    def conductances(self, name: str) -> Pair:
+        """Return the target conductances (G+, G-) of a matrix in uS, float32 (rows, columns)."""
+        entry = self.entry(name)
+        return self._reader.array(entry.g_plus, False), self._reader.array(entry.g_minus, False)
 
     def scales(self, name: str) -> np.ndarray:
-        """uS per unit of weight of each column of a matrix, float64 (columns,)."""
-        return self._reader.array(self._entry(name)["scale"], False)
+        """Return uS per unit of weight of each column of a matrix, float64 (columns,)."""
+        return self._reader.array(self.entry(name).scale, False)
 
-    def weights(self, conductances=None) -> dict[str, np.ndarray]:
-        """All weights of the model, rebuilt from this file alone, float32, by name.
+    def levels(self, name: str) -> int | None:
+        """Return how many levels the conductances of a matrix have; None is continuous."""
+        return self.entry(name).levels or self.target.levels
+
+    def weights(self, conductances: Mapping[str, Pair] | None = None) -> dict[str, np.ndarray]:
+        """Rebuild all weights of the model from this file alone, float32, by name.
 
         Args:
-            conductances: name -> (G+, G-) in uS to use instead of the targets, for matrices that
+            conductances: Name -> (G+, G-) in uS to use instead of the targets, for matrices that
                 were measured.
         """
         rebuilt = {}
-        for entry in self.description["matrices"]:
-            name = entry["name"]
-            plus, minus = (conductances or {}).get(name) or self.conductances(name)
-            values = (np.asarray(plus, "float64") - minus) / self.scales(name)
-            rebuilt[name] = values.astype("float32").reshape(entry["shape"])
+        for entry in self.description.matrices:
+            plus, minus = (conductances or {}).get(entry.name) or self.conductances(entry.name)
+            values = (np.asarray(plus, "float64") - minus) / self.scales(entry.name)
+            rebuilt[entry.name] = entry.unrolling.weight(values.astype("float32"), entry.shape)
         return {**rebuilt, **self.parameters()}
 
     def parameters(self) -> dict[str, np.ndarray]:
-        """The digital parameters (biases, thresholds, decays, ...) by name."""
+        """Return the digital parameters (biases, thresholds, decays, ...) by name."""
         return {
-            entry["name"]: self._reader.array(entry["values"], False)
-            for entry in self.description["parameters"]
+            entry.name: self._reader.array(entry.values, False)
+            for entry in self.description.parameters
         }
 
     def address(self, name: str, row: int, column: int) -> Address:
-        """Where one weight of a matrix sits."""
-        index = self.matrices.index(self._entry(name)["name"])
-        for block, lines in zip(self.description["blocks"], self._lines, strict=True):
-            i, j = row - block["row"], column - block["column"]
-            if block["matrix"] == index and 0 <= i < block["rows"] and 0 <= j < block["columns"]:
-                word, plus, minus = lines
-                return Address(block["tile"], int(word[i]), int(plus[j]), int(minus[j]))
-        entry = self._entry(name)
+        """Return where one weight of a matrix sits.
+
+        Raises:
+            IndexError: The matrix has no such row or column.
+        """
+        entry = self.entry(name)
+        index = self.matrices.index(name)
+        for block, (word, plus, minus) in self.blocks():
+            i, j = row - block.row, column - block.column
+            if block.matrix == index and 0 <= i < block.rows and 0 <= j < block.columns:
+                return Address(block.tile, int(word[i]), int(plus[j]), int(minus[j]))
         raise IndexError(
-            f"{name} has {entry['rows']} rows and {entry['columns']} columns. "
+            f"{name} has {entry.rows} rows and {entry.columns} columns. "
             f"Received: row {row}, column {column}"
         )
 
-    def blocks(self) -> Iterator[tuple[dict[str, Any], np.ndarray, np.ndarray, np.ndarray]]:
-        """Each block's description with its word lines and G+ and G- bit lines."""
-        for block, lines in zip(self.description["blocks"], self._lines, strict=True):
-            yield (block, *lines)
+    def blocks(self) -> Iterator[tuple[BlockEntry, Lines]]:
+        """Iterate over the blocks, each with its lines."""
+        yield from zip(self.description.blocks, self._lines, strict=True)
 
     def tile_conductances(self, tile: int) -> np.ndarray:
-        """Targets in uS of one tile, (word lines, bit lines); NaN where no device is used."""
+        """Return the targets of a tile in uS, (word lines, bit lines); NaN marks unused devices."""
         grid = np.full((self.target.rows, self.target.bit_lines), np.nan, dtype="float32")
-        for block, word, plus, minus in self.blocks():
-            if block["tile"] == tile:
-                name = self.description["matrices"][block["matrix"]]["name"]
-                rows = slice(block["row"], block["row"] + block["rows"])
-                columns = slice(block["column"], block["column"] + block["columns"])
+        for block, (word, plus, minus) in self.blocks():
+            if block.tile == tile:
+                name = self.description.matrices[block.matrix].name
+                rows, columns = part_of(block)
                 g_plus, g_minus = self.conductances(name)
                 grid[np.ix_(word, plus)] = g_plus[rows, columns]
                 grid[np.ix_(word, minus)] = g_minus[rows, columns]
         return grid
 
-    def _entry(self, name):
-        for entry in self.description["matrices"]:
-            if entry["name"] == name:
-                return entry
-        raise KeyError(f"No matrix {name!r} in {self.path}; it has {', '.join(self.matrices)}.")
+    def _references(self) -> Iterator[ArrayReference]:
+        for entry in self.description.matrices:
+            yield from (entry.g_plus, entry.g_minus, entry.scale)
+        for block in self.description.blocks:
+            yield from (block.word_lines, block.bit_lines_plus, block.bit_lines_minus)
+        for parameter in self.description.parameters:
+            yield parameter.values
 
-    def _references(self):
-        for entry in self.description["matrices"]:
-            yield from (entry[key] for key in ("g_plus", "g_minus", "scale"))
-        for block in self.description["blocks"]:
-            yield from (block[key] for key in ("word_lines", "bit_lines_plus", "bit_lines_minus"))
-        yield from (entry["values"] for entry in self.description["parameters"])
+
+def part_of(block: Any) -> tuple[slice, slice]:
+    """Return the rows and columns of its matrix that a block holds."""
+    return (
+        slice(block.row, block.row + block.rows),
+        slice(block.column, block.column + block.columns),
+    )

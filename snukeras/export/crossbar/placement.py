@@ -8,7 +8,10 @@ import numpy as np
 from snukeras.export.crossbar.targets import Target
 from snukeras.export.errors import BadInputError
 
-MAX_WEIGHTS = 10**10
+# What a map can describe in reasonable time and space.
+MAX_WEIGHTS, MAX_BLOCKS = 10**10, 50_000
+
+Space = tuple[int, int, int, int]  # first word line, first bit line, word lines, bit lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,11 +19,11 @@ class Block:
     """A rectangle of one matrix that sits on one tile.
 
     Attributes:
-        matrix: index of the matrix.
-        row, rows, column, columns: the rectangle, in weights.
-        tile: index of the tile.
-        word_lines: word line of each row, uint32 (rows,).
-        bit_lines_plus, bit_lines_minus: bit lines of each column's G+ and G-, uint32 (columns,).
+        matrix: Index of the matrix.
+        row, rows, column, columns: The rectangle, in weights.
+        tile: Index of the tile.
+        word_lines: Word line of each row, uint32 (rows,).
+        bit_lines_plus, bit_lines_minus: Bit lines of each column's G+ and G-, uint32 (columns,).
     """
 
     matrix: int
@@ -40,22 +43,34 @@ def place(
     pack: bool = False,
     faults: Sequence[tuple[int, int, int]] = (),
 ) -> list[Block]:
-    """Cuts matrices (rows, columns) into blocks and places them; the result is deterministic.
+    """Cut matrices (rows, columns) into blocks and place them; the result is deterministic.
 
     A matrix is cut at every full tile. Without `pack` each block has a tile of its own; with it,
     blocks that do not fill a tile share tiles, which are then used for one block at a time.
     G+ and G- of a column are neighbours, plus first.
 
     Args:
-        shapes: rows (inputs) and columns (outputs) of each matrix.
-        target: the tile.
-        pack: let blocks share tiles.
+        shapes: Rows (inputs) and columns (outputs) of each matrix.
+        target: The tile.
+        pack: Let blocks share tiles.
         faults: (tile, word line, bit line) of devices that are stuck. On a tile that holds one
             block only, the lines with the fewest of them are taken.
+
+    Raises:
+        BadInputError: There are more weights than a map can hold.
     """
     total = sum(rows * columns for rows, columns in shapes)
     if total > MAX_WEIGHTS:
         raise BadInputError(f"The model has {total:,} weights on tiles; at most {MAX_WEIGHTS:,}.")
+    count = sum(
+        -(-rows // target.rows) * -(-columns // (target.bit_lines // 2)) for rows, columns in shapes
+    )
+    if count > MAX_BLOCKS:
+        raise BadInputError(
+            f"The model needs {count:,} tiles of {target.rows}x{target.columns} cross-points; at "
+            f"most {MAX_BLOCKS:,}.",
+            "Choose a larger tile (--tile).",
+        )
     pieces = [piece for index, shape in enumerate(shapes) for piece in _cut(index, shape, target)]
     if pack:
         corners = _pack([(rows, 2 * columns) for _, _, rows, _, columns in pieces], target)
@@ -81,8 +96,8 @@ def place(
     return blocks
 
 
-def _cut(index, shape, target):
-    """The blocks of one matrix: (matrix, row, rows, column, columns), row by row."""
+def _cut(index: int, shape: tuple[int, int], target: Target) -> list[tuple[int, ...]]:
+    """Return the blocks of one matrix: (matrix, row, rows, column, columns), row by row."""
     rows, columns = shape
     high, wide = target.rows, target.bit_lines // 2
     return [
@@ -92,8 +107,10 @@ def _cut(index, shape, target):
     ]
 
 
-def _avoid(rows, columns, stuck, target):
-    """The `rows` word lines and `columns` bit-line pairs with the fewest stuck devices."""
+def _avoid(
+    rows: int, columns: int, stuck: Sequence[tuple[int, int]], target: Target
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the `rows` word lines and `columns` bit-line pairs with the fewest stuck devices."""
     pairs = target.bit_lines // 2
     grid = np.zeros((target.rows, pairs), dtype="int64")
     for word_line, bit_line in stuck:
@@ -104,15 +121,16 @@ def _avoid(rows, columns, stuck, target):
     return word_lines.astype("uint32"), (2 * chosen).astype("uint32")
 
 
-def _pack(sizes, target):
-    """Corners (tile, word line, bit line) for rectangles, few tiles first.
+def _pack(sizes: Sequence[tuple[int, int]], target: Target) -> list[tuple[int, int, int]]:
+    """Return corners (tile, word line, bit line) for rectangles, on as few tiles as possible.
 
-    Largest first, each into the free rectangle that it fits best (the "maximal rectangles"
-    heuristic of two-dimensional bin packing). Not always the fewest tiles, but deterministic.
+    The largest comes first, each into the free rectangle that it fits best (the "maximal
+    rectangles" heuristic of two-dimensional bin packing). The result is deterministic, but not
+    always the fewest tiles.
     """
     order = sorted(range(len(sizes)), key=lambda i: (-sizes[i][0] * sizes[i][1], -sizes[i][0], i))
     whole = (0, 0, target.rows, 2 * (target.bit_lines // 2))
-    free: dict[int, list[tuple[int, int, int, int]]] = {}
+    free: dict[int, list[Space]] = {}
     corners: list[tuple[int, int, int]] = [(0, 0, 0)] * len(sizes)
     tiles = 0
     for i in order:
@@ -137,8 +155,8 @@ def _pack(sizes, target):
     return corners
 
 
-def _cut_away(spaces, taken):
-    """The maximal free rectangles that remain when `taken` is occupied."""
+def _cut_away(spaces: Sequence[Space], taken: Space) -> list[Space]:
+    """Return the maximal free rectangles that remain when `taken` is occupied."""
     t_top, t_left, t_high, t_wide = taken
     t_bottom, t_right = t_top + t_high, t_left + t_wide
     rest = []
@@ -152,7 +170,7 @@ def _cut_away(spaces, taken):
         rest += [(top, left, high, t_left - left)] if t_left > left else []
         rest += [(top, t_right, high, right - t_right)] if t_right < right else []
 
-    def inside(a, b):
+    def inside(a: Space, b: Space) -> bool:
         return (
             a[0] >= b[0]
             and a[1] >= b[1]
@@ -165,7 +183,7 @@ def _cut_away(spaces, taken):
 
 
 def traffic(blocks: Sequence[Block], matrices: Sequence[np.ndarray]) -> list[dict[str, int]]:
-    """Counts the values that cross between tiles when each matrix is used once.
+    """Count the values that cross between tiles when each matrix is used once.
 
     A block takes a value over each row in which it has a weight that is not 0, since its inputs
     come from another tile or from outside. A column that is cut over several blocks is summed at
@@ -173,8 +191,8 @@ def traffic(blocks: Sequence[Block], matrices: Sequence[np.ndarray]) -> list[dic
     A block of zeros alone needs neither tile nor traffic.
 
     Args:
-        blocks: what `place` returned.
-        matrices: the weights, (rows, columns) each.
+        blocks: What `place` returned.
+        matrices: The weights, (rows, columns) each.
 
     Returns:
         For each matrix the numbers of "inputs", of "partial_sums" and of "tiles" that are needed.
@@ -182,7 +200,8 @@ def traffic(blocks: Sequence[Block], matrices: Sequence[np.ndarray]) -> list[dic
     found = []
     for index, matrix in enumerate(matrices):
         used = np.asarray(matrix) != 0
-        tiles, inputs = set(), 0
+        tiles: set[int] = set()
+        inputs = 0
         senders = np.zeros(used.shape[1], dtype="int64")
         for block in blocks:
             if block.matrix != index:

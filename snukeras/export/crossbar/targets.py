@@ -9,8 +9,29 @@ from typing import Any
 from snukeras._content import folder
 from snukeras.export.crossbar.container import parse_json
 from snukeras.export.errors import BadInputError
+from snukeras.export.records import Record
 
 ENTRY_POINTS = "snukeras.export_targets"
+# Largest conductances that a target may have, uS; and the smallest range, as a share of the
+# largest conductance, that the float32 numbers of a map resolve.
+SMALLEST, LARGEST, NARROWEST = 1e-6, 1e6, 1e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadOut(Record):
+    """What one product of a whole tile costs.
+
+    Attributes:
+        name: The way of reading.
+        mvm_nJ: Energy in nJ.
+        mvm_ns: Time in ns.
+        source: Where the figures come from.
+    """
+
+    name: str
+    mvm_nJ: float  # noqa: N815 (its name in the file)
+    mvm_ns: float
+    source: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +48,7 @@ class Target:
         g_min, g_max: conductance range of one polarity (all its devices together), uS.
         levels: conductance levels of one polarity, both ends included; None is continuous.
         dac_bits, adc_bits: converter resolutions, or None.
-        energy: list of figures {name, mvm_nJ, mvm_ns, source} of one whole tile.
+        energy: what one product of a whole tile costs, for each way of reading.
         sources: where the figures come from.
     """
 
@@ -42,7 +63,7 @@ class Target:
     levels: int | None = None
     dac_bits: int | None = None
     adc_bits: int | None = None
-    energy: tuple[dict[str, Any], ...] = ()
+    energy: tuple[ReadOut, ...] = ()
     sources: tuple[str, ...] = ()
 
     @property
@@ -52,14 +73,16 @@ class Target:
 
     @property
     def weights_per_tile(self) -> int:
+        """Weights that a tile holds at most."""
         return self.rows * (self.bit_lines // 2)
 
     @property
     def devices_per_tile(self) -> int:
+        """Devices of a tile."""
         return self.rows * self.bit_lines * self.devices_per_polarity
 
     def to_dict(self) -> dict[str, Any]:
-        """The target as its file has it (export/target.schema.json)."""
+        """Return the content of a target file (export/target.schema.json)."""
         return {
             "format": "snukeras-target",
             "version": 1,
@@ -77,16 +100,16 @@ class Target:
                 "levels": self.levels,
             },
             "converters": {"dac_bits": self.dac_bits, "adc_bits": self.adc_bits},
-            "energy": [dict(figure) for figure in self.energy],
+            "energy": [figure.to_dict() for figure in self.energy],
             "sources": list(self.sources),
         }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], where: str = "target") -> "Target":
-        """A target from the content of its file.
+        """Read the content of a target file.
 
         Raises:
-            BadInputError: the data do not obey the schema; the message says where.
+            BadInputError: The data do not obey the schema; the message says where.
         """
         problem = schema_problem(data, "target.schema.json")
         if problem:
@@ -96,23 +119,23 @@ class Target:
         target = cls(
             name=data["name"],
             title=data["title"],
-            rows=tile["rows"],
-            columns=tile["columns"],
+            rows=int(tile["rows"]),  # JSON Schema takes 1.0 for an integer
+            columns=int(tile["columns"]),
             crosspoint=tile["crosspoint"],
-            devices_per_polarity=tile["devices_per_polarity"],
+            devices_per_polarity=int(tile["devices_per_polarity"]),
             g_min=float(conductance["g_min_uS"]),
             g_max=float(conductance["g_max_uS"]),
-            levels=conductance["levels"],
-            dac_bits=converters.get("dac_bits"),
-            adc_bits=converters.get("adc_bits"),
-            energy=tuple(data.get("energy", ())),
+            levels=_whole(conductance["levels"]),
+            dac_bits=_whole(converters.get("dac_bits")),
+            adc_bits=_whole(converters.get("adc_bits")),
+            energy=tuple(ReadOut.from_dict(figure) for figure in data.get("energy", ())),
             sources=tuple(data.get("sources", ())),
         )
         target.check(where)
         return target
 
     def check(self, where: str = "target") -> None:
-        """Raises BadInputError where the numbers make no crossbar."""
+        """Raise BadInputError where the numbers make no crossbar."""
         if self.rows < 1 or self.bit_lines < 2:
             raise BadInputError(
                 f"{where}: a tile needs at least 1 word line and 2 bit lines (one weight). "
@@ -123,20 +146,35 @@ class Target:
                 f"{where}: conductances must obey 0 <= g_min < g_max, in uS. "
                 f"Received: g_min {self.g_min:g}, g_max {self.g_max:g}."
             )
+        if not SMALLEST <= self.g_max <= LARGEST:
+            raise BadInputError(
+                f"{where}: g_max must be between {SMALLEST:g} and {LARGEST:g} uS. "
+                f"Received: {self.g_max:g}.",
+                "Conductances are in microsiemens.",
+            )
+        if self.g_max - self.g_min < NARROWEST * self.g_max:
+            raise BadInputError(
+                f"{where}: g_max must exceed g_min by at least {NARROWEST:g} of itself. "
+                f"Received: g_min {self.g_min:g}, g_max {self.g_max:g}."
+            )
         if self.levels is not None and self.levels < 2:
             raise BadInputError(
                 f"{where}: levels must be at least 2 (g_min and g_max). Received: {self.levels}."
             )
 
-    def replace(self, **changes) -> "Target":
-        """A copy with other values, checked."""
+    def replace(self, **changes: Any) -> "Target":
+        """Return a copy with other values of the named attributes, checked."""
         target = dataclasses.replace(self, **changes)
         target.check("options")
         return Target.from_dict(target.to_dict(), "options") if changes else target
 
 
-def schema_problem(data, schema_file: str) -> str | None:
-    """What in `data` breaks a JSON Schema of export/, in one line; None if nothing does."""
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def schema_problem(data: Any, schema_file: str) -> str | None:
+    """Return what in `data` breaks a JSON Schema of export/, in one line; None if nothing."""
     from jsonschema import exceptions
 
     error = exceptions.best_match(_validator(schema_file).iter_errors(data))
@@ -147,7 +185,7 @@ def schema_problem(data, schema_file: str) -> str | None:
 
 
 @functools.cache
-def _validator(schema_file):
+def _validator(schema_file: str) -> Any:
     import jsonschema
 
     schema = json.loads((folder("export") / schema_file).read_text(encoding="utf-8"))
@@ -155,17 +193,17 @@ def _validator(schema_file):
 
 
 def available_targets() -> list[str]:
-    """Names that `load_target` knows: those shipped, and those of installed packages."""
+    """Return the names that `load_target` knows: shipped ones, and those of installed packages."""
     return sorted({path.stem for path in (folder("export") / "targets").glob("*.json")}) + sorted(
         _entry_points()
     )
 
 
 def load_target(name: str) -> Target:
-    """The target of a name (see `available_targets`) or of the user's own JSON file.
+    """Load a target by name (see `available_targets`), or from the user's own JSON file.
 
     Raises:
-        BadInputError: no such target or file, or its content is wrong.
+        BadInputError: There is no such target or file, or its content is wrong.
     """
     if name.endswith(".json"):
         path = Path(name)
@@ -181,7 +219,7 @@ def load_target(name: str) -> Target:
                 f"Known: {', '.join(available_targets())}; or give your own file, PATH.json.",
             )
 
-    def error(what):
+    def error(what: str) -> BadInputError:
         return BadInputError(f"{path} {what}.", "See export/target.schema.json.")
 
     try:
@@ -192,7 +230,7 @@ def load_target(name: str) -> Target:
 
 
 @functools.cache
-def _entry_points():
+def _entry_points() -> dict[str, Any]:
     from importlib import metadata
 
     return {entry.name: entry for entry in metadata.entry_points(group=ENTRY_POINTS)}

@@ -1,160 +1,231 @@
 """Write the crossbar map of a model: scales, conductances, places, partial sums, faults."""
 
-from typing import Any
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
+from snukeras.constraints import PCMConstraint
 from snukeras.export.crossbar.container import MapWriter
+from snukeras.export.crossbar.description import (
+    BlockEntry,
+    Description,
+    FaultEntry,
+    MatrixEntry,
+    OnnxFile,
+    Package,
+    ParameterEntry,
+    Source,
+    TileEntry,
+    Totals,
+    Units,
+)
 from snukeras.export.crossbar.faults import Fault, check_faults, work_around
-from snukeras.export.crossbar.placement import place
+from snukeras.export.crossbar.load import adders_of
+from snukeras.export.crossbar.placement import Block, place
 from snukeras.export.crossbar.targets import Target
 from snukeras.export.errors import BadInputError
+from snukeras.network.weights import Weight
 from snukeras.pcm import DifferentialPair
 
 FORMAT = "snukeras-crossbar-map"
 
 
+@dataclasses.dataclass(frozen=True)
+class MapOptions:
+    """What is asked of a map.
+
+    Attributes:
+        scale: "tensor" (one scale per matrix) or "column".
+        pack: Whether small blocks may share tiles.
+        faults: Stuck devices; the mapper goes around them or lets the partner compensate.
+        seed: Recorded in the map; the mapping itself draws nothing.
+    """
+
+    scale: str = "column"
+    pack: bool = False
+    faults: tuple[Fault, ...] = ()
+    seed: int = 0
+
+
+PLAIN = MapOptions()
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """How a matrix is laid onto conductances: scales () or (columns,), and the levels."""
+
+    scales: np.ndarray
+    pair: DifferentialPair
+
+
 def write_map(
-    path,
-    weights,
+    path: str | Path,
+    weights: Sequence[Weight],
     target: Target,
+    options: MapOptions = PLAIN,
     *,
-    scale: str = "tensor",
-    pack: bool = False,
-    faults: tuple[Fault, ...] = (),
-    seed: int = 0,
+    source: Source,
+    onnx: OnnxFile,
     package: str = "unknown",
-    source: dict[str, Any],
-    onnx: dict[str, str],
-    progress=lambda text: None,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Maps the matrices of a model onto tiles and writes the crossbar map.
+    """Map the matrices of a model onto tiles and write the crossbar map.
 
     Args:
-        path: file to write (a temporary name; the caller renames it).
-        weights: list of `snukeras.export.weights.Weight`.
-        target: the tile and its conductance range.
-        scale: "tensor" (one scale per matrix) or "column".
-        pack: let small blocks share tiles.
-        faults: stuck devices; the mapper goes around them or lets the partner compensate.
-        seed: recorded; the mapping itself draws nothing.
-        package: version of snukeras.
-        source: {"name", "sha256" of the file or null, "weights_sha256"}.
-        onnx: {"file", "sha256"} of the ONNX file the map belongs to.
-        progress: called with the name of each matrix.
+        path: File to write (a temporary name; the caller renames it).
+        weights: All weights of the model.
+        target: The tile and its conductance range.
+        options: What is asked of the map.
+        package: Version of snukeras.
+        source: The network.
+        onnx: The ONNX file that the map belongs to.
+        progress: Called with the name of each matrix.
+
+    Raises:
+        BadInputError: There is nothing to map, or a fault is at no cross-point of the map.
     """
-    pair = DifferentialPair(target.g_max, target.g_min, target.levels, scale)
     matrices = [weight for weight in weights if weight.matrix]
     if not matrices:
-        raise BadInputError("The model has no weight matrix to map.")
-    flat = [weight.values.reshape(-1, weight.values.shape[-1]) for weight in matrices]
-    where = [(f.tile, f.word_line, f.bit_line) for f in faults]
-    blocks = place([m.shape for m in flat], target, pack, where)
-    check_faults(faults, target)
-    description: dict[str, Any] = {
-        "format": FORMAT,
-        "version": 1,
-        "package": {"name": "snukeras", "version": package},
-        "units": {"conductance": "uS", "scale": "uS per unit of weight"},
-        "source": source,
-        "onnx": onnx,
-        "target": target.to_dict(),
-        "scale": scale,
-        "seed": seed,
-        "packed": pack,
-    }
+        raise BadInputError("The model has no weight matrix to map.", "Export with --target onnx.")
+    flat = [weight.unrolling.matrix(weight.values) for weight in matrices if weight.unrolling]
+    where = [(fault.tile, fault.word_line, fault.bit_line) for fault in options.faults]
+    blocks = place([m.shape for m in flat], target, options.pack, where)
+    check_faults(options.faults, target, 1 + max(block.tile for block in blocks))
     with MapWriter(path) as writer:
         entries, stuck = [], []
         for index, (weight, matrix) in enumerate(zip(matrices, flat, strict=True)):
             progress(weight.name)
-            scales = np.asarray(pair.scales(matrix))
-            g_plus, g_minus = pair.to_conductances(matrix, scales)
-            if faults:
-                own = [block for block in blocks if block.matrix == index]
-                g_plus, g_minus, remains = work_around(
-                    matrix, scales, g_plus, g_minus, own, faults, pair
-                )
-                stuck += [{"matrix": index, **fault} for fault in remains]
-            columns = np.broadcast_to(scales.astype("float64"), matrix.shape[1:])
-            entries.append(
-                {
-                    "name": weight.name,
-                    "layer": weight.layer,
-                    "role": weight.role,
-                    "shape": list(weight.values.shape),
-                    "rows": matrix.shape[0],
-                    "columns": matrix.shape[1],
-                    "g_plus": writer.add(np.asarray(g_plus, dtype="float32")),
-                    "g_minus": writer.add(np.asarray(g_minus, dtype="float32")),
-                    "scale": writer.add(columns),
-                }
-            )
-        description["matrices"] = entries
-        description["blocks"] = [
-            {
-                "matrix": block.matrix,
-                "tile": block.tile,
-                "row": block.row,
-                "rows": block.rows,
-                "column": block.column,
-                "columns": block.columns,
-                "word_lines": writer.add(block.word_lines),
-                "bit_lines_plus": writer.add(block.bit_lines_plus),
-                "bit_lines_minus": writer.add(block.bit_lines_minus),
-            }
-            for block in blocks
-        ]
-        description["tiles"] = _tiles(blocks, target)
-        description["adders"] = _adders(blocks)
-        description["faults"] = stuck
-        description["parameters"] = [
-            {
-                "name": weight.name,
-                "layer": weight.layer,
-                "role": weight.role,
-                "values": writer.add(weight.values),
-            }
-            for weight in weights
-            if not weight.matrix
-        ]
+            own = [block for block in blocks if block.matrix == index]
+            entry, remains = _write_matrix(writer, index, weight, matrix, own, target, options)
+            entries.append(entry)
+            stuck += remains
+        block_entries = tuple(_write_block(writer, block) for block in blocks)
+        tiles = _tiles(blocks, target)
+        parameters = tuple(
+            ParameterEntry(w.name, w.layer, w.role, writer.add(w.values))
+            for w in weights
+            if not w.matrix
+        )
         total = sum(matrix.size for matrix in flat)
-        description["totals"] = {
-            "weights": total,
-            "devices": 2 * target.devices_per_polarity * total,
-            "tiles": len(description["tiles"]),
-            "parameters": sum(weight.values.size for weight in weights if not weight.matrix),
-        }
-        writer.finish(description)
+        description = Description(
+            format=FORMAT,
+            version=1,
+            package=Package("snukeras", package),
+            units=Units("uS", "uS per unit of weight"),
+            source=source,
+            onnx=onnx,
+            target=target.to_dict(),
+            scale=options.scale,
+            seed=options.seed,
+            packed=options.pack,
+            matrices=tuple(entries),
+            blocks=block_entries,
+            tiles=tiles,
+            adders=adders_of(block_entries),
+            faults=tuple(stuck),
+            parameters=parameters,
+            totals=Totals(
+                weights=total,
+                devices=2 * target.devices_per_polarity * total,
+                tiles=len(tiles),
+                parameters=sum(w.values.size for w in weights if not w.matrix),
+            ),
+        )
+        writer.finish(description.to_dict())
 
 
-def _tiles(blocks, target):
+def grid_of(weight: Weight, matrix: np.ndarray, target: Target, scale: str) -> Grid:
+    """Choose the scales and levels of a matrix.
+
+    A matrix that lies on the levels of its PCMConstraint keeps them, with the range that the
+    constraint gives the top level, so that the map moves none of its weights. All other matrices
+    have the target's levels, and their largest weight gets the largest conductance.
+
+    Args:
+        weight: The weight, with its variable.
+        matrix: Its values, (rows, columns).
+        target: The range and levels of the hardware.
+        scale: "tensor" or "column", for matrices without levels of their own.
+    """
+    plain = DifferentialPair(target.g_max, target.g_min, target.levels, scale)
+    constraint = getattr(weight.variable, "constraint", None)
+    if isinstance(constraint, PCMConstraint) and constraint.levels is not None:
+        levels = constraint.levels
+        if target.levels is None or (target.levels - 1) % (levels - 1) == 0:
+            top = np.asarray(constraint.max_weight(matrix), "float64")
+            place = matrix.astype("float64") / top * (levels - 1)
+            off = np.abs(place - np.clip(np.round(place), 1 - levels, levels - 1))
+            if off.max() < 1e-3:
+                pair = DifferentialPair(target.g_max, target.g_min, target.levels or levels, scale)
+                return Grid(pair.span / top, pair)
+    return Grid(np.asarray(plain.scales(matrix)), plain)
+
+
+def _write_matrix(
+    writer: MapWriter,
+    index: int,
+    weight: Weight,
+    matrix: np.ndarray,
+    blocks: Sequence[Block],
+    target: Target,
+    options: MapOptions,
+) -> tuple[MatrixEntry, list[FaultEntry]]:
+    grid = grid_of(weight, matrix, target, options.scale)
+    targets = grid.pair.to_conductances(matrix, grid.scales.astype("float32"))
+    targets, stuck = work_around(
+        index, matrix, grid.scales, targets, blocks, options.faults, grid.pair
+    )
+    plus, minus = (np.asarray(g, dtype="float32") for g in targets)
+    columns = np.broadcast_to(grid.scales.astype("float64"), matrix.shape[1:])
+    axes = None
+    if weight.unrolling is not None and not weight.unrolling.natural(weight.values.ndim):
+        axes = weight.unrolling.axes(weight.values.ndim)
+    entry = MatrixEntry(
+        name=weight.name,
+        layer=weight.layer,
+        role=weight.role,
+        shape=weight.values.shape,
+        rows=matrix.shape[0],
+        columns=matrix.shape[1],
+        g_plus=writer.add(plus),
+        g_minus=writer.add(minus),
+        scale=writer.add(columns),
+        levels=None if grid.pair.levels == target.levels else grid.pair.levels,
+        row_axes=axes and axes[0],
+        column_axes=axes and axes[1],
+    )
+    return entry, stuck
+
+
+def _write_block(writer: MapWriter, block: Block) -> BlockEntry:
+    return BlockEntry(
+        matrix=block.matrix,
+        tile=block.tile,
+        row=block.row,
+        rows=block.rows,
+        column=block.column,
+        columns=block.columns,
+        word_lines=writer.add(block.word_lines),
+        bit_lines_plus=writer.add(block.bit_lines_plus),
+        bit_lines_minus=writer.add(block.bit_lines_minus),
+    )
+
+
+def _tiles(blocks: Sequence[Block], target: Target) -> tuple[TileEntry, ...]:
     owners: dict[int, list[int]] = {}
     for number, block in enumerate(blocks):
         owners.setdefault(block.tile, []).append(number)
-    tiles = []
-    for tile, numbers in sorted(owners.items()):
-        devices = sum(2 * blocks[n].rows * blocks[n].columns for n in numbers)
-        devices *= target.devices_per_polarity
-        tiles.append(
-            {
-                "tile": tile,
-                "word_lines": target.rows,
-                "bit_lines": target.bit_lines,
-                "blocks": numbers,
-                "devices_used": devices,
-                "devices": target.devices_per_tile,
-            }
+    return tuple(
+        TileEntry(
+            tile=tile,
+            word_lines=target.rows,
+            bit_lines=target.bit_lines,
+            blocks=tuple(numbers),
+            devices_used=target.devices_per_polarity
+            * sum(2 * blocks[n].rows * blocks[n].columns for n in numbers),
+            devices=target.devices_per_tile,
         )
-    return tiles
-
-
-def _adders(blocks):
-    """Columns that are cut over several word-line groups: their partial sums are added."""
-    groups: dict[tuple[int, int, int], list[int]] = {}
-    for number, block in enumerate(blocks):
-        groups.setdefault((block.matrix, block.column, block.columns), []).append(number)
-    return [
-        {"matrix": matrix, "column": column, "columns": columns, "blocks": numbers}
-        for (matrix, column, columns), numbers in groups.items()
-        if len(numbers) > 1
-    ]
+        for tile, numbers in sorted(owners.items())
+    )

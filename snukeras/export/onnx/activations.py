@@ -15,17 +15,17 @@ def _op(name: str, **attributes: Any) -> Emit:
     return lambda graph, x, hint: graph.node(name, [x], hint, **attributes)
 
 
-def _relu6(graph, x, hint):
+def _relu6(graph: GraphBuilder, x: str, hint: str) -> str:
     bounds = [graph.constant(0.0, f"{hint}/zero"), graph.constant(6.0, f"{hint}/six")]
     return graph.node("Clip", [x, *bounds], hint)
 
 
-def _silu(graph, x, hint):
+def _silu(graph: GraphBuilder, x: str, hint: str) -> str:
     return graph.node("Mul", [x, graph.node("Sigmoid", [x], f"{hint}/sigmoid")], hint)
 
 
-def _gelu(graph, x, hint):
-    """x/2 (1 + erf(x / sqrt 2)), Keras's gelu with approximate=False."""
+def _gelu(graph: GraphBuilder, x: str, hint: str) -> str:
+    """Add x/2 (1 + erf(x / sqrt 2)), Keras's gelu with approximate=False."""
     root, one, half = (
         graph.constant(value, f"{hint}/{name}")
         for value, name in ((math.sqrt(0.5), "root_half"), (1.0, "one"), (0.5, "half"))
@@ -35,7 +35,7 @@ def _gelu(graph, x, hint):
     return graph.node("Mul", [whole, half], hint)
 
 
-def _exponential(graph, x, hint):
+def _exponential(graph: GraphBuilder, x: str, hint: str) -> str:
     return graph.node("Exp", [x], hint)
 
 
@@ -63,10 +63,10 @@ _BY_FUNCTION: dict[Any, Emit] = {
 
 
 def emitter(activation: Any) -> Emit | None:
-    """The function that emits an activation's nodes, or None if there is none.
+    """Return the function that adds an activation's nodes, or None if there is none.
 
     Args:
-        activation: a Keras activation function, or an activation layer without weights.
+        activation: A Keras activation function, or an activation layer without weights.
     """
     if activation is None:
         return _BY_FUNCTION[keras.activations.linear]
@@ -89,5 +89,5 @@ def emitter(activation: Any) -> Emit | None:
 
 
 def supported() -> list[str]:
-    """Names of the activations that `emitter` knows."""
+    """Return the names of the activations that `emitter` knows."""
     return sorted(function.__name__ for function in _BY_FUNCTION)

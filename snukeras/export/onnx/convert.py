@@ -1,6 +1,7 @@
 """Convert one call of a layer: by its handler, or with tf2onnx."""
 
 import dataclasses
+from typing import Any
 
 from snukeras.export.onnx.handlers import CannotLowerError, Context, Value, check_policy, handler_of
 from snukeras.export.onnx.tf2onnx_call import through_tf2onnx
@@ -8,10 +9,10 @@ from snukeras.network.topology import Call, Ref, attach_mask
 
 
 def convert(context: Context, call: Call, values: list[Value]) -> list[Value]:
-    """The outputs of one call; `values` are its input tensors, flattened.
+    """Return the outputs of one call; `values` are its input tensors, flattened.
 
     Raises:
-        CannotLowerError: the layer has no ONNX form; the message is the reason.
+        CannotLowerError: The layer has no ONNX form; the message is the reason.
     """
     layer = call.op
     check_policy(layer)
@@ -29,8 +30,8 @@ def convert(context: Context, call: Call, values: list[Value]) -> list[Value]:
     return through_tf2onnx(context, call, values)
 
 
-def _with_mask(call, layer, values):
-    """Handlers find the mask with the tensor, whether Keras names it in the call or not."""
+def _with_mask(call: Call, layer: Any, values: list[Value]) -> tuple[Call, Any, list[Value]]:
+    """Let handlers find the mask with the tensor, whether Keras names it in the call or not."""
     mask = call.kwargs.get("mask")
     if isinstance(mask, Ref):
         index = [ref is mask for ref in call.inputs].index(True)

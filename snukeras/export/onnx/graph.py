@@ -1,6 +1,6 @@
 """A small builder for ONNX graphs: unique names, shared constants, merging of other graphs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ class GraphBuilder:
         parent: the graph around a loop body, which keeps the constants and the names.
     """
 
-    def __init__(self, parent: "GraphBuilder | None" = None):
+    def __init__(self, parent: "GraphBuilder | None" = None) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.parent = parent
         self.initializers: dict[str, onnx.TensorProto] = {}
@@ -27,7 +27,7 @@ class GraphBuilder:
         self.opsets: dict[str, int] = {"": OPSET}
 
     def unique(self, hint: str) -> str:
-        """`hint`, or `hint_2`, `hint_3`, ... if that name is taken."""
+        """Return `hint`, or `hint_2`, `hint_3`, ... if that name is taken."""
         name, count = hint, 1
         while name in self._names:
             count += 1
@@ -35,8 +35,8 @@ class GraphBuilder:
         self._names.add(name)
         return name
 
-    def constant(self, values, hint: str, dtype: str = "float32") -> str:
-        """Name of an initializer; equal small ones are shared."""
+    def constant(self, values: Any, hint: str, dtype: str = "float32") -> str:
+        """Return the name of an initializer; equal small ones are shared."""
         if self.parent is not None:
             return self.parent.constant(values, hint, dtype)
         array = np.asarray(values, dtype=dtype, order="C")
@@ -59,7 +59,7 @@ class GraphBuilder:
         outputs: Sequence[str] | None = None,
         **attributes: Any,
     ) -> str:
-        """Adds a node named `hint` and returns the name of its (first) output."""
+        """Add a node named `hint`; return the name of its (first) output."""
         name = self.unique(hint)
         names = list(outputs) if outputs is not None else [name]
         self.nodes.append(
@@ -70,7 +70,7 @@ class GraphBuilder:
         return names[0]
 
     def merge(self, model: onnx.ModelProto, prefix: str, inputs: Sequence[str]) -> list[str]:
-        """Adds another model's graph under a prefix, fed with `inputs`; returns its outputs."""
+        """Add another model's graph under a prefix, fed with `inputs`; return its outputs."""
         graph = model.graph
         for opset in model.opset_import:
             known = self.opsets.setdefault(opset.domain, opset.version)
@@ -99,7 +99,7 @@ class GraphBuilder:
         return outputs
 
     def rename(self, old: str, new: str) -> bool:
-        """Gives the result `old` of a node another name; False if no node of ours makes it."""
+        """Rename the result `old` of a node; return False if no node of ours makes it."""
         if not any(old in node.output for node in self.nodes):
             return False
 
@@ -111,7 +111,7 @@ class GraphBuilder:
         return True
 
     def prune(self, wanted: Sequence[str]) -> None:
-        """Drops nodes and constants that none of the `wanted` results depends on."""
+        """Drop nodes and constants that none of the `wanted` results depends on."""
         needed, kept = set(wanted), []
         for node in reversed(self.nodes):
             if needed.intersection(node.output):
@@ -121,8 +121,8 @@ class GraphBuilder:
         self.initializers = {n: t for n, t in self.initializers.items() if n in needed}
 
 
-def _reads(node) -> set[str]:
-    """All names a node reads, those inside its subgraphs too."""
+def _reads(node: onnx.NodeProto) -> set[str]:
+    """Return all names a node reads, those inside its subgraphs too."""
     names = set(node.input)
     for attribute in node.attribute:
         for graph in [attribute.g] if attribute.HasField("g") else list(attribute.graphs):
@@ -132,7 +132,11 @@ def _reads(node) -> set[str]:
     return names
 
 
-def _rename_node(node, rename, rename_node) -> None:
+def _rename_node(
+    node: onnx.NodeProto,
+    rename: Callable[[str], str],
+    rename_node: Callable[[str], str] | None,
+) -> None:
     for index, name in enumerate(node.input):
         node.input[index] = rename(name)
     for index, name in enumerate(node.output):
@@ -150,10 +154,15 @@ def _rename_node(node, rename, rename_node) -> None:
 def subgraph(
     body: GraphBuilder, name: str, inputs: Sequence[Any], outputs: Sequence[Any]
 ) -> onnx.GraphProto:
-    """The graph of a loop body, with value infos for its inputs and outputs."""
+    """Return the graph of a loop body, with value infos for its inputs and outputs."""
     return helper.make_graph(body.nodes, name, list(inputs), list(outputs))
 
 
+def described(model: onnx.ModelProto) -> dict[str, str]:
+    """Return the texts in the metadata of a model."""
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
 def element_type(dtype: str) -> int:
-    """ONNX's number for a dtype name such as "float32"."""
+    """Return ONNX's number for a dtype name such as "float32"."""
     return helper.np_dtype_to_tensor_dtype(np.dtype(dtype))

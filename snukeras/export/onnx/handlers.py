@@ -39,27 +39,25 @@ class Context:
     """What handlers need: the graph, and what has been asked of it.
 
     Attributes:
-        graph: the graph being built.
-        streaming: one step instead of a sequence; tensors have no time axis then.
-        potentials: also put out the membrane potentials of all steps.
+        graph: The graph being built.
+        streaming: One step instead of a sequence; tensors have no time axis then.
         states: (units, input name, output name) of states that enter and leave the graph.
-        traces: layer name to the names of its input, outputs and potentials (verification).
-        frames: where streaming takes a frame of samples a step: input to the LogMel it goes to.
+        traces: By layer of units, the names by which the verification looks into its loop.
+        frames: Where streaming takes a frame of samples a step: the LogMel that an input goes to.
     """
 
     graph: GraphBuilder
     streaming: bool = False
-    potentials: bool = False
     states: list[tuple[int, str, str]] = dataclasses.field(default_factory=list)
-    traces: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+    traces: dict[str, Any] = dataclasses.field(default_factory=dict)
     frames: dict[Key, LogMel] = dataclasses.field(default_factory=dict)
 
     def enter(self, name: str, label: str) -> str:
-        """Name of a state that enters the graph, NAME/LABEL_in; `leave` is to follow."""
+        """Return the name of a state that enters the graph, NAME/LABEL_in; call `leave` later."""
         return self.graph.unique(f"{name}/{label}_in")
 
     def leave(self, name: str, label: str, units: int, entry: str, result: str) -> None:
-        """Lets a state leave the graph as NAME/LABEL_out, paired with the one that entered."""
+        """Let a state leave the graph as NAME/LABEL_out, paired with the one that entered."""
         out = self.graph.unique(f"{name}/{label}_out")
         self.graph.node("Identity", [result], out, outputs=[out])
         self.states.append((units, entry, out))
@@ -70,7 +68,7 @@ _HANDLERS: dict[type, Handler] = {}
 
 
 def handles(*classes: type) -> Callable[[Handler], Handler]:
-    """Registers a handler for exactly these layer classes (not for subclasses)."""
+    """Register a handler for exactly these layer classes (not for subclasses)."""
 
     def register(handler: Handler) -> Handler:
         for cls in classes:
@@ -81,17 +79,17 @@ def handles(*classes: type) -> Callable[[Handler], Handler]:
 
 
 def handler_of(layer: Any) -> Handler | None:
-    """The handler of a layer's class, or None."""
+    """Return the handler of a layer's class, or None."""
     return _HANDLERS.get(type(layer))
 
 
 def own_layers() -> list[str]:
-    """Names of the layers that have a form of our own."""
+    """Return the names of the layers that have a form of our own."""
     return sorted({cls.__name__ for cls in _HANDLERS})
 
 
 def check_policy(layer: Any) -> None:
-    """Raises CannotLowerError where a layer computes in anything but float32."""
+    """Raise CannotLowerError where a layer computes in anything but float32."""
     policy = getattr(layer, "dtype_policy", None)
     if policy is None or policy.name == "float32":
         return
@@ -103,14 +101,14 @@ def check_policy(layer: Any) -> None:
 
 
 def as_float(context: Context, call: Call, index: int, value: Value) -> str:
-    """The tensor as float32, cast where the model feeds integers."""
+    """Return the tensor as float32, cast where the model feeds integers."""
     if call.inputs[index].dtype == "float32":
         return value.name
     return context.graph.node("Cast", [value.name], f"{call.name}/cast", to=element_type("float32"))
 
 
 def activate(context: Context, call: Call, activation: Any, x: str) -> str:
-    """x after an activation that `emitter` knows."""
+    """Return x after an activation that `emitter` knows."""
     emit = emitter(activation)
     if emit is None:
         raise CannotLowerError(f"the activation {activation!r} has no ONNX form")
@@ -118,14 +116,14 @@ def activate(context: Context, call: Call, activation: Any, x: str) -> str:
 
 
 def mask_of(context: Context, value: Value) -> str | None:
-    """The mask of a sequence; in streaming form there is none."""
+    """Return the mask of a sequence; in streaming form there is none."""
     if value.mask is not None and context.streaming:
         raise CannotLowerError("masks have no place in streaming form: leave the step out")
     return value.mask
 
 
 def check_step(layer: Any, initial: Any) -> None:
-    """Raises CannotLowerError where a recurrent layer cannot go step by step."""
+    """Raise CannotLowerError where a recurrent layer cannot go step by step."""
     if layer.go_backwards:
         raise CannotLowerError("go_backwards needs the whole sequence; it cannot stream")
     if not layer.return_sequences or layer.return_state or initial:

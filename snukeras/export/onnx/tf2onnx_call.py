@@ -3,6 +3,8 @@
 import dataclasses
 import inspect
 import logging
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import onnx
@@ -33,7 +35,7 @@ _STEPWISE = (
 
 
 def through_tf2onnx(context: Context, call: Call, values: list[Value]) -> list[Value]:
-    """Converts one call on its own with tf2onnx and merges what comes out.
+    """Convert one call on its own with tf2onnx and merge the graph that it makes.
 
     Raises:
         CannotLowerError: tf2onnx cannot convert the layer, or the layer cannot stream.
@@ -47,42 +49,11 @@ def through_tf2onnx(context: Context, call: Call, values: list[Value]) -> list[V
         raise CannotLowerError("it may mix steps, so it cannot stream")
     import tensorflow as tf
 
-    refs = call.inputs
-    names = [value.name for value in values]
-    signature = [tf.TensorSpec(_signature(ref.shape, context), ref.dtype) for ref in refs]
     masked = [index for index, value in enumerate(values) if value.mask is not None]
+    signature = [tf.TensorSpec(_signature(ref.shape, context), ref.dtype) for ref in call.inputs]
     signature += [tf.TensorSpec((None, None), "bool")] * len(masked)
-    names += [str(values[index].mask) for index in masked]
-    mask_outputs: list[bool] = []
-
-    def function(*tensors):
-        masks = dict(zip(masked, tensors[len(refs) :], strict=True))
-        order = iter(range(len(refs)))
-        given = keras.tree.map_structure(
-            lambda x: tensors[next(order)] if isinstance(x, Ref) else x, (call.args, call.kwargs)
-        )
-        args, kwargs = given
-        explicit = isinstance(call.kwargs.get("mask"), Ref)
-        if masks and not explicit and "mask" in inspect.signature(layer.call).parameters:
-            kwargs = {**kwargs, "mask": masks[0]}
-        if context.streaming:  # the layer was built with a time axis
-            args, kwargs = keras.tree.map_structure(_with_time, (args, kwargs))
-        results = keras.tree.flatten(layer(*args, **kwargs))
-        if context.streaming:
-            results = [tf.squeeze(result, 1) for result in results]
-        out_masks = []
-        carries = isinstance(layer, keras.layers.Layer) and layer.supports_masking
-        if carries and (masks or getattr(layer, "mask_zero", False)):
-            nested = isinstance(args[0], list | tuple)
-            previous = [masks.get(index) for index in range(len(refs))]
-            out_masks = keras.tree.flatten(
-                layer.compute_mask(args[0], previous if nested else previous[0])
-            )
-        out_masks = [mask for mask in out_masks if mask is not None]
-        mask_outputs[:] = [True] * len(out_masks)
-        # Identity keeps outputs apart that are one and the same tensor.
-        return [tf.identity(tensor) for tensor in (*results, *out_masks)]
-
+    names = [value.name for value in values] + [str(values[index].mask) for index in masked]
+    function = _Function(call, masked, context.streaming)
     try:
         model = convert_function(function, signature)
         outputs = context.graph.merge(model, call.name, names)
@@ -90,30 +61,84 @@ def through_tf2onnx(context: Context, call: Call, values: list[Value]) -> list[V
         text = str(error).strip().splitlines()
         reason = (text[0] if text else type(error).__name__)[:200]
         raise CannotLowerError(f"tf2onnx cannot convert it: {reason}") from error
-    count = len(outputs) - len(mask_outputs)
-    mask = outputs[count] if mask_outputs else None
+    count = len(outputs) - function.masks
+    mask = outputs[count] if function.masks else None
     return [
         Value(output, mask if index == 0 else None) for index, output in enumerate(outputs[:count])
     ]
 
 
-def _is_timeless(shape):
-    """Whether a tensor has no time axis in the whole form, as what comes of a mean over time."""
+class _Function:
+    """A call as a function of its tensors and their masks, for tf2onnx.
+
+    Attributes:
+        masks: After the call, how many masks stand behind its outputs.
+    """
+
+    def __init__(self, call: Call, masked: Sequence[int], streaming: bool) -> None:
+        self.call, self.masked, self.streaming = call, masked, streaming
+        self.masks = 0
+
+    def __call__(self, *tensors: Any) -> list[Any]:
+        import tensorflow as tf
+
+        layer, count = self.call.op, len(self.call.inputs)
+        masks = dict(zip(self.masked, tensors[count:], strict=True))
+        args, kwargs = self._arguments(tensors[:count])
+        explicit = isinstance(self.call.kwargs.get("mask"), Ref)
+        if masks and not explicit and "mask" in inspect.signature(layer.call).parameters:
+            kwargs = {**kwargs, "mask": masks[0]}
+        results = keras.tree.flatten(layer(*args, **kwargs))
+        if self.streaming:
+            results = [tf.squeeze(result, 1) for result in results]
+        carried = self._carried(args, masks, count)
+        self.masks = len(carried)
+        # Identity keeps outputs apart that are one and the same tensor.
+        return [tf.identity(tensor) for tensor in (*results, *carried)]
+
+    def _arguments(self, tensors: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
+        order = iter(tensors)
+        args, kwargs = keras.tree.map_structure(
+            lambda x: next(order) if isinstance(x, Ref) else x, (self.call.args, self.call.kwargs)
+        )
+        if self.streaming:  # the layer was built with a time axis
+            args, kwargs = keras.tree.map_structure(_with_time, (args, kwargs))
+        return args, kwargs
+
+    def _carried(self, args: Any, masks: dict[int, Any], count: int) -> list[Any]:
+        """Return the masks that the layer hands on."""
+        layer = self.call.op
+        carries = isinstance(layer, keras.layers.Layer) and layer.supports_masking
+        if not carries or not (masks or getattr(layer, "mask_zero", False)):
+            return []
+        previous = [masks.get(index) for index in range(count)]
+        nested = isinstance(args[0], list | tuple)
+        found = layer.compute_mask(args[0], previous if nested else previous[0])
+        return [mask for mask in keras.tree.flatten(found) if mask is not None]
+
+
+def _is_timeless(shape: tuple[int | None, ...]) -> bool:
+    """Whether a tensor has no time axis in the whole form, as a mean over time has none."""
     return len(shape) == 2 and shape[1] is not None
 
 
-def _with_time(x):
+def _with_time(x: Any) -> Any:
     return keras.ops.expand_dims(x, 1) if keras.ops.is_tensor(x) else x
 
 
-def _signature(shape, context):
-    """Shape of one input; in streaming form the time axis is gone."""
+def _signature(shape: tuple[int | None, ...], context: Context) -> tuple[int | None, ...]:
+    """Return the shape of one input; in streaming form the time axis is gone."""
     if not shape:
         return ()
     return (None, *shape[2:]) if context.streaming else (None, *shape[1:])
 
 
-def convert_function(function, signature):
+def convert_function(function: Callable[..., Any], signature: Sequence[Any]) -> onnx.ModelProto:
+    """Convert a function of tensors with tf2onnx.
+
+    Raises:
+        ValueError: It needs operators or data that a plain ONNX file cannot hold.
+    """
     import tensorflow as tf
     import tf2onnx
 
@@ -122,7 +147,9 @@ def convert_function(function, signature):
     logger.setLevel(logging.CRITICAL)
     try:
         model, external = tf2onnx.convert.from_function(
-            tf.function(function), input_signature=signature, opset=OPSET
+            tf.function(lambda *tensors: function(*tensors)),
+            input_signature=signature,
+            opset=OPSET,
         )
     finally:
         logger.setLevel(level)

@@ -4,24 +4,25 @@ import base64
 import html
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 # Colours that stay apart without full colour vision (Okabe and Ito), dark enough on white.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 PLUS, MINUS = PALETTE[0], PALETTE[1]
-_INK = "#1a1a1a"
+# Lines and letters have the colour of the page's text, light or dark.
+_INK = "currentColor"
 
 
-def escape(text) -> str:
-    """Text for HTML; characters that XML forbids become "?"."""
+def escape(text: object) -> str:
+    """Return text for HTML; characters that XML forbids become "?"."""
     kept = "".join(c if c >= " " and not 0xD800 <= ord(c) <= 0xDFFF else "?" for c in str(text))
     return html.escape(kept.replace("\ufffe", "?").replace("\uffff", "?"))
 
 
 def png(values: np.ndarray, limit: float) -> str:
-    """A heat map from -limit (orange) over 0 (white) to limit (blue), as a data URI.
+    """Draw a heat map from -limit (orange) over 0 (white) to limit (blue), as a data URI.
 
     Args:
         values: (rows, columns).
@@ -48,7 +49,7 @@ def png(values: np.ndarray, limit: float) -> str:
 
 
 def shrink(values: np.ndarray, size: int = 192) -> np.ndarray:
-    """At most size x size cells; each is the value of largest magnitude in its part."""
+    """Return at most size x size cells, each the value of largest magnitude in its part."""
     for axis in (0, 1):
         count = values.shape[axis]
         if count > size:
@@ -60,7 +61,7 @@ def shrink(values: np.ndarray, size: int = 192) -> np.ndarray:
 
 
 def histogram(plus: np.ndarray, minus: np.ndarray, g_max: float, title: str) -> str:
-    """Counts of G+ upwards and of G- downwards over the conductance, as SVG.
+    """Draw counts of G+ upwards and of G- downwards over the conductance, as SVG.
 
     Heights are square roots of the counts: trained networks have few large weights, and these
     matter.
@@ -95,7 +96,7 @@ def curves(
     reference: tuple[str, float],
     title: str,
 ) -> str:
-    """Means with their ranges over named times, as SVG.
+    """Draw means with their ranges over named times, as SVG.
 
     Args:
         lines: (name, mean, smallest, largest), the last three by time.
@@ -111,40 +112,46 @@ def curves(
 
     inset = 12  # keeps the first mark off the numbers of the axis
 
-    def x(place):
+    def x(place: int) -> float:
         return left + inset + (width - left - right - inset) * place / max(len(labels) - 1, 1)
 
-    def y(value):
+    def y(value: float) -> float:
         return above + (height - above - below) * (high - value) / (high - low)
 
     parts = [_open(width, height, title)]
     for part in range(5):
         value = low + (high - low) * part / 4
-        parts.append(_line(left, y(value), width - right, y(value), "#d9d9d9"))
+        parts.append(_line(left, y(value), width - right, y(value), "#80808060"))
         parts.append(_text(left - 5, y(value) + 4, f"{value:.4g}", "end"))
     for place, label in enumerate(labels):
         anchor = "end" if place == len(labels) - 1 else "middle"
         parts.append(_text(x(place), height - 8, label, anchor))
     parts.append(_line(left, y(reference[1]), width - right, y(reference[1]), _INK, "2 3"))
-    for number, (_, mean, smallest, largest) in enumerate(lines):
+    for number, (_, *line) in enumerate(lines):
         colour = PALETTE[(1, 0)[number]] if len(lines) <= 2 else PALETTE[number]
-        points = " ".join(f"{x(i):.2f},{y(v):.2f}" for i, v in enumerate(mean))
-        dash = "6 4" if number == 0 else "none"
-        parts.append(
-            f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2.5" '
-            f'stroke-dasharray="{dash}"/>'
-        )
-        for i, value in enumerate(mean):
-            parts.append(_line(x(i), y(smallest[i]), x(i), y(largest[i]), colour))
-            at = f"{x(i):.2f}", f"{y(value):.2f}"
-            if number == 0:
-                parts.append(
-                    f'<rect x="{x(i) - 4:.2f}" y="{y(value) - 4:.2f}" width="8" height="8" '
-                    f'fill="{colour}"/>'
-                )
-            else:
-                parts.append(f'<circle cx="{at[0]}" cy="{at[1]}" r="4.5" fill="{colour}"/>')
+        points = [
+            (x(i), y(mean), y(low), y(high))
+            for i, (mean, low, high) in enumerate(zip(*line, strict=True))
+        ]
+        parts += _curve(points, colour, dashed=number == 0)
     return "".join([*parts, "</svg>"])
+
+
+def _curve(points: Sequence[tuple[float, ...]], colour: str, dashed: bool) -> Iterator[str]:
+    """Draw one line through (x, mean, smallest, largest), with squares or discs on it."""
+    way = " ".join(f"{x:.2f},{mean:.2f}" for x, mean, _, _ in points)
+    yield (
+        f'<polyline points="{way}" fill="none" stroke="{colour}" stroke-width="2.5" '
+        f'stroke-dasharray="{"6 4" if dashed else "none"}"/>'
+    )
+    for x, mean, smallest, largest in points:
+        yield _line(x, smallest, x, largest, colour)
+        if dashed:
+            yield (
+                f'<rect x="{x - 4:.2f}" y="{mean - 4:.2f}" width="8" height="8" fill="{colour}"/>'
+            )
+        else:
+            yield f'<circle cx="{x:.2f}" cy="{mean:.2f}" r="4.5" fill="{colour}"/>'
 
 
 def tile(
@@ -152,7 +159,7 @@ def tile(
     boxes: Sequence[tuple[float, float, float, float, str, str]],
     title: str,
 ) -> str:
-    """One tile with the blocks on it, as SVG.
+    """Draw one tile with the blocks on it, as SVG.
 
     Args:
         size: word lines and bit lines.
@@ -163,7 +170,7 @@ def tile(
     width, height = max(size[1] * scale, 4.0), max(size[0] * scale, 4.0)
     parts = [_open(width + 4, height + 4, title)]
     parts.append(
-        f'<rect x="2" y="2" width="{width:.2f}" height="{height:.2f}" fill="#f2f2f2" '
+        f'<rect x="2" y="2" width="{width:.2f}" height="{height:.2f}" fill="#80808026" '
         'stroke="#767676"/>'
     )
     for top, left, rows, columns, colour, mark in boxes:
@@ -178,11 +185,11 @@ def tile(
                 f'<circle cx="{x + w / 2:.2f}" cy="{y + h / 2:.2f}" r="{min(w, h, 19) / 2:.2f}" '
                 'fill="#ffffff"/>'
             )
-            parts.append(_text(x + w / 2, y + h / 2 + 4, mark, "middle"))
+            parts.append(_text(x + w / 2, y + h / 2 + 4, mark, "middle", "#1a1a1a"))
     return "".join([*parts, "</svg>"])
 
 
-def _open(width, height, title):
+def _open(width: float, height: float, title: str) -> str:
     # No width: the page's style makes a picture as wide as its place.
     return (
         f'<svg viewBox="0 0 {width:.4g} {height:.4g}" role="img" '
@@ -190,12 +197,15 @@ def _open(width, height, title):
     )
 
 
-def _line(x1, y1, x2, y2, colour=_INK, dash="none"):
+def _line(
+    x1: float, y1: float, x2: float, y2: float, colour: str = _INK, dash: str = "none"
+) -> str:
     return (
         f'<line x1="{x1:.2f}" y1="{y1:.2f}" x2="{x2:.2f}" y2="{y2:.2f}" stroke="{colour}" '
         f'stroke-dasharray="{dash}"/>'
     )
 
 
-def _text(x, y, text, anchor="start"):
-    return f'<text x="{x:.2f}" y="{y:.2f}" text-anchor="{anchor}">{escape(text)}</text>'
+def _text(x: float, y: float, text: object, anchor: str = "start", colour: str = _INK) -> str:
+    place = f'x="{x:.2f}" y="{y:.2f}" text-anchor="{anchor}" fill="{colour}"'
+    return f"<text {place}>{escape(text)}</text>"

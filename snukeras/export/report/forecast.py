@@ -1,54 +1,142 @@
-"""What becomes of an export on hardware: errors over time, metric, energy, risks in words."""
+"""Say what becomes of an export on hardware: errors over time, metric, energy, risks in words."""
 
-from typing import Any
-
-import keras
+import dataclasses
+from collections.abc import Callable
 
 from snukeras.export.crossbar.chip import device_of
 from snukeras.export.crossbar.map import CrossbarMap
-from snukeras.export.report.energy import energy
-from snukeras.export.report.risks import risks
-from snukeras.export.report.simulation import CHIPS, MAX_WEIGHTS, TIMES, _metric, _products
+from snukeras.export.errors import BadInputError
+from snukeras.export.network import Network
+from snukeras.export.records import Record
+from snukeras.export.report.energy import Energy, energy
+from snukeras.export.report.simulation import (
+    CHIPS,
+    MAX_WEIGHTS,
+    SCALES,
+    TIMES,
+    Conditions,
+    OverTime,
+    ProductError,
+    chips_of_map,
+    chips_of_scale,
+    metric_over_time,
+    products,
+)
 from snukeras.export.samples import Samples
+from snukeras.export.verify.folder import Twin
+from snukeras.export.verify.results import Verification
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecast(Record):
+    """What to expect of the hardware.
+
+    Attributes:
+        device: Name of the device model.
+        chips, seed: How many chips are simulated, and the seed of the first.
+        times_s: Seconds since the reference reading.
+        products: Relative rms error of each matrix's product, by compensation.
+        metric: The metric of the samples, by compensation; None where it is left out.
+        metric_left_out: Why, or None.
+        metric_by_scale: The metric of the same weights with one scale of conductance for each
+            matrix ("tensor") and for each column ("column"), by compensation.
+        energy: Energy and latency of a step.
+        risks: The biggest risks in words.
+    """
+
+    device: str
+    chips: int
+    seed: int
+    times_s: tuple[float, ...]
+    products: tuple[ProductError, ...]
+    metric: dict[str, OverTime] | None
+    metric_left_out: str | None
+    metric_by_scale: dict[str, dict[str, OverTime]] | None
+    energy: Energy
+    risks: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Simulated:
+    """How much is simulated.
+
+    Attributes:
+        chips: How many chips.
+        times: Seconds since the reference reading.
+        seed: Of the first chip.
+    """
+
+    chips: int = CHIPS
+    times: tuple[float, ...] = TIMES
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.chips <= 1000:
+            raise BadInputError(
+                f"The number of chips must be between 1 and 1000. Received: {self.chips}."
+            )
+        good = self.times and all(0 <= t <= 1e11 for t in self.times)
+        if not good or list(self.times) != sorted(set(self.times)) or len(self.times) > 32:
+            raise BadInputError(
+                "Times must be up to 32 ascending numbers of seconds, from 0 to 1e11. "
+                f"Received: {', '.join(f'{t:g}' for t in self.times) or 'none'}.",
+                "Give --times 25,3600,86400 or such.",
+            )
 
 
 def forecast(
-    model: keras.Model,
+    network: Network,
     crossbar: CrossbarMap,
     samples: Samples,
-    verification: dict[str, Any],
-    seed: int = 0,
-    chips: int = CHIPS,
-    progress=lambda text: None,
-) -> dict[str, Any]:
-    """Simulates the export on a few chips and says what to expect.
+    verification: Verification,
+    simulated: Simulated,
+    twin: Twin | None = None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Forecast:
+    """Simulate an export on a few chips.
 
-    Returns:
-        {"device", "chips", "times_s", "products", "metric", "energy", "risks"}: the relative rms
-        error of each matrix's product and, where the samples have targets, their metric, each by
-        compensation and in the order of the times; energy
-        and latency per step; risks as sentences.
+    Args:
+        network: The network.
+        crossbar: Its map.
+        samples: Samples; those with targets give the metric over time.
+        verification: What the verification found.
+        simulated: How much is simulated.
+        twin: The network rebuilt from the map; its weights are changed.
+        progress: Called with what is being done.
     """
-    progress("simulating the products of the matrices")
     device = device_of(crossbar.target)
-    products = _products(crossbar, device, seed, chips)
-    metric = None
-    left_out: str | None = "there are no samples with a metric"
-    if verification["metric"] is not None:
-        left_out = f"the network has more than {MAX_WEIGHTS:,} weights on tiles"
-        if crossbar.totals["weights"] <= MAX_WEIGHTS:
-            progress("simulating chips over a year")
-            metric = _metric(model, crossbar, device, samples, seed, chips)
-            left_out = None
-    found: dict[str, Any] = {
-        "device": type(device).__name__,
-        "chips": chips,
-        "seed": seed,
-        "times_s": list(TIMES),
-        "products": products,
-        "metric": metric,
-        "metric_left_out": left_out,
-        "energy": energy(crossbar),
-    }
-    found["risks"] = risks(crossbar, verification, found)
-    return found
+    conditions = Conditions(device, simulated.chips, simulated.times, simulated.seed)
+    progress("simulating the products of the matrices")
+    errors = products(crossbar, conditions)
+    metric, by_scale = None, None
+    left_out = verification.metric_left_out
+    if verification.metric is not None:
+        if crossbar.totals["weights"] > MAX_WEIGHTS:
+            left_out = f"the network has more than {MAX_WEIGHTS:,} weights on tiles"
+        else:
+            progress("simulating chips over time")
+            twin = twin or Twin.of(network.model, crossbar)
+            metric = metric_over_time(twin, chips_of_map(crossbar, device), samples, conditions)
+            by_scale = {}
+            for scale in SCALES:
+                progress(f"simulating chips with one scale for each {scale}")
+                own = scale == crossbar.description.scale and not any(
+                    entry.levels for entry in crossbar.description.matrices
+                )
+                make = chips_of_scale(network, crossbar, device, scale)
+                by_scale[scale] = (
+                    metric
+                    if own and not crossbar.description.faults
+                    else metric_over_time(twin, make, samples, conditions)
+                )
+    return Forecast(
+        device=type(device).__name__,
+        chips=simulated.chips,
+        seed=simulated.seed,
+        times_s=simulated.times,
+        products=errors,
+        metric=metric,
+        metric_left_out=left_out,
+        metric_by_scale=by_scale,
+        energy=energy(crossbar, network.uses),
+    )

@@ -1,10 +1,17 @@
-"""report.html: an export on one page that needs nothing else, neither network nor scripts."""
+"""report.html: an export on one page that needs no other file and no network.
 
-from typing import Any
+Its one script lets a click on the head of a column sort a table; without it the page is whole.
+"""
+
+import base64
+import hashlib
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from snukeras.export.crossbar.description import Description
 from snukeras.export.crossbar.map import CrossbarMap
+from snukeras.export.report.contents import Report
 from snukeras.export.report.drawing import (
     MINUS,
     PALETTE,
@@ -16,53 +23,88 @@ from snukeras.export.report.drawing import (
     shrink,
     tile,
 )
-from snukeras.export.report.simulation import TIMES
+from snukeras.export.report.forecast import Forecast
+from snukeras.export.report.terminal import nir_text, unit_text
+from snukeras.export.report.units import energy_text, latency_text, range_text, time_text
+from snukeras.export.verify.results import MetricResult, Verification
 
 # More would make the page slow to open; what is left out is said.
-MAX_TILES, MAX_PICTURES, MAX_CALLS = 48, 12, 60
+MAX_TILES, MAX_CALLS = 48, 60
+# So many of the largest matrices have large pictures.
+_LARGE = 12
 _BINS = 40
 # Of a heat map, at most, in rem; narrower ones keep their shape.
 _HEIGHT = 24
 _COMPENSATION = {"none": "not compensated", "global": "compensated"}
 _STYLE = """
-:root { color-scheme: light; }
-body { margin: 0 auto; max-width: 62rem; padding: 1rem; background: #fff; color: #1a1a1a;
+:root { color-scheme: light dark; --back: #fff; --ink: #1a1a1a; --soft: #404040; --rule: #c4c4c4;
+  --edge: #767676; --good: #00563f; --bad: #8f2d00; }
+@media (prefers-color-scheme: dark) { :root { --back: #16181b; --ink: #e8e6e3; --soft: #b8b5b0;
+  --rule: #474a4f; --edge: #8d9096; --good: #5fd0a8; --bad: #ff9b6b; } }
+body { margin: 0 auto; max-width: 62rem; padding: 1rem; background: var(--back); color: var(--ink);
   font: 16px/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
 h1 { font-size: 1.5rem; margin: .2rem 0; } h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; }
 h3 { font-size: 1rem; margin: 1rem 0 .3rem; }
 p { margin: .4rem 0; } svg { display: block; width: 100%; height: auto; }
-.note { color: #404040; font-size: .875rem; }
+.note { color: var(--soft); font-size: .875rem; }
 .good, .bad { display: inline-block; border: 2px solid; border-radius: .3rem; font-weight: bold;
-  padding: .1rem .6rem; } .good { color: #00563f; } .bad { color: #8f2d00; }
+  padding: .1rem .6rem; } .good { color: var(--good); } .bad { color: var(--bad); }
 .facts, .tiles, .pictures { display: grid; gap: .75rem; }
 .facts { grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); }
-.facts div { border: 1px solid #c4c4c4; border-radius: .4rem; padding: .4rem .6rem; }
+.facts div { border: 1px solid var(--rule); border-radius: .4rem; padding: .4rem .6rem; }
 .facts b { display: block; font-size: 1.15rem; }
 .tiles { grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); }
 .pictures { grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)); }
+.pictures.small { grid-template-columns: repeat(auto-fill, minmax(min(12rem, 100%), 1fr)); }
 figure { margin: 0; } figcaption { font-size: .875rem; }
 .chain { list-style: none; margin: 0; padding: 0; max-width: 30rem; }
-.chain li { border: 1px solid #767676; border-left-width: .5rem; border-radius: .3rem;
+.chain li { border: 1px solid var(--edge); border-left-width: .5rem; border-radius: .3rem;
   margin: 0 0 .9rem; padding: .3rem .6rem; position: relative; }
 .chain li + li::before { content: "\\2193"; position: absolute; top: -1.2rem; left: 1rem; }
 .mark { display: inline-block; min-width: 1.1rem; border: 2px solid; border-radius: .3rem;
   font-size: .8rem; font-weight: bold; padding: 0 .2rem; text-align: center; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .875rem; }
-th, td { border-bottom: 1px solid #c4c4c4; padding: .2rem .5rem; text-align: right; }
+th, td { border-bottom: 1px solid var(--rule); padding: .2rem .5rem; text-align: right; }
 th:first-child, td:first-child { overflow-wrap: anywhere; padding-left: 0; text-align: left; }
 @media (max-width: 30rem) { table { font-size: .8rem; } th, td { padding: .2rem .25rem; } }
-tbody th { font-weight: bold; }
-img { border: 1px solid #767676; box-sizing: border-box; display: block;
+tbody th { font-weight: bold; } th.sorts { cursor: pointer; text-decoration: underline dotted; }
+img { background: #fff; border: 1px solid var(--edge); box-sizing: border-box; display: block;
   image-rendering: pixelated; height: auto; max-height: 24rem; }
 .chart { max-width: 34rem; } .risks li { margin-bottom: .4rem; }
 """
+# Sorts the table of a head that is clicked: numbers by their value, which data-value holds. Without
+# "&" and "<", so that the page is well-formed XML too.
+_SCRIPT = """
+for (const head of document.querySelectorAll("table.sortable thead th")) {
+  head.className = "sorts"; head.tabIndex = 0;
+  const sort = () => {
+    const table = head.closest("table"), body = table.tBodies[0], place = head.cellIndex;
+    const down = head.getAttribute("aria-sort") !== "descending";
+    for (const other of table.tHead.rows[0].cells) { other.removeAttribute("aria-sort"); }
+    head.setAttribute("aria-sort", down ? "descending" : "ascending");
+    const key = row => row.cells[place].dataset.value ?? row.cells[place].textContent;
+    const order = (a, b) => isNaN(a - b) ? a.localeCompare(b) : a - b;
+    [...body.rows].sort((a, b) => (down ? -1 : 1) * order(key(a), key(b)))
+      .forEach(row => body.append(row));
+  };
+  head.addEventListener("click", sort);
+  head.addEventListener("keydown", event => { if (event.key === "Enter") { sort(); } });
+}
+"""
+
+Marks = dict[str, tuple[str, str]]  # matrix -> letters and colour
+Cell = str | tuple[str, float]  # text, and the number that it is sorted by
 
 
-def page(report: dict[str, Any], crossbar: CrossbarMap | None) -> str:
-    """The page for a report (the content of report.json) and its crossbar map, if it has one."""
-    name = escape(report["source"]["name"])
+def page(report: Report, crossbar: CrossbarMap | None) -> str:
+    """Write the page for a report (the content of report.json) and its map, if it has one."""
+    name = escape(report.source.name)
+    allowed = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
     parts = [
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/>',
+        # Whatever a name in the report contains, no other script runs.
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+        f"style-src 'unsafe-inline'; script-src 'sha256-{allowed}'\"/>",
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>',
         f"<title>{name}: export report</title>",
         '<link rel="icon" href="data:,"/>',
@@ -70,44 +112,42 @@ def page(report: dict[str, Any], crossbar: CrossbarMap | None) -> str:
         f"<h1>{name}</h1>",
         *_head(report),
     ]
-    marks: dict[str, tuple[str, str]] = {}
+    marks: Marks = {}
     if crossbar is not None:
         for index, matrix in enumerate(crossbar.matrices):
             marks[matrix] = (_letters(index), PALETTE[index % len(PALETTE)])
-        parts += _risks(report)
+        parts += _risks(report.forecast)
     parts += _network(report, crossbar, marks)
     if crossbar is not None:
+        parts += _layers(report)
         parts += _tiles(crossbar, marks)
-        parts += _quantisation(report)
+        parts += _quantisation(report.verification)
         parts += _products(report)
         parts += _metric(report)
-        parts += _energy(report)
+        parts += _energy(report.forecast)
         parts += _conductances(crossbar)
-    parts += _verification(report)
-    parts.append("</main></body></html>\n")
+    parts += _verification(report.verification)
+    parts.append(f"</main><script>{_SCRIPT}</script></body></html>\n")
     return "\n".join(parts)
 
 
-def _head(report):
-    mapped, good = report["map"], report["verification"]["ok"]
+def _head(report: Report) -> Iterator[str]:
+    mapped, good = report.map, report.verification.ok
     yield f'<p class="{"good" if good else "bad"}">{"Verified" if good else "NOT verified"}</p>'
-    facts = [("parameters", f"{report['parameters']:,}")]
+    facts = [("parameters", f"{report.parameters:,}")]
     if mapped is not None:
         facts += [
-            ("weights on tiles", f"{mapped['weights']:,}"),
-            ("devices", f"{mapped['devices']:,}"),
-            ("tiles", f"{mapped['tiles']:,}"),
-            ("of the devices used", f"{mapped['utilisation']:.1%}"),
+            ("weights on tiles", f"{mapped.weights:,}"),
+            ("devices", f"{mapped.devices:,}"),
+            ("tiles", f"{mapped.tiles:,}"),
+            ("of the devices used", f"{mapped.utilisation:.1%}"),
         ]
-        energy = report["forecast"]["energy"]
-        if energy["cases"]:
-            facts.append(
-                ("per step", f"{energy['low_nJ']:.3g} to {energy['high_nJ']:.3g} nJ"),
-            )
+    if report.forecast is not None and report.forecast.energy.cases:
+        facts.append(("per step", _energy_range(report.forecast)))
     boxes = [f"<div><b>{escape(value)}</b>{escape(label)}</div>" for label, value in facts]
     yield f'<div class="facts">{"".join(boxes)}</div>'
     if mapped is not None:
-        target = mapped["target"]
+        target = mapped.target
         size, range_ = target["tile"], target["conductance"]
         levels = range_["levels"] or "continuous"
         yield (
@@ -115,83 +155,129 @@ def _head(report):
             f"{size['rows']}x{size['columns']} cross-points, {range_['g_min_uS']:g} to "
             f"{range_['g_max_uS']:g} \u00b5S, levels: {levels}.</p>"
         )
-    if report["metrics"]:
+    if report.metrics:
         figures = [
             f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
-            for key, value in report["metrics"].items()
+            for key, value in report.metrics.items()
         ]
         yield f"<p>Known figures: {escape(', '.join(figures))}.</p>"
     yield (
-        f'<p class="note">Written by snukeras {escape(report["snukeras"])}; sha256 of the weights '
-        f"{report['source']['weights_sha256']}.</p>"
+        f'<p class="note">Written by snukeras {escape(report.snukeras)}; sha256 of the weights '
+        f"{report.source.weights_sha256}.</p>"
     )
 
 
-def _risks(report):
+def _energy_range(found: Forecast) -> str:
+    low, high = found.energy.low_nJ or 0.0, found.energy.high_nJ or 0.0
+    return range_text(energy_text(low), energy_text(high))
+
+
+def _risks(found: Forecast | None) -> Iterator[str]:
+    if found is None:
+        return
     yield "<h2>Risks</h2>"
-    items = "".join(f"<li>{escape(text)}</li>" for text in report["forecast"]["risks"])
+    items = "".join(f"<li>{escape(text)}</li>" for text in found.risks)
     yield f'<ol class="risks">{items}</ol>'
-    yield _conditions(report["forecast"])
-
-
-def _conditions(found):
-    return (
-        f'<p class="note">Simulated with the device model {found["device"]} on {found["chips"]} '
-        f"chips (seed {found['seed']}): few, to keep the export quick, so a rough estimate. Times "
+    yield (
+        f'<p class="note">Simulated with the device model {found.device} on {found.chips} '
+        f"chips (seed {found.seed}): few, to keep the export quick, so a rough estimate. Times "
         "count from the first reading after programming.</p>"
     )
 
 
-def _network(report, crossbar, marks):
+def _network(report: Report, crossbar: CrossbarMap | None, marks: Marks) -> Iterator[str]:
     yield "<h2>Network</h2>"
-    entries = [] if crossbar is None else crossbar.description["matrices"]
-    blocks = [] if crossbar is None else crossbar.description["blocks"]
     items, before = [], None
-    for call in report["network"][:MAX_CALLS]:
-        layer = call["name"].split("@")[0]
-        lines = [f"<b>{escape(call['name'])}</b> ({escape(call['class'])})"]
-        if before is not None and call["inputs"] != [before]:
-            lines.append(f"from {escape(', '.join(call['inputs']))}")
-        if call["parameters"]:
-            lines.append(f"{call['parameters']:,} parameters")
-        own = [(i, e) for i, e in enumerate(entries) if f"{e['layer']}/".startswith(f"{layer}/")]
-        for index, entry in own:
-            tiles = sorted({block["tile"] for block in blocks if block["matrix"] == index})
-            where = ", ".join(map(str, tiles[:8])) + (" ..." if len(tiles) > 8 else "")
-            lines.append(
-                f"{_mark(*marks[entry['name']])} {escape(entry['role'])}: {entry['rows']}x"
-                f"{entry['columns']} on tile {where}"
-            )
-        colour = marks[own[0][1]["name"]][1] if own else "#767676"
+    for call in report.network[:MAX_CALLS]:
+        layer = call.name.split("@")[0]
+        lines = [f"<b>{escape(call.name)}</b> ({escape(call.layer_class)})"]
+        if before is not None and call.inputs != (before,):
+            lines.append(f"from {escape(', '.join(call.inputs))}")
+        if call.parameters:
+            lines.append(f"{call.parameters:,} parameters")
+        own = [] if crossbar is None else _places(crossbar.description, layer)
+        lines += [f"{_mark(*marks[name])} {escape(text)}" for name, text in own]
+        colour = marks[own[0][0]][1] if own else "var(--edge)"
         items.append(f'<li style="border-left-color:{colour}">{"<br/>".join(lines)}</li>')
-        before = call["name"]
+        before = call.name
     yield f'<ol class="chain">{"".join(items)}</ol>'
-    if len(report["network"]) > MAX_CALLS:
-        yield f'<p class="note">{len(report["network"]) - MAX_CALLS} more layers not shown.</p>'
+    if len(report.network) > MAX_CALLS:
+        yield f'<p class="note">{len(report.network) - MAX_CALLS} more layers not shown.</p>'
 
 
-def _tiles(crossbar, marks):
+def _places(description: Description, layer: str) -> list[tuple[str, str]]:
+    """Return the matrices of a layer, and on which tiles each sits."""
+    found = []
+    for index, entry in enumerate(description.matrices):
+        if f"{entry.layer}/".startswith(f"{layer}/"):
+            tiles = sorted({b.tile for b in description.blocks if b.matrix == index})
+            where = ", ".join(map(str, tiles[:8])) + (" ..." if len(tiles) > 8 else "")
+            found.append(
+                (entry.name, f"{entry.role}: {entry.rows}x{entry.columns} on tile {where}")
+            )
+    return found
+
+
+def _layers(report: Report) -> Iterator[str]:
+    found, mapped = report.forecast, report.verification.map
+    if found is None or mapped is None:
+        return
+    yield "<h2>Layers</h2>"
+    yield (
+        "<p>What each layer costs in a step, and what becomes of its products. A click on the head "
+        "of a column sorts.</p>"
+    )
+    matrices = {matrix.name: matrix for matrix in mapped.matrices}
+    errors = {product.name: product.relative_error["global"] for product in found.products}
+    rows: list[list[Cell]] = []
+    for layer in found.energy.layers:
+        held = [matrices[name] for name in layer.matrices if name in matrices]
+        worst = [errors[name] for name in layer.matrices if name in errors]
+        first, last = (max((e[i] for e in worst), default=-1.0) for i in (0, -1))
+        rows.append(
+            [
+                layer.call,
+                (f"{sum(m.weights for m in held):,}", sum(m.weights for m in held)),
+                (f"{sum(m.tiles for m in held):,}", sum(m.tiles for m in held)),
+                (f"{layer.products:,.4g}", layer.products),
+                (
+                    range_text(energy_text(layer.low_nJ), energy_text(layer.high_nJ)),
+                    layer.high_nJ,
+                ),
+                (latency_text(max(layer.latency_ns)), max(layer.latency_ns)),
+                (f"{first:.1%}" if worst else "", first),
+                (f"{last:.1%}" if worst else "", last),
+            ]
+        )
+    times = [f"error, {time_text(found.times_s[i])}" for i in (0, -1)]
+    heads = ["layer", "weights", "tiles", "products", "energy", "latency", *times]
+    yield _table(heads, rows, sortable=True)
+
+
+def _tiles(crossbar: CrossbarMap, marks: Marks) -> Iterator[str]:
     yield "<h2>Tiles</h2>"
-    tiles, size = crossbar.description["tiles"], (crossbar.target.rows, crossbar.target.bit_lines)
+    tiles, size = crossbar.description.tiles, (crossbar.target.rows, crossbar.target.bit_lines)
     yield (
         "<p>Word lines run from left to right, bit lines from top to bottom; grey is not used.</p>"
     )
     legend = [f"{_mark(*mark)} {escape(name)}" for name, mark in list(marks.items())[:MAX_CALLS]]
     yield f"<p>{' &#160; '.join(legend)}</p>"
-    boxes: dict[int, list] = {}
-    for block, word, plus, minus in crossbar.blocks():
-        if block["tile"] < MAX_TILES:
-            name = crossbar.matrices[block["matrix"]]
+    boxes: dict[int, list[tuple[float, float, float, float, str, str]]] = {}
+    for block, (word, plus, minus) in crossbar.blocks():
+        if block.tile < MAX_TILES:
+            letters, colour = marks[crossbar.matrices[block.matrix]]
             bits = np.concatenate([plus, minus])
-            box = (word.min(), bits.min(), np.ptp(word) + 1, np.ptp(bits) + 1)
-            boxes.setdefault(block["tile"], []).append((*map(float, box), *reversed(marks[name])))
+            top, left, high, wide = map(
+                float, (word.min(), bits.min(), np.ptp(word) + 1, np.ptp(bits) + 1)
+            )
+            boxes.setdefault(block.tile, []).append((top, left, high, wide, colour, letters))
     figures = []
     for entry in tiles[:MAX_TILES]:
-        used = entry["devices_used"] / entry["devices"]
-        held = ", ".join(sorted({box[-1] for box in boxes[entry["tile"]]}))
-        title = f"tile {entry['tile']} holds {held}; {used:.1%} of its devices are used"
+        used = entry.devices_used / entry.devices
+        held = ", ".join(sorted({box[-1] for box in boxes[entry.tile]}))
+        title = f"tile {entry.tile} holds {held}; {used:.1%} of its devices are used"
         figures.append(
-            f"<figure>{tile(size, boxes[entry['tile']], title)}<figcaption>tile {entry['tile']}: "
+            f"<figure>{tile(size, boxes[entry.tile], title)}<figcaption>tile {entry.tile}: "
             f"{used:.1%} used</figcaption></figure>"
         )
     yield f'<div class="tiles">{"".join(figures)}</div>'
@@ -199,29 +285,33 @@ def _tiles(crossbar, marks):
         yield f'<p class="note">{len(tiles) - MAX_TILES:,} more tiles not shown.</p>'
 
 
-def _quantisation(report):
+def _quantisation(found: Verification) -> Iterator[str]:
+    if found.map is None:
+        return
     yield "<h2>Error of the mapping</h2>"
     yield (
         "<p>Weights rebuilt from the map against those of the model: what levels, clipping and "
         "rounding do, before any noise.</p>"
     )
-    rows = []
-    for entry in report["verification"]["map"]["matrices"]:
-        share = entry["rms_error"] / entry["rms_weight"] if entry["rms_weight"] else 0.0
-        rows.append(
-            [
-                entry["name"],
-                "x".join(map(str, entry["shape"])),
-                f"{entry['max_error']:.2g}",
-                f"{entry['rms_error']:.2g}",
-                f"{share:.2%}",
-            ]
-        )
-    yield _table(["matrix", "shape", "largest", "rms", "of rms weight"], rows)
+    rows: list[list[Cell]] = [
+        [
+            matrix.name,
+            "x".join(map(str, matrix.shape)),
+            ("continuous", 1e9) if matrix.levels is None else (str(matrix.levels), matrix.levels),
+            (f"{matrix.max_error:.2g}", matrix.max_error),
+            (f"{matrix.rms_error:.2g}", matrix.rms_error),
+            (f"{matrix.relative_error:.2%}", matrix.relative_error),
+        ]
+        for matrix in found.map.matrices
+    ]
+    heads = ["matrix", "shape", "levels", "largest", "rms", "of rms weight"]
+    yield _table(heads, rows, sortable=True)
 
 
-def _products(report):
-    found = report["forecast"]
+def _products(report: Report) -> Iterator[str]:
+    found, mapped = report.forecast, report.verification.map
+    if found is None or mapped is None:
+        return
     yield "<h2>Predicted error of the matrix products</h2>"
     yield (
         "<p>Error of x W on simulated tiles, with programming noise, drift, read noise and "
@@ -229,139 +319,154 @@ def _products(report):
         "than a tile, the tile with the largest weight is simulated. Compensation is one digital "
         "factor per tile. The rounding to levels, above, comes on top.</p>"
     )
-    rows = []
-    for entry in found["products"]:
-        rows.append([entry["name"]])
-        for key, errors in entry["relative_error"].items():
-            rows.append([_COMPENSATION[key], *(f"{error:.1%}" for error in errors)])
-    yield _table(["drift", *TIMES.values()], rows)
-    left = len(report["verification"]["map"]["matrices"]) - len(found["products"])
+    rows: list[list[Cell]] = [
+        [entry.name, _COMPENSATION[key], *((f"{error:.1%}", error) for error in errors)]
+        for entry in found.products
+        for key, errors in entry.relative_error.items()
+    ]
+    heads = ["matrix", "drift", *map(time_text, found.times_s)]
+    yield _table(heads, rows, sortable=True)
+    left = len(mapped.matrices) - len(found.products)
     if left:
         yield f'<p class="note">Not simulated: {left} (smaller matrices, or zeros).</p>'
 
 
-def _metric(report):
-    found, known = report["forecast"], report["verification"]["metric"]
-    yield "<h2>Metric over time</h2>"
-    if found["metric"] is None:
-        yield f"<p>Not simulated: {escape(found['metric_left_out'])}.</p>"
+def _metric(report: Report) -> Iterator[str]:
+    found, known = report.forecast, report.verification.metric
+    if found is None:
         return
-    samples, better = escape(report["verification"]["samples"]), _better(known)
-    reference = known["values"]["keras"]
+    yield "<h2>Metric over time</h2>"
+    if found.metric is None or known is None:
+        yield f"<p>Not simulated: {escape(found.metric_left_out)}.</p>"
+        return
+    samples, reference = escape(report.verification.samples), known.values["keras"]
     yield (
-        f"<p>{known['title'].capitalize()} on {samples}, {known['unit']}; {better}. Vertical lines "
-        f"reach from the best to the worst of {found['chips']} chips; the dotted line is Keras, "
-        f"{reference:.3f}.</p>"
+        f"<p>{known.title.capitalize()} on {samples}, {known.unit}; {_better(known)}. Vertical "
+        f"lines reach from the best to the worst of {found.chips} chips; the dotted line is Keras, "
+        f"{reference:.3f}. It is the metric of these samples, not of a data set: a network can "
+        "score far from its known figures on a few samples that are unlike its data.</p>"
     )
-    lines = [
-        (key, values["mean"], values["min"], values["max"])
-        for key, values in found["metric"].items()
-    ]
-    title = f"{known['title']} over time; the table below has the numbers"
-    picture = curves(lines, list(TIMES.values()), ("Keras", reference), title)
+    lines = [(key, values.mean, values.min, values.max) for key, values in found.metric.items()]
+    times = [time_text(t) for t in found.times_s]
+    title = f"{known.title} over time; the table below has the numbers"
+    picture = curves(lines, times, ("Keras", reference), title)
     yield f'<div class="chart">{picture}</div>'
     yield (
         f"<p>{_mark('&#9632;', MINUS)} dashed: not compensated &#160; {_mark('&#9679;', PLUS)} "
         "line: compensated by one factor per tile</p>"
     )
-    rows = [
-        [_COMPENSATION[key], *(f"{value:.3f}" for value in values["mean"])]
-        for key, values in found["metric"].items()
+    rows: list[list[Cell]] = [
+        ["this map", _COMPENSATION[key], *(f"{value:.3f}" for value in values.mean)]
+        for key, values in found.metric.items()
     ]
-    yield _table(["drift", *TIMES.values()], rows)
+    rows += [
+        [f"one scale a {scale}", _COMPENSATION[key], *(f"{value:.3f}" for value in values.mean)]
+        for scale, by in (found.metric_by_scale or {}).items()
+        for key, values in by.items()
+    ]
+    yield _table(["conductances", "drift", *times], rows)
 
 
-def _better(metric):
-    return "lower is better" if metric["lower_is_better"] else "higher is better"
+def _better(metric: MetricResult) -> str:
+    return "lower is better" if metric.lower_is_better else "higher is better"
 
 
-def _energy(report):
-    found = report["forecast"]["energy"]
+def _energy(found: Forecast | None) -> Iterator[str]:
+    if found is None:
+        return
     yield "<h2>Energy and latency per step</h2>"
-    rows = [
+    rows: list[list[Cell]] = [
         [
-            case["name"],
-            f"{case['low_nJ']:.3g} nJ",
-            f"{case['high_nJ']:.3g} nJ",
-            f"{case['latency_ns'] / 1000:.3g} \u00b5s",
+            case.name,
+            energy_text(case.low_nJ),
+            energy_text(case.high_nJ),
+            latency_text(case.latency_ns),
         ]
-        for case in found["cases"]
+        for case in found.energy.cases
     ]
     yield _table(["read-out", "lower", "upper", "latency"], rows)
-    texts = [*found["assumptions"], *(f"{c['name']}: {c['source']}." for c in found["cases"])]
+    sources = [f"{case.name}: {case.source}." for case in found.energy.cases]
+    texts = [*found.energy.assumptions, *sources]
     yield f'<ul class="note">{"".join(f"<li>{escape(text)}</li>" for text in texts)}</ul>'
 
 
-def _conductances(crossbar):
+def _conductances(crossbar: CrossbarMap) -> Iterator[str]:
     yield "<h2>Conductances</h2>"
-    target, entries = crossbar.target, crossbar.description["matrices"]
     yield (
         "<p>Histograms of the targets without the devices at the smallest conductance (heights are "
         f"square roots of counts), and maps of G+ \u2212 G\u2212: {_mark('blue', PLUS)} positive, "
-        f"{_mark('orange', MINUS)} negative; "
-        "rows are word lines. Of large matrices a point shows the largest value of its "
-        "neighbourhood.</p>"
+        f"{_mark('orange', MINUS)} negative; rows are word lines. Of large matrices a point shows "
+        "the largest value of its neighbourhood.</p>"
     )
+    entries = crossbar.description.matrices
+    order = sorted(range(len(entries)), key=lambda i: -entries[i].rows * entries[i].columns)
+    for places, size, kind in ((order[:_LARGE], 192, ""), (order[_LARGE:], 64, " small")):
+        figures = [_picture(crossbar, entries[i].name, size) for i in sorted(places)]
+        if figures:
+            yield f'<div class="pictures{kind}">{"".join(figures)}</div>'
+
+
+def _picture(crossbar: CrossbarMap, name: str, size: int) -> str:
+    """Draw the histogram and the map of the conductances of a matrix."""
+    target, levels = crossbar.target, crossbar.levels(name)
     bins, margin = _BINS, 0.0
-    if target.levels is not None and target.levels <= 64 and target.g_min == 0:
+    if levels is not None and levels <= 64 and target.g_min == 0:
         # A bar for each level.
-        bins, margin = target.levels, target.g_max / (target.levels - 1) / 2
-    figures = []
-    order = sorted(range(len(entries)), key=lambda i: -entries[i]["rows"] * entries[i]["columns"])
-    for index in sorted(order[:MAX_PICTURES]):
-        name = entries[index]["name"]
-        plus, minus = crossbar.conductances(name)
-        idle = np.float32(target.g_min)
-        resting = sum(int(np.count_nonzero(g <= idle)) for g in (plus, minus)) / (2 * plus.size)
-        counts = [
-            np.histogram(g[g > idle], bins=bins, range=(-margin, target.g_max + margin))[0]
-            for g in (plus, minus)
-        ]
-        bars = histogram(*counts, target.g_max, f"histogram of the conductances of {name}")
-        heat = png(shrink(plus - minus), target.g_max - target.g_min)
-        wide = _HEIGHT * plus.shape[1] / plus.shape[0]
-        figures.append(
-            f"<figure><h3>{escape(name)}</h3>{bars}"
-            f'<img alt="map of the conductances of {escape(name)}" src="{heat}" '
-            f'style="width:min(100%,max(1rem,{wide:.4g}rem))"/>'
-            f"<figcaption>{plus.shape[0]}x{plus.shape[1]} weights; {resting:.1%} of the devices at "
-            f"{target.g_min:g} \u00b5S</figcaption></figure>"
-        )
-    yield f'<div class="pictures">{"".join(figures)}</div>'
-    if len(entries) > MAX_PICTURES:
-        yield f'<p class="note">{len(entries) - MAX_PICTURES} smaller matrices not shown.</p>'
+        bins, margin = levels, target.g_max / (levels - 1) / 2
+    plus, minus = crossbar.conductances(name)
+    idle = np.float32(target.g_min)
+    resting = sum(int(np.count_nonzero(g <= idle)) for g in (plus, minus)) / (2 * plus.size)
+    ups, downs = (
+        np.histogram(g[g > idle], bins=bins, range=(-margin, target.g_max + margin))[0]
+        for g in (plus, minus)
+    )
+    bars = histogram(ups, downs, target.g_max, f"histogram of the conductances of {name}")
+    heat = png(shrink(plus - minus, size), target.g_max - target.g_min)
+    wide = _HEIGHT * plus.shape[1] / plus.shape[0]
+    return (
+        f"<figure><h3>{escape(name)}</h3>{bars}"
+        f'<img alt="map of the conductances of {escape(name)}" src="{heat}" '
+        f'style="width:min(100%,max(1rem,{wide:.4g}rem))"/>'
+        f"<figcaption>{plus.shape[0]}x{plus.shape[1]} weights; {resting:.1%} of the devices at "
+        f"{target.g_min:g} \u00b5S</figcaption></figure>"
+    )
 
 
-def _verification(report):
-    found = report["verification"]
+def _verification(found: Verification) -> Iterator[str]:
     yield "<h2>Verification</h2>"
-    yield f"<p>Compared on {escape(found['samples'])}, {found['batches']} batch(es).</p>"
-    rows = [
-        [f"ONNX output {name}", f"largest difference {output['max_difference']:.2g}"]
-        for name, output in found["onnx"]["outputs"].items()
+    yield f"<p>Compared on {escape(found.samples)}, {found.batches} batch(es).</p>"
+    rows: list[list[Cell]] = [
+        [f"ONNX output {name}", f"largest difference {output.max_difference:.2g}"]
+        for name, output in found.onnx.outputs.items()
     ]
-    for unit in found["onnx"]["units"]:
-        text = f"largest difference {unit['max_difference']:.2g}"
-        if unit["spiking"]:
-            text = f"{unit['flips']} of {unit['outputs']:,} spikes differ"
-            text += f", {unit['contradictions']} beyond rounding" if unit["flips"] else ""
-        rows.append([f"layer {unit['name']}", text])
-    if found["streaming"] is not None:
-        difference = found["streaming"]["max_difference"]
+    rows += [[f"layer {unit.name}", unit_text(unit)] for unit in found.onnx.units]
+    if found.streaming is not None:
+        difference = found.streaming.max_difference
         rows.append(["streaming form", f"largest difference {difference:.2g}"])
+    if found.device_list is not None:
+        good = "equals" if found.device_list.ok else "differs from"
+        rows.append(["list of devices", f"{good} the map"])
+    if found.nir is not None:
+        rows.append(["NIR graph", nir_text(found)])
     names = {"keras": "Keras", "onnx": "ONNX Runtime", "map": "the map's weights"}
-    metric = found["metric"] or {"values": {}}
-    for key, value in metric["values"].items():
-        rows.append([f"{names[key]}: {metric['title']}", f"{value:.4f} {metric['unit']}"])
+    if found.metric is not None:
+        for key, value in found.metric.values.items():
+            title, unit = found.metric.title, found.metric.unit
+            rows.append([f"{names[key]}: {title}", f"{value:.4f} {unit}"])
     yield _table(["what", "result"], rows)
+    if found.reload is not None:
+        yield (
+            "<p><code>snukeras-export verify</code> cannot load the model: "
+            f"{escape(found.reload)}.</p>"
+        )
 
 
-def _mark(text, colour):
+def _mark(text: str, colour: str) -> str:
     return f'<span class="mark" style="border-color:{colour}">{text}</span>'
 
 
-def _letters(index):
-    """A, B, ... Z, AA, AB, ..."""
+def _letters(index: int) -> str:
+    """Return A, B, ... Z, AA, AB, ..."""
     text = ""
     index += 1
     while index:
@@ -370,15 +475,18 @@ def _letters(index):
     return text
 
 
-def _table(head, rows):
-    """A table; a row of one cell is the heading of those below it."""
+def _table(head: Sequence[str], rows: Sequence[Sequence[Cell]], sortable: bool = False) -> str:
     top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
-    body = ""
-    for row in rows:
-        cells = "".join(f"<td>{escape(cell)}</td>" for cell in row)
-        if len(row) == 1:
-            cells = f'<th scope="rowgroup" colspan="{len(head)}">{escape(row[0])}</th>'
-        body += f"<tr>{cells}</tr>"
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+    kind = ' class="sortable"' if sortable else ""
     return (
-        f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+        f'<div class="wide"><table{kind}><thead><tr>{top}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
     )
+
+
+def _cell(cell: Cell) -> str:
+    if isinstance(cell, str):
+        return f"<td>{escape(cell)}</td>"
+    text, value = cell
+    return f'<td data-value="{value:.9g}">{escape(text)}</td>'

@@ -1,123 +1,206 @@
 """Simulate chips of an exported network: errors of products and the metric over time."""
 
-from typing import Any
+import dataclasses
+from collections.abc import Callable, Mapping
 
 import keras
 import numpy as np
 
-from snukeras.export.crossbar.chip import MappedChip
-from snukeras.export.verify.metric import measure, predict
-from snukeras.network.weights import rebuilt_model
-from snukeras.pcm import Converter, Crossbar, DifferentialPair
+from snukeras.export.crossbar.chip import MappedChip, UnrolledChip
+from snukeras.export.crossbar.map import CrossbarMap
+from snukeras.export.network import Network
+from snukeras.export.records import Record
+from snukeras.export.report.units import rounded
+from snukeras.export.samples import Samples
+from snukeras.export.verify.folder import Twin
+from snukeras.export.verify.metric import measure
+from snukeras.network.weights import assign
+from snukeras.pcm import Chip, Converter, Crossbar, DifferentialPair, InferencePCM
 
-#: Seconds since the reference reading (see snukeras.pcm.InferencePCM), with their names.
-TIMES = {25.0: "25 s", 3600.0: "1 h", 86400.0: "1 day", 31536000.0: "1 year"}
-COMPENSATIONS: dict[str, Any] = {"none": None, "global": "global"}
-
-
+#: Seconds since the reference reading (see snukeras.pcm.InferencePCM).
+TIMES = (25.0, 3600.0, 86400.0, 31536000.0)
+COMPENSATIONS: dict[str, str | None] = {"none": None, "global": "global"}
+SCALES = ("tensor", "column")
 # Few, so that the report costs the export little.
 CHIPS = 3
-
-
 # Beyond this many weights the metric over time is left to snukeras.pcm.evaluate_chips.
 MAX_WEIGHTS = 2_000_000
-
-
 # As many matrices, and one tile of each, have their product simulated.
 MAX_MATRICES = 16
 _VECTORS = 64
 
 
-def _products(crossbar, device, seed, chips):
-    """Relative rms error of x W on simulated tiles, for normal x, by matrix and compensation."""
+@dataclasses.dataclass(frozen=True)
+class Conditions:
+    """What is simulated.
+
+    Attributes:
+        device: The device model.
+        chips: How many chips.
+        times: Seconds since the reference reading, ascending.
+        seed: Of the first chip.
+    """
+
+    device: InferencePCM
+    chips: int = CHIPS
+    times: tuple[float, ...] = TIMES
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class ProductError(Record):
+    """Relative rms error of the product of a matrix, by compensation, in the order of the times."""
+
+    name: str
+    relative_error: dict[str, tuple[float, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class OverTime(Record):
+    """A metric on several chips, in the order of the times."""
+
+    mean: tuple[float, ...]
+    min: tuple[float, ...]
+    max: tuple[float, ...]
+
+
+def products(crossbar: CrossbarMap, conditions: Conditions) -> tuple[ProductError, ...]:
+    """Simulate x W on tiles, for normal x; matrices of zeros have no relative error."""
     target = crossbar.target
-    converters = {
-        "input_converter": _converter(target.dac_bits),
-        "output_converter": _converter(target.adc_bits),
-    }
     size = (target.rows, target.bit_lines // 2)
-    pair = DifferentialPair(
-        target.g_max, target.g_min, target.levels, crossbar.description["scale"]
-    )
-    entries = sorted(crossbar.description["matrices"], key=lambda e: -e["rows"] * e["columns"])
-    chosen = {entry["name"] for entry in entries[:MAX_MATRICES]}
+    entries = sorted(crossbar.description.matrices, key=lambda e: -e.rows * e.columns)
+    chosen = {entry.name for entry in entries[:MAX_MATRICES]}
     found = []
-    for index, entry in enumerate(crossbar.description["matrices"]):
-        if entry["name"] not in chosen:
+    for index, name in enumerate(crossbar.matrices):
+        if name not in chosen:
             continue
-        matrix = _largest_tile(crossbar, entry, size)
-        if not matrix.any():
-            continue  # of nothing, no error is a share
-        x = np.random.default_rng([seed, index]).standard_normal((_VECTORS, len(matrix)))
-        x = x.astype("float32")
-        wanted = x.astype("float64") @ matrix
-        power = float(np.mean(wanted**2))
-        errors: dict[str, list[float]] = {}
-        for label, compensation in COMPENSATIONS.items():
-            squares = np.zeros(len(TIMES))
-            for chip in range(chips):
-                tile = Crossbar(
-                    matrix,
-                    device,
-                    pair,
-                    size,
-                    compensation=compensation,
-                    name=entry["name"],
-                    seed=_seed(seed, chip, index),
-                    **converters,
-                )
-                for place, t in enumerate(TIMES):
-                    got = keras.ops.convert_to_numpy(tile.matmul(x, t))
-                    squares[place] += float(np.mean((got - wanted) ** 2)) / power / chips
-            errors[label] = [_round(value) for value in np.sqrt(squares)]
-        found.append({"name": entry["name"], "relative_error": errors})
-    return found
+        matrix, scales = largest_tile(crossbar, name, size)
+        if matrix.any():
+            errors = _product_errors(crossbar, index, matrix, scales, conditions)
+            found.append(ProductError(name, errors))
+    return tuple(found)
 
 
-def _largest_tile(crossbar, entry, size):
-    """The block of a matrix with its largest weight, so that the scale stays what it is."""
-    plus, minus = crossbar.conductances(entry["name"])
+def _product_errors(
+    crossbar: CrossbarMap,
+    index: int,
+    matrix: np.ndarray,
+    scales: np.ndarray,
+    conditions: Conditions,
+) -> dict[str, tuple[float, ...]]:
+    target = crossbar.target
+    typical, x = (
+        np.random.default_rng([conditions.seed, index, tag]).standard_normal(
+            (_VECTORS, len(matrix)), "float32"
+        )
+        for tag in (0, 1)
+    )
+    wanted = x.astype("float64") @ matrix
+    power = float(np.mean(wanted**2))
+    errors: dict[str, tuple[float, ...]] = {}
+    for label, compensation in COMPENSATIONS.items():
+        squares = np.zeros(len(conditions.times))
+        for chip in range(conditions.chips):
+            tile = Crossbar(
+                matrix,
+                conditions.device,
+                DifferentialPair(target.g_max, target.g_min, None, "column"),
+                (target.rows, target.bit_lines // 2),
+                compensation=compensation,
+                input_converter=_converter(target.dac_bits),
+                output_converter=_converter(target.adc_bits),
+                name=crossbar.matrices[index],
+                seed=_seed(conditions.seed, chip, index),
+                scales=scales.astype("float32"),
+            )
+            tile.calibrate(typical)  # converters have fixed ranges
+            for place, t in enumerate(conditions.times):
+                got = keras.ops.convert_to_numpy(tile.matmul(x, t))
+                squares[place] += float(np.mean((got - wanted) ** 2)) / power / conditions.chips
+        errors[label] = tuple(rounded(value) for value in np.sqrt(squares))
+    return errors
+
+
+def largest_tile(
+    crossbar: CrossbarMap, name: str, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the block of a matrix with its largest weight, and the scales of its columns."""
+    plus, minus = crossbar.conductances(name)
     rows, columns = np.unravel_index(np.argmax(np.abs(plus - minus)), plus.shape)
     block = tuple(
-        slice(at // step * step, at // step * step + step)
+        slice(int(at) // step * step, int(at) // step * step + step)
         for at, step in zip((rows, columns), size, strict=True)
     )
+    scales = crossbar.scales(name)[block[1]]
     difference = plus[block].astype("float64") - minus[block]
-    return (difference / crossbar.scales(entry["name"])[block[1]]).astype("float32")
+    return (difference / scales).astype("float32"), scales
 
 
-def _converter(bits):
+def _converter(bits: int | None) -> Converter | None:
     return None if bits is None or bits < 2 else Converter(bits)
 
 
-def _metric(model, crossbar, device, samples, seed, chips):
-    """Mean, smallest and largest metric over the chips, by compensation and time."""
-    twin = rebuilt_model(model, crossbar.weights())
+Chips = Callable[[int, str | None], Chip]
+
+
+def chips_of_map(crossbar: CrossbarMap, device: InferencePCM) -> Chips:
+    """Return a maker of chips that hold a map: takes seed and compensation."""
+    return lambda seed, compensation: MappedChip(
+        crossbar, None, device, seed=seed, compensation=compensation
+    )
+
+
+def chips_of_scale(
+    network: Network, crossbar: CrossbarMap, device: InferencePCM, scale: str
+) -> Chips:
+    """Return a maker of chips that hold the same matrices with another choice of scales."""
+    target = crossbar.target
+    weights = {w.name: w.values for w in network.weights if w.matrix}
+    unrollings = {w.name: w.unrolling for w in network.weights if w.unrolling is not None}
+    pair = DifferentialPair(target.g_max, target.g_min, target.levels, scale)
+    return lambda seed, compensation: UnrolledChip(
+        weights,
+        unrollings,
+        device,
+        seed=seed,
+        compensation=compensation,
+        pair=pair,
+        tile_size=(target.rows, target.bit_lines // 2),
+    )
+
+
+def metric_over_time(
+    twin: Twin, make: Chips, samples: Samples, conditions: Conditions
+) -> dict[str, OverTime]:
+    """Measure the metric of chips, by compensation and time.
+
+    Args:
+        twin: A copy of the network; its weights are changed.
+        make: Makes the chips.
+        samples: Samples with targets.
+        conditions: What is simulated.
+    """
     found = {}
     for label, compensation in COMPENSATIONS.items():
-        values = np.empty((chips, len(TIMES)))
-        for chip in range(chips):
-            held = MappedChip(
-                crossbar, model, device, seed=_seed(seed, chip, 0), compensation=compensation
+        values = np.empty((conditions.chips, len(conditions.times)))
+        for chip in range(conditions.chips):
+            held = make(_seed(conditions.seed, chip, 0), compensation)
+            for place, t in enumerate(conditions.times):
+                write(twin, held.weights(t))
+                values[chip, place] = measure(twin.outputs(samples), samples)
+        found[label] = OverTime(
+            *(
+                tuple(rounded(value) for value in reduced)
+                for reduced in (values.mean(axis=0), values.min(axis=0), values.max(axis=0))
             )
-            for place, t in enumerate(TIMES):
-                held.write(twin, t)
-                values[chip, place] = measure(predict(twin, samples), samples)
-        found[label] = {
-            name: [_round(value) for value in reduced]
-            for name, reduced in (
-                ("mean", values.mean(axis=0)),
-                ("min", values.min(axis=0)),
-                ("max", values.max(axis=0)),
-            )
-        }
+        )
     return found
 
 
-def _seed(seed, chip, index):
-    return int(np.random.SeedSequence([seed, chip, index]).generate_state(1)[0] >> 1)
+def write(twin: Twin, weights: Mapping[str, np.ndarray]) -> None:
+    """Put weights into a twin by their names."""
+    assign(twin.model, dict(weights))
 
 
-def _round(value):
-    """Six digits: what the report says must not hang on the order of a sum."""
-    return float(f"{float(value):.6g}")
+def _seed(seed: int, *parts: int) -> int:
+    return int(np.random.SeedSequence([seed, *parts]).generate_state(1)[0] >> 1)

@@ -1,160 +1,220 @@
 """Show an export in the terminal: a compact table with rich, plain lines when piped."""
 
-import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+from snukeras import _terminal
+from snukeras.export.crossbar.targets import Target
+from snukeras.export.report.units import (
+    energy_text,
+    latency_text,
+    range_text,
+    size_text,
+    time_text,
+)
+
+if TYPE_CHECKING:
+    from snukeras.export.crossbar.readback import ReadBackReport
+    from snukeras.export.report.contents import MapEntry, Report
+    from snukeras.export.report.forecast import Forecast
+    from snukeras.export.verify.results import MapResult, MetricResult, UnitResult, Verification
+
+_DRIFT = {"none": "not compensated", "global": "compensated"}
+_NAMES = {"keras": "Keras", "onnx": "ONNX", "map": "map"}
 
 
-def show(report: dict[str, Any], folder: Path) -> None:
-    """Prints what a person wants to know of an export."""
-    console = _console()
-    verification, mapped = report["verification"], report["map"]
-    source = report["source"]["name"]
-    console.print(f"[bold]{source}[/bold]: {report['parameters']:,} parameters")
+def plain(text: object) -> str:
+    """Return text for one line of a terminal, its control characters visible."""
+    return _terminal.plain(str(text).replace("\n", " ").replace("\t", " "))
+
+
+class Screen:
+    """Prints lines as they are: no markup, no control characters, no folding when piped."""
+
+    def __init__(self) -> None:
+        self.console = _terminal.console()
+
+    def line(self, text: str, style: str | None = None) -> None:
+        """Print a line."""
+        self.console.print(plain(text), style=style, soft_wrap=True)
+
+    def table(self, heads: Sequence[str], left: Sequence[str], rows: Sequence[Sequence[str]],
+              total: bool = False) -> None:  # fmt: skip
+        """Print a table.
+
+        Args:
+            heads: The first row.
+            left: Heads of columns of text; all others hold numbers.
+            rows: The cells.
+            total: Whether the last row is the sum of the others.
+        """
+        from rich.table import Table
+        from rich.text import Text
+
+        table: Table = Table(box=None, pad_edge=False)
+        for head in heads:
+            justify = "left" if head in left else "right"
+            table.add_column(head, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        for number, row in enumerate(rows):
+            style = "bold" if total and number == len(rows) - 1 else None
+            table.add_row(*(Text(plain(cell)) for cell in row), style=style)
+        self.console.print(table)
+
+
+def show(report: "Report", folder: Path) -> None:
+    """Print what a person wants to know of an export."""
+    screen = Screen()
+    verification, mapped = report.verification, report.map
+    screen.line(f"{report.source.name}: {report.parameters:,} parameters", "bold")
+    if mapped is not None and verification.map is not None:
+        _show_map(screen, mapped, verification.map)
+    show_verification(verification, screen)
+    if report.forecast is not None:
+        _show_forecast(screen, report.forecast, verification.metric)
+    if report.nir is not None:
+        nodes = len(report.nir.nodes)
+        screen.line(f"NIR graph of {nodes} nodes, steps of {report.nir.dt:g} s")
+    screen.line(f"Files in {folder}:")
+    for name, file in report.files.items():
+        screen.line(f"  {name:<22}{size_text(file.bytes):>10}")
+    screen.line("  report.json, checksums.sha256")
+    if verification.reload is not None:
+        screen.line(f"`snukeras-export verify` cannot load the model: {verification.reload}.")
+
+
+def show_verification(verification: "Verification", screen: Screen | None = None) -> None:
+    """Print what was compared and how it came out."""
+    screen = screen or Screen()
+    onnx, mapped = verification.onnx, verification.map
+    screen.line(f"Compared on {verification.samples} ({verification.batches} batch(es)):")
+    worst = max(output.max_difference for output in onnx.outputs.values())
+    screen.line(f"  ONNX Runtime against Keras: largest output difference {worst:.2g}")
+    for unit in onnx.units:
+        screen.line(f"    {unit.name}: {unit_text(unit)}")
+    if verification.streaming is not None:
+        difference = verification.streaming.max_difference
+        screen.line(f"  Streaming against whole sequence: largest difference {difference:.2g}")
     if mapped is not None:
-        _show_map(console, mapped, verification["map"])
-    show_verification(verification, console)
-    if report["forecast"] is not None:
-        _show_forecast(console, report["forecast"], verification["metric"])
-    if report["nir"] is not None:
-        nodes = len(report["nir"]["nodes"])
-        console.print(f"NIR graph of {nodes} nodes, steps of {report['nir']['dt']:g} s")
-    console.print(f"Files in [bold]{folder}[/bold]:")
-    for name, file in report["files"].items():
-        console.print(f"  {name:<22}{_size(file['bytes']):>10}")
-    console.print(f"  {'report.json, checksums.sha256':<32}")
-
-
-def show_verification(verification: dict[str, Any], console: Any = None) -> None:
-    """Prints what was compared and how it came out."""
-    console = console or _console()
-    onnx, mapped = verification["onnx"], verification["map"]
-    console.print(f"Compared on {verification['samples']} ({verification['batches']} batch(es)):")
-    worst = max(output["max_difference"] for output in onnx["outputs"].values())
-    console.print(f"  ONNX Runtime against Keras: largest output difference {worst:.2g}")
-    for unit in onnx["units"]:
-        if unit["spiking"]:
-            text = f"{unit['flips']} of {unit['outputs']:,} spikes differ"
-            if unit["flips"]:
-                explained = "all within rounding of the threshold"
-                if unit["contradictions"]:
-                    explained = f"{unit['contradictions']} beyond rounding"
-                text += f", {explained}"
-        else:
-            text = f"largest difference {unit['max_difference']:.2g}"
-        console.print(f"    {unit['name']}: {text}")
-    if verification["streaming"] is not None:
-        difference = verification["streaming"]["max_difference"]
-        console.print(f"  Streaming against whole sequence: largest difference {difference:.2g}")
-    if mapped is not None:
-        equal = all(m["ok"] for m in mapped["matrices"]) and mapped["parameters_equal"]
+        equal = all(m.ok for m in mapped.matrices) and mapped.parameters_equal
         rebuilt = "equal the model's within" if equal else "DIFFER from the model's beyond"
-        bound = "half a level" if any(m["half_level"] for m in mapped["matrices"]) else "rounding"
-        console.print(f"  Weights rebuilt from the map {rebuilt} {bound}")
-    metric = verification["metric"]
+        bound = "half a level" if any(m.half_level for m in mapped.matrices) else "rounding"
+        screen.line(f"  Weights rebuilt from the map {rebuilt} {bound}")
+    if verification.device_list is not None:
+        good = "equals" if verification.device_list.ok else "DIFFERS from"
+        screen.line(f"  List of {verification.device_list.devices:,} devices {good} the map")
+    if verification.nir is not None:
+        screen.line(f"  NIR graph against Keras: {nir_text(verification)}")
+    metric = verification.metric
     if metric is not None:
-        names = {"keras": "Keras", "onnx": "ONNX", "map": "map"}
-        texts = [f"{names[name]} {value:.4f}" for name, value in metric["values"].items()]
-        title = metric["title"].capitalize()
-        console.print(f"  {title}, {metric['unit']}: {', '.join(texts)}")
-    if verification["ok"]:
-        console.print("[green]Verified.[/green]")
+        texts = [f"{_NAMES[name]} {value:.4f}" for name, value in metric.values.items()]
+        screen.line(f"  {metric.title.capitalize()}, {metric.unit}: {', '.join(texts)}")
+    if verification.ok:
+        screen.line("Verified.", "green")
     else:
-        console.print("[red]NOT verified.[/red]")
+        screen.line("NOT verified.", "red")
 
 
-def _show_map(console, mapped, compared):
-    from rich.table import Table
-
-    target = mapped["target"]
-    tile = target["tile"]
-    low, high = target["conductance"]["g_min_uS"], target["conductance"]["g_max_uS"]
-    levels = target["conductance"]["levels"] or "continuous"
-    console.print(
-        f"Target {target['name']}: tiles of {tile['rows']}x{tile['columns']} cross-points "
-        f"({tile['crosspoint']}), {low:g} to {high:g} uS, levels: {levels}"
-    )
-    table = Table(box=None, pad_edge=False)
-    for name in ("matrix", "shape", "weights", "devices", "tiles", "max error", "rms error"):
-        table.add_column(name, justify="left" if name == "matrix" else "right", no_wrap=True)
-    for matrix in compared["matrices"]:
-        table.add_row(
-            matrix["name"],
-            "x".join(str(size) for size in matrix["shape"]),
-            f"{matrix['weights']:,}",
-            f"{matrix['devices']:,}",
-            str(matrix["tiles"]),
-            f"{matrix['max_error']:.2g}",
-            f"{matrix['rms_error']:.2g}",
+def show_read_back(report: "ReadBackReport", output: Path) -> None:
+    """Print what a read-back found."""
+    screen = Screen()
+    screen.line(f"{report.measured:,} cross-points measured")
+    for matrix in report.matrices:
+        screen.line(
+            f"{matrix.name}: rms error {matrix.rms_error:.3g}, largest {matrix.max_error:.3g}, "
+            f"{matrix.missing} not measured"
         )
-    table.add_row(
-        "total",
-        "",
-        f"{mapped['weights']:,}",
-        f"{mapped['devices']:,}",
-        str(mapped["tiles"]),
-        "",
-        "",
-        style="bold",
+    for tile in report.tiles:
+        screen.line(f"tile {tile.tile}: rms error {tile.rms_error_uS:.3g} uS")
+    screen.line(f"Weights and report are in {output}")
+
+
+def unit_text(unit: "UnitResult") -> str:
+    """Say how a layer of units came out."""
+    if not unit.spiking:
+        return f"largest difference {unit.max_difference:.2g}"
+    text = f"{unit.flips} of {unit.outputs:,} spikes differ"
+    if unit.contradictions:
+        return f"{text}, {unit.contradictions} beyond rounding"
+    return f"{text}, all within rounding of the threshold" if unit.flips else text
+
+
+def nir_text(verification: "Verification") -> str:
+    """Say how the NIR graph came out."""
+    nir = verification.nir
+    assert nir is not None
+    if not nir.checked:
+        return f"not compared. {nir.problem}"
+    if not nir.ok:
+        return f"DIFFERS: {nir.problem}"
+    return f"{nir.flips} of {nir.outputs:,} spikes differ"
+
+
+def target_text(target: Target) -> str:
+    """Describe a target in a line."""
+    levels = target.levels or "continuous"
+    return (
+        f"Target {target.name}: tiles of {target.rows}x{target.columns} cross-points "
+        f"({target.crosspoint}), {target.g_min:g} to {target.g_max:g} uS, levels: {levels}"
     )
-    console.print(table)
-    line = f"{mapped['utilisation']:.1%} of the devices of {mapped['tiles']} tile(s) used"
-    line += f"; {mapped['parameters']:,} parameters stay digital"
-    if mapped["adders"]:
-        line += f"; {mapped['adders']} group(s) of columns need adders"
-    console.print(line)
-    faults = mapped["faults"]
-    if faults:
-        worst = max(abs(fault["weight_error"]) for fault in faults)
-        console.print(
-            f"{len(faults)} stuck device(s) in use, largest weight error left {worst:.2g}"
-        )
 
 
-def _show_forecast(console, found, metric):
-    from rich.table import Table
-
-    from snukeras.export.report.simulation import TIMES
-
-    console.print(
-        f"Expected on {found['chips']} simulated chips ({found['device']}, a rough guess):"
-    )
-    table = Table(box=None, pad_edge=False)
-    for name in ("", "drift", *TIMES.values()):
-        table.add_column(name, justify="left" if name in ("", "drift") else "right", no_wrap=True)
-    words = {"none": "not compensated", "global": "compensated"}
-    products = sorted(found["products"], key=lambda p: -p["relative_error"]["global"][-1])
+def _show_map(screen: Screen, mapped: "MapEntry", compared: "MapResult") -> None:
+    screen.line(target_text(Target.from_dict(mapped.target)))
     rows = [
-        (f"error of x W, {worst['name']}", key, [f"{error:.1%}" for error in errors])
-        for worst in products[:1]
-        for key, errors in worst["relative_error"].items()
+        (
+            matrix.name,
+            "x".join(str(size) for size in matrix.shape),
+            f"{matrix.weights:,}",
+            f"{matrix.devices:,}",
+            str(matrix.tiles),
+            "" if matrix.levels is None else str(matrix.levels),
+            f"{matrix.max_error:.2g}",
+            f"{matrix.rms_error:.2g}",
+        )
+        for matrix in compared.matrices
     ]
-    for key, values in (found["metric"] or {}).items():
-        cells = [f"{value:.3f}" for value in values["mean"]]
-        rows.append((f"{metric['title']}, {metric['unit']}", key, cells))
-    for label, key, cells in rows:
-        table.add_row(label, words[key], *cells)
-    console.print(table)
-    energy = found["energy"]
-    if energy["cases"]:
-        fast, slow = min(energy["latency_ns"]) / 1000, max(energy["latency_ns"]) / 1000
-        console.print(
-            f"Energy per step {energy['low_nJ']:.3g} to {energy['high_nJ']:.3g} nJ, latency "
-            f"{fast:.3g} to {slow:.3g} us; assumptions and risks are in report.html"
+    total = ("total", "", f"{mapped.weights:,}", f"{mapped.devices:,}", str(mapped.tiles), "", "",
+             "")  # fmt: skip
+    heads = ("matrix", "shape", "weights", "devices", "tiles", "levels", "max error", "rms error")
+    screen.table(heads, ("matrix",), [*rows, total], total=True)
+    line = f"{mapped.utilisation:.1%} of the devices of {mapped.tiles} tile(s) used"
+    line += f"; {mapped.parameters:,} parameters stay digital"
+    if mapped.adders:
+        line += f"; {mapped.adders} group(s) of columns need adders"
+    screen.line(line)
+    if mapped.faults:
+        worst = max(abs(fault.weight_error) for fault in mapped.faults)
+        screen.line(
+            f"{len(mapped.faults)} stuck device(s) in use, largest weight error left {worst:.2g}"
         )
 
 
-def _size(count):
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} GiB"
-
-
-def _console():
-    from rich.console import Console
-
-    # Piped output is plain and is not folded at 80 columns.
-    width = None if sys.stdout.isatty() else 200
-    return Console(highlight=False, width=width, soft_wrap=True)
+def _show_forecast(screen: Screen, found: "Forecast", metric: "MetricResult | None") -> None:
+    screen.line(f"Expected on {found.chips} simulated chips ({found.device}, a rough guess):")
+    products = sorted(found.products, key=lambda p: -p.relative_error["global"][-1])
+    rows = [
+        (f"error of x W, {worst.name}", _DRIFT[key], *(f"{error:.1%}" for error in errors))
+        for worst in products[:1]
+        for key, errors in worst.relative_error.items()
+    ]
+    if metric is not None and found.metric is not None:
+        title = f"{metric.title}, {metric.unit}"
+        rows += [
+            (title, _DRIFT[key], *(f"{value:.3f}" for value in values.mean))
+            for key, values in found.metric.items()
+        ]
+        rows += [
+            (f"  one scale a {scale}", _DRIFT["global"], *(f"{v:.3f}" for v in by["global"].mean))
+            for scale, by in (found.metric_by_scale or {}).items()
+        ]
+    screen.table(("", "drift", *map(time_text, found.times_s)), ("", "drift"), rows)
+    energy = found.energy
+    if energy.low_nJ is not None and energy.high_nJ is not None:
+        energies = range_text(energy_text(energy.low_nJ), energy_text(energy.high_nJ))
+        times = range_text(
+            latency_text(min(energy.latency_ns)), latency_text(max(energy.latency_ns))
+        )
+        screen.line(
+            f"Energy per step {energies}, latency {times}; assumptions and risks are in report.html"
+        )

@@ -1,14 +1,20 @@
 """Verify an export: now, when it is written, and later, from its folder."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
+import keras
+
 from snukeras.export.crossbar.container import parse_json
 from snukeras.export.crossbar.load import load_map
+from snukeras.export.crossbar.map import CrossbarMap
 from snukeras.export.errors import BadInputError, ExportError, VerificationError
 from snukeras.export.folder import (
     CHECKSUMS,
+    CSV,
     MAP,
+    NIR,
     ONNX,
     REPORT,
     SAMPLES,
@@ -19,25 +25,63 @@ from snukeras.export.folder import (
     sha256_of,
 )
 from snukeras.export.loading import load_model
+from snukeras.export.network import Network
 from snukeras.export.samples import Samples
 from snukeras.export.verify.metric import metric_of
+from snukeras.export.verify.nir import compare_nir
 from snukeras.export.verify.onnx import compare_onnx, compare_streaming
-from snukeras.export.verify.weights import compare_map
-from snukeras.network.weights import collect, digest
+from snukeras.export.verify.results import Verification
+from snukeras.export.verify.running import Run, first_outputs, runner
+from snukeras.export.verify.weights import compare_device_list, compare_map
+from snukeras.network import topology
+from snukeras.network.matrices import leaves
+from snukeras.network.topology import Topology
+from snukeras.network.weights import rebuilt_model
 
 
-def verify_folder(folder, progress: Progress = lambda text: None) -> dict[str, Any]:
-    """Repeats the verification of an export.
+@dataclasses.dataclass(frozen=True)
+class Twin:
+    """A copy of the network with the weights of a map; its weights may be changed.
 
-    Checks every file's sha256, the crossbar map's own checksums, schema and consistency, that map,
-    ONNX and Keras model belong together, and compares them on the samples of the folder again.
+    Attributes:
+        model: The copy.
+        topology: Its topology.
+        run: Gives its tensors by key.
+    """
+
+    model: keras.Model
+    topology: Topology
+    run: Run
+
+    @classmethod
+    def of(cls, model: keras.Model, crossbar: CrossbarMap) -> "Twin":
+        """Rebuild a model from a map."""
+        twin = rebuilt_model(model, crossbar.weights())
+        for _, layer in leaves(twin):
+            if isinstance(layer, keras.layers.Normalization):
+                layer.finalize_state()  # its weights have been set, and it computes with others
+        plan = topology.read(twin)
+        return cls(twin, plan, runner(plan, twin, [plan.outputs[0][1].key]))
+
+    def outputs(self, samples: Samples) -> Any:
+        """Return the first outputs of the samples, batch by batch."""
+        return first_outputs(self.run, self.topology, samples)
+
+
+def verify_folder(folder: str | Path, progress: Progress = lambda text: None) -> Verification:
+    """Repeat the verification of an export.
+
+    Every file's sha256 is checked, the crossbar map's own checksums, schema and consistency, and
+    that map, list of devices, NIR graph, ONNX and Keras model belong together; they are compared on
+    the samples of the folder again. The checksums lie in the folder themselves, so they guard
+    against damage, not against somebody who alters a file and its checksum.
 
     Returns:
         The verification, as in the report.
 
     Raises:
-        VerificationError: a file is missing or changed, or a comparison does not hold.
-        BadInputError: there is no such export.
+        VerificationError: A file is missing or changed, or a comparison does not hold.
+        BadInputError: There is no such export.
     """
     folder = Path(folder)
     if not (folder / CHECKSUMS).is_file():
@@ -48,7 +92,7 @@ def verify_folder(folder, progress: Progress = lambda text: None) -> dict[str, A
     progress("comparing checksums")
     check_sums(folder)
 
-    def damaged(what):
+    def damaged(what: str) -> VerificationError:
         return VerificationError(f"{folder / REPORT} {what}.", "Export the model again.")
 
     report = parse_json((folder / REPORT).read_bytes(), damaged)
@@ -59,87 +103,101 @@ def verify_folder(folder, progress: Progress = lambda text: None) -> dict[str, A
     model = load_model(folder / SOURCE)
     try:
         samples = Samples.load(folder / SAMPLES)
-    except (OSError, ValueError, KeyError) as error:
-        raise VerificationError(f"{folder / SAMPLES} cannot be read: {error}.") from error
-    embedding = bool(options.get("embedding"))
-    verification = verify(model, folder, samples, embedding, progress)
-    if not verification["ok"]:
+    except BadInputError as error:
+        raise VerificationError(error.message, "Export the model again.") from error
+    network = Network.read(model, bool(options.get("embedding")))
+    if len(samples.batches[0]) != len(network.topology.inputs):
         raise VerificationError(
-            f"{folder} does not hold: {', '.join(failures(verification))}.",
+            f"{folder / SAMPLES} has {len(samples.batches[0])} inputs; the model has "
+            f"{len(network.topology.inputs)}.",
+            "Export the model again.",
+        )
+    verification, _ = verify(network, folder, samples, progress)
+    if not verification.ok:
+        raise VerificationError(
+            f"{folder} does not hold: {', '.join(verification.failures())}.",
             "Export the model again.",
         )
     return verification
 
 
-def failures(verification: dict[str, Any]) -> list[str]:
-    """What a verification found wrong, in words."""
-    found = []
-    onnx = verification["onnx"]
-    for name, output in onnx["outputs"].items():
-        if not output["ok"]:
-            found.append(f"ONNX output {name} differs by {output['max_difference']:.3g}")
-    for unit in onnx["units"]:
-        if unit["contradictions"]:
-            found.append(
-                f"{unit['contradictions']} spikes of {unit['name']} differ beyond rounding"
-            )
-        if not unit["ok"]:
-            found.append(
-                f"{unit['name']} differs by {unit['max_difference']:.3g} in its outputs and "
-                f"{unit['max_potential_difference']:.3g} in its potentials"
-            )
-    streaming = verification["streaming"]
-    if streaming is not None and not streaming["ok"]:
-        found.append(f"the streaming form differs by {streaming['max_difference']:.3g}")
-    mapped = verification["map"]
-    if mapped is not None:
-        for matrix in mapped["matrices"]:
-            if not matrix["ok"]:
-                found.append(f"weights of {matrix['name']} differ from the map")
-        if not (mapped["parameters_equal"] and mapped["complete"]):
-            found.append("digital parameters differ from the map")
-        if not mapped["belongs"]:
-            found.append("the map belongs to another ONNX file or other weights")
-    return found
+def verify(
+    network: Network,
+    folder: Path,
+    samples: Samples,
+    progress: Progress = lambda text: None,
+    crossbar: CrossbarMap | None = None,
+) -> tuple[Verification, Twin | None]:
+    """Compare the files of a folder with the Keras model.
 
+    Args:
+        network: The network.
+        folder: The folder.
+        samples: The input.
+        progress: Called with what is being done.
+        crossbar: The map of the folder, where it has been read and checked already.
 
-def verify(model, folder, samples, embedding, progress):
-    """All comparisons of a folder's files with the Keras model."""
+    Returns:
+        The verification, and the network rebuilt from the map, if there is one.
+
+    Raises:
+        ExportError: The model or its graph does not run on the samples.
+    """
     progress("comparing ONNX Runtime with Keras")
     path = str(folder / ONNX)
     try:
-        onnx = compare_onnx(model, path, samples)
+        compared = compare_onnx(network, path, samples)
+        outputs = {"keras": compared.keras, "onnx": compared.onnx}
+        streaming = None
+        if (folder / STREAMING).is_file():
+            progress("comparing the streaming form")
+            streaming = compare_streaming(path, str(folder / STREAMING), samples)
     except ExportError:
         raise
     except Exception as error:  # Keras and ONNX Runtime raise whatever their parts raise
-        reason = str(error).strip().splitlines()[0][:300]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise ExportError(
             f"The model or its ONNX graph does not run on {samples.kind}: {reason}",
             "Give input that fits with samples= (Python) or --samples FILE.npz.",
         ) from error
-    streaming = None
-    if (folder / STREAMING).is_file():
-        progress("comparing the streaming form")
-        streaming = compare_streaming(path, str(folder / STREAMING), samples)
-    crossbar, mapped = None, None
+    mapped = devices = twin = None
     if (folder / MAP).is_file():
         progress("checking the crossbar map")
-        crossbar = load_map(folder / MAP)
-        mapped = compare_map(model, crossbar, embedding)
-        belongs = crossbar.description["onnx"] == {"file": ONNX, "sha256": sha256_of(folder / ONNX)}
-        own = crossbar.description["source"]["weights_sha256"]
-        belongs = belongs and own == digest(collect(model, embedding))
-        mapped["belongs"] = belongs
-        mapped["ok"] = mapped["ok"] and belongs
+        crossbar = crossbar or load_map(folder / MAP)
+        mapped = compare_map(network.weights, crossbar, _belongs(network, folder, crossbar))
+        if (folder / CSV).is_file():
+            progress("checking the list of devices")
+            devices = compare_device_list(crossbar, folder / CSV)
+        if samples.targets is not None and not mapped.absent:
+            twin = Twin.of(network.model, crossbar)
+            outputs["map"] = twin.outputs(samples)
+    nir = None
+    if (folder / NIR).is_file():
+        progress("comparing the NIR graph")
+        nir = compare_nir(network, folder / NIR, samples)
     progress("computing the metric of the samples")
-    metric = metric_of(model, path, crossbar, samples)
-    parts = [part for part in (onnx, streaming, mapped) if part is not None]
-    return {
-        "ok": all(part["ok"] for part in parts),
-        "samples": samples.kind,
-        "batches": len(samples.batches),
-        "onnx": onnx,
-        "streaming": streaming,
-        "map": mapped,
-        "metric": metric,
-    }
+    metric, left_out = metric_of(outputs, samples)
+    parts = [compared.result, streaming, mapped, devices, nir]
+    verification = Verification(
+        ok=all(part.ok for part in parts if part is not None),
+        samples=samples.kind,
+        batches=len(samples.batches),
+        onnx=compared.result,
+        streaming=streaming,
+        map=mapped,
+        device_list=devices,
+        nir=nir,
+        metric=metric,
+        metric_left_out=left_out,
+    )
+    return verification, twin
+
+
+def _belongs(network: Network, folder: Path, crossbar: CrossbarMap) -> bool:
+    """Whether a map names the ONNX file and the weights beside it."""
+    named = crossbar.description
+    return (
+        named.onnx.file == ONNX
+        and named.onnx.sha256 == sha256_of(folder / ONNX)
+        and named.source.weights_sha256 == network.digest
+    )

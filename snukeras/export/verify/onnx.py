@@ -1,33 +1,45 @@
 """Prove an ONNX file: ONNX Runtime against Keras, and the streaming form against the whole one."""
 
+import dataclasses
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import onnx
 
-from snukeras.export.onnx.build import build
-from snukeras.export.onnx.layers.snu import unit_layers
+from snukeras.export.network import Network
+from snukeras.export.onnx.layers.snu import UnitLayer, unit_layers
 from snukeras.export.onnx.layers.sound import FRAMES
+from snukeras.export.onnx.trace import Traced, add_traces
 from snukeras.export.samples import Samples
+from snukeras.export.verify.results import (
+    DifferenceResult,
+    OnnxResult,
+    OutputResult,
+    UnitResult,
+)
+from snukeras.export.verify.running import runner
 from snukeras.export.verify.spikes import contradictions, potentials_of
-from snukeras.network import topology
+from snukeras.network.topology import Key
 
 # Soft outputs of the two runtimes agree to this, absolutely and relative to their size.
 ABSOLUTE, RELATIVE = 1e-5, 1e-4
 
 
-def session(onnx: str | bytes):
-    """An ONNX Runtime session on the CPU, quiet; `onnx` is a path or the bytes of a model."""
+def session(model: str | bytes) -> Any:
+    """Open an ONNX Runtime session on the CPU, quiet; `model` is a path or the bytes of a file."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def run_onnx(runtime, feeds: list[np.ndarray]) -> dict[str, np.ndarray]:
-    """All outputs of one batch by name; states start at zero."""
+def run_onnx(runtime: Any, feeds: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Return all outputs of one batch by name; states start at zero."""
     entries = runtime.get_inputs()
     named = {entry.name: feed for entry, feed in zip(entries, feeds, strict=False)}
     for entry in entries[len(feeds) :]:
@@ -37,132 +49,168 @@ def run_onnx(runtime, feeds: list[np.ndarray]) -> dict[str, np.ndarray]:
     )
 
 
-def compare_onnx(model: keras.Model, onnx: str | bytes, samples: Samples) -> dict[str, Any]:
-    """ONNX Runtime against Keras on the samples.
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """The comparison of an ONNX file with Keras, and the first outputs of both by batch."""
+
+    result: OnnxResult
+    keras: list[np.ndarray]
+    onnx: list[np.ndarray]
+
+
+def compare_onnx(network: Network, onnx_file: str | bytes, samples: Samples) -> Compared:
+    """Compare ONNX Runtime with Keras on the samples.
+
+    Args:
+        network: The network.
+        onnx_file: Path or bytes of the file.
+        samples: The input.
+
+    Raises:
+        VerificationError: The file does not say where its units are.
+    """
+    plan = network.topology
+    layers = unit_layers(plan)
+    outputs = {name: OutputResult(0.0, True) for name, _ in plan.outputs}
+    units: dict[str, UnitResult] = {}
+    first: dict[str, list[np.ndarray]] = {"keras": [], "onnx": []}
+    keys = {ref.key for _, ref in plan.outputs} | {entry.source.key for entry in layers}
+    keys |= {ref.key for entry in layers for ref in entry.initial}
+    keys |= {e.output for e in layers if e.output is not None and e.layer.return_sequences}
+    run = runner(plan, network.model, sorted(keys))
+    runtime = session(onnx_file)
+    inner = _load(onnx_file)
+    traces = add_traces(inner)
+    traced = session(inner.SerializeToString())
+    del inner
+    twins = {entry.name: _Twin(entry) for entry in layers}
+    for feeds in samples.batches:
+        values = run(feeds)
+        given, inside = run_onnx(runtime, feeds), run_onnx(traced, feeds)
+        clean = np.ones(len(feeds[0]), dtype=bool)
+        for entry in layers:
+            twin = twins[entry.name]
+            found, flipped = _compare_unit(twin, values, inside, traces[entry.name], clean)
+            clean &= ~flipped
+            known = units.get(entry.name)
+            units[entry.name] = found if known is None else known.plus(found)
+        for name, ref in plan.outputs:
+            outputs[name] = _compare_output(outputs[name], values[ref.key], given[name], clean)
+        name, ref = plan.outputs[0]
+        first["keras"].append(values[ref.key])
+        first["onnx"].append(given[name])
+    ok = all(output.ok for output in outputs.values())
+    ok = ok and all(unit.ok and unit.contradictions == 0 for unit in units.values())
+    return Compared(OnnxResult(ok, outputs, tuple(units.values())), **first)
+
+
+def _load(onnx_file: str | bytes) -> onnx.ModelProto:
+    data = onnx_file if isinstance(onnx_file, bytes) else Path(onnx_file).read_bytes()
+    return onnx.load_model_from_string(data)
+
+
+def _compare_output(
+    before: OutputResult, expected: np.ndarray, got: np.ndarray, clean: np.ndarray
+) -> OutputResult:
+    """Compare an output of a batch; where a spike flipped within rounding, it may differ."""
+    same = expected.shape == got.shape
+    if same:
+        kept = clean if len(clean) == len(expected) else slice(None)
+        same = bool(np.allclose(got[kept], expected[kept], RELATIVE, ABSOLUTE, equal_nan=True))
+    worst = max(before.max_difference, _largest(expected, got))
+    return OutputResult(worst, before.ok and same)
+
+
+class _Twin:
+    """A layer of units that gives the outputs of all steps, in the order of processing."""
+
+    def __init__(self, entry: UnitLayer) -> None:
+        self.entry, self.layer = entry, entry.layer
+        self._twin: Any = None
+
+    def outputs(
+        self,
+        values: dict[Key, np.ndarray],
+        mask: np.ndarray | None,
+        start: list[np.ndarray],
+    ) -> np.ndarray:
+        """Return the outputs of all steps for the layer's own input."""
+        key = self.entry.output
+        if key is not None and self.layer.return_sequences:
+            return values[key]
+        x = values[self.entry.source.key]
+        if self._twin is None:
+            config = self.layer.get_config()
+            config |= {"return_sequences": True, "return_state": False, "stateful": False}
+            config |= {"return_membrane": False} if "return_membrane" in config else {}
+            self._twin = type(self.layer).from_config(config)
+            self._twin.build(x.shape)
+            self._twin.set_weights(self.layer.get_weights())
+        tensors = [keras.ops.convert_to_tensor(v) for v in start]
+        state = {"initial_state": tensors} if start else {}
+        masked = None if mask is None else keras.ops.convert_to_tensor(mask)
+        return keras.ops.convert_to_numpy(
+            self._twin(keras.ops.convert_to_tensor(x), mask=masked, **state)
+        )
+
+
+def _compare_unit(
+    twin: _Twin,
+    values: dict[Key, np.ndarray],
+    inside: dict[str, np.ndarray],
+    trace: Traced,
+    clean: np.ndarray,
+) -> tuple[UnitResult, np.ndarray]:
+    """Compare one layer (or direction) on its own input, in both runtimes.
+
+    Args:
+        twin: The layer.
+        values: Tensors of Keras.
+        inside: Tensors of ONNX Runtime.
+        trace: Names of those of this layer.
+        clean: Which samples had no flipped spike in the layers before.
 
     Returns:
-        {"ok", "outputs": {name: {"max_difference"}}, "units": [one per SNU layer and direction]}.
-        A unit has the number of outputs compared, "flips" (spikes that differ), "contradictions"
-        (decisions beyond rounding) and the largest differences of outputs and of potentials (ONNX
-        against float64); `ok` is false where a potential leaves its bound.
+        The result, and which samples have a flipped spike.
     """
-    plan = topology.read(model)
-    runtime = session(onnx)
-    inner, traces = build(model, potentials=True)
-    traced = session(inner.SerializeToString())
-    names = [name for name, _ in plan.outputs]
-    outputs = {name: {"max_difference": 0.0, "ok": True} for name in names}
-    units: dict[str, dict[str, Any]] = {}
-    for feeds in samples.batches:
-        reset(model)
-        values = topology.run(plan, feeds)
-        given = run_onnx(runtime, feeds)
-        inside = run_onnx(traced, feeds)
-        clean = np.ones(len(feeds[0]), dtype=bool)
-        for entry in unit_layers(plan):
-            found = _compare_unit(entry, values, inside, traces[entry.name], clean)
-            clean &= ~found.pop("flipped")
-            _add_up(units, entry.name, found)
-        for name, ref in plan.outputs:
-            expected = keras.ops.convert_to_numpy(values[ref.key])
-            got = given[name]
-            same = expected.shape == got.shape
-            worst = _largest(expected, got)
-            if same:
-                # Where a spike flipped within rounding, what follows may differ.
-                kept = clean if len(clean) == len(expected) else slice(None)
-                same = bool(
-                    np.allclose(got[kept], expected[kept], RELATIVE, ABSOLUTE, equal_nan=True)
-                )
-            outputs[name]["max_difference"] = max(outputs[name]["max_difference"], worst)
-            outputs[name]["ok"] = outputs[name]["ok"] and same
-    ok = all(output["ok"] for output in outputs.values())
-    ok = ok and all(unit["contradictions"] == 0 for unit in units.values())
-    ok = ok and all(unit["ok"] for unit in units.values())
-    return {"ok": ok, "outputs": outputs, "units": list(units.values())}
-
-
-def _add_up(units, name, found):
-    if name not in units:
-        units[name] = {"name": name, **found}
-        return
-    known = units[name]
-    for key in ("outputs", "flips", "contradictions"):
-        known[key] += found[key]
-    for key in ("max_difference", "max_potential_difference"):
-        known[key] = max(known[key], found[key])
-    known["ok"] = known["ok"] and found["ok"]
-
-
-def _compare_unit(entry, values, inside, trace, clean):
-    """One SNU layer (or direction): its own input, outputs and potentials in both runtimes.
-
-    `clean` marks the samples without a flipped spike in the layers before.
-    """
-    x = keras.ops.convert_to_numpy(values[entry.source.key])
-    mask = inside[trace["mask"]] if "mask" in trace else None
-    start = [keras.ops.convert_to_numpy(values[ref.key]) for ref in entry.initial]
-    expected = _sequence(entry.layer, x, mask, start)
-    got = inside[trace["sequence"]]
-    if entry.reverse:
-        got = got[:, ::-1]
-    potentials = inside[trace["potentials"]]
-    if entry.reverse:
-        potentials = potentials[:, ::-1]
-    cell, backwards = entry.layer.cell, entry.layer.go_backwards
+    entry, layer = twin.entry, twin.layer
+    x = values[entry.source.key]
+    mask = None if trace.mask is None else inside[trace.mask]
+    start = [values[ref.key] for ref in entry.initial]
+    expected = twin.outputs(values, mask, start)
+    got, potentials = inside[trace.y], inside[trace.s]
+    cell, backwards = layer.cell, layer.go_backwards
     expected = expected.reshape(got.shape)  # the places of maps are units
     on = np.ones(x.shape[:2], bool) if mask is None else mask
     on = (on[:, ::-1] if backwards else on)[:, :, None]
-    s, bound = potentials_of(cell, inside[trace["input"]], got, mask, start, backwards)
+    s, bound = potentials_of(cell, inside[trace.input], got, mask, start, backwards)
     off = np.where(on, np.abs(potentials - s), 0.0)
-    found = {
-        "spiking": cell.spiking,
-        "outputs": int(expected.size),
-        "flips": 0,
-        "contradictions": 0,
-        "max_difference": _largest(expected, got),
-        "max_potential_difference": float(off.max(initial=0.0)),
-        "ok": bool(np.all(off <= bound)),
-        "flipped": np.zeros(len(x), dtype=bool),
-    }
+    ok, flips, wrong = bool(np.all(off <= bound)), 0, 0
+    flipped = np.zeros(len(x), dtype=bool)
     if cell.spiking:
-        flipped = expected != got
-        found["flips"] = int(flipped.sum())
-        found["flipped"] = flipped.any(axis=(1, 2))
-        found["contradictions"] = contradictions(cell, s, bound, got, mask, backwards)
-        s, bound = potentials_of(cell, x, expected, mask, start, backwards)
-        found["contradictions"] += contradictions(cell, s, bound, expected, mask, backwards)
+        different = expected != got
+        flips, flipped = int(different.sum()), different.any(axis=(1, 2))
+        wrong = contradictions(cell, s, bound, got, mask, backwards)
+        if flips:  # where both decide alike, Keras decides as ONNX Runtime does
+            s, bound = potentials_of(cell, x, expected, mask, start, backwards)
+            wrong += contradictions(cell, s, bound, expected, mask, backwards)
     else:
-        found["ok"] = found["ok"] and bool(
-            np.allclose(got[clean], expected[clean], RELATIVE, ABSOLUTE)
-        )
-    return found
+        ok = ok and bool(np.allclose(got[clean], expected[clean], RELATIVE, ABSOLUTE))
+    result = UnitResult(
+        name=entry.name,
+        spiking=bool(cell.spiking),
+        outputs=int(expected.size),
+        flips=flips,
+        contradictions=wrong,
+        max_difference=_largest(expected, got),
+        max_potential_difference=float(off.max(initial=0.0)),
+        ok=ok,
+    )
+    return result, flipped
 
 
-def _sequence(layer, x, mask, start):
-    """Outputs of all steps of a recurrent layer in the order of processing."""
-    config = layer.get_config()
-    config |= {"return_sequences": True, "return_state": False, "stateful": False}
-    config |= {"return_membrane": False} if "return_membrane" in config else {}
-    twin = type(layer).from_config(config)
-    twin.build(x.shape)
-    twin.set_weights(layer.get_weights())
-    state = {"initial_state": [keras.ops.convert_to_tensor(v) for v in start]} if start else {}
-    mask = None if mask is None else keras.ops.convert_to_tensor(mask)
-    return keras.ops.convert_to_numpy(twin(keras.ops.convert_to_tensor(x), mask=mask, **state))
-
-
-def reset(model: keras.Model) -> None:
-    """Lets all stateful layers start anew, those of models inside the model too."""
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            reset(layer)
-        elif getattr(layer, "stateful", False) and hasattr(layer, "reset_state"):
-            layer.reset_state()
-
-
-def _largest(a, b):
-    """Largest difference; where shapes differ or one side is NaN, the largest number there is."""
+def _largest(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the largest difference; the largest number where shapes differ or one is NaN."""
     a, b = np.asarray(a, "float64"), np.asarray(b, "float64")
     if a.shape != b.shape:
         return float(np.finfo("float64").max)
@@ -170,46 +218,48 @@ def _largest(a, b):
     return float(np.nan_to_num(off, nan=np.finfo("float64").max).max(initial=0.0))
 
 
-def compare_streaming(onnx: str | bytes, step: str | bytes, samples: Samples) -> dict[str, Any]:
-    """The streaming form, step by step, against the whole-sequence form; both in ONNX Runtime.
+def compare_streaming(whole: str | bytes, step: str | bytes, samples: Samples) -> DifferenceResult:
+    """Compare the streaming form, step by step, with the whole sequence, both in ONNX Runtime.
 
     An output without a time axis is the mean so far, and is compared after the last step.
     """
-    whole, runtime = session(onnx), session(step)
-    entries, leaves = runtime.get_inputs(), runtime.get_outputs()
-    inputs = entries[: len(samples.batches[0])]
-    states = entries[len(inputs) :]
-    frames = json.loads(runtime.get_modelmeta().custom_metadata_map.get(FRAMES, "{}"))
+    sequence, runtime = session(whole), session(step)
     worst, ok = 0.0, True
     for feeds in samples.batches:
-        expected = run_onnx(whole, feeds)
-        state = {
-            entry.name: np.zeros((len(feeds[0]), entry.shape[1]), "float32") for entry in states
-        }
-        steps: dict[str, list[np.ndarray]] = {}
-        over_time = {
-            entry.name: _steps(feed, frames.get(entry.name))
-            for entry, feed in zip(inputs, feeds, strict=True)
-        }
-        for t in range(over_time[inputs[0].name].shape[1]):
-            now = {name: feed[:, t] for name, feed in over_time.items()}
-            names = [leave.name for leave in leaves]
-            result = dict(zip(names, runtime.run(names, {**now, **state}), strict=True))
-            for entry in states:
-                state[entry.name] = result.pop(entry.name[: -len("in")] + "out")
-            for name, value in result.items():
-                steps.setdefault(name, []).append(value)
-        for name, values in steps.items():
+        expected = run_onnx(sequence, feeds)
+        for name, values in _streamed(runtime, feeds).items():
             timeless = expected[name].ndim == values[-1].ndim
             got = values[-1] if timeless else np.stack(values, axis=1)
             worst = max(worst, _largest(expected[name], got))
             ok = ok and bool(np.allclose(got, expected[name], RELATIVE, ABSOLUTE))
-    return {"ok": ok, "max_difference": worst}
+    return DifferenceResult(ok, worst)
+
+
+def _streamed(runtime: Any, feeds: Sequence[np.ndarray]) -> dict[str, list[np.ndarray]]:
+    """Return the outputs of all steps by name; states start at zero and are fed back."""
+    entries = runtime.get_inputs()
+    inputs, states = entries[: len(feeds)], entries[len(feeds) :]
+    frames = json.loads(runtime.get_modelmeta().custom_metadata_map.get(FRAMES, "{}"))
+    names = [leave.name for leave in runtime.get_outputs()]
+    state = {entry.name: np.zeros((len(feeds[0]), entry.shape[1]), "float32") for entry in states}
+    over_time = {
+        entry.name: _steps(feed, frames.get(entry.name))
+        for entry, feed in zip(inputs, feeds, strict=True)
+    }
+    found: dict[str, list[np.ndarray]] = {}
+    for t in range(over_time[inputs[0].name].shape[1]):
+        now = {name: feed[:, t] for name, feed in over_time.items()}
+        result = dict(zip(names, runtime.run(names, {**now, **state}), strict=True))
+        for entry in states:
+            state[entry.name] = result.pop(entry.name[: -len("in")] + "out")
+        for name, value in result.items():
+            found.setdefault(name, []).append(value)
+    return found
 
 
 def _steps(feed: np.ndarray, frame: dict[str, int] | None) -> np.ndarray:
-    """An input with its steps on axis 1; samples are cut into frames (batch, frames, length)."""
+    """Return an input with its steps on axis 1; samples are cut into frames."""
     if frame is None:
         return feed
     cut = np.lib.stride_tricks.sliding_window_view(feed, frame["frame_length"], axis=1)
-    return np.ascontiguousarray(cut[:, :: frame["frame_step"]])
+    return cut[:, :: frame["frame_step"]]

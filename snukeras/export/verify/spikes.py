@@ -8,10 +8,15 @@ that contradicts the float64 potential must lie within that bound of the thresho
 for both, then wherever they differ first, the potential was within rounding of the threshold.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 
 from snukeras.layers import ConvSNUCell
+
+Sized = tuple[np.ndarray, np.ndarray]
 
 ROUNDOFF = 2.0**-24  # of float32
 # Every activation that can be exported has a slope below this.
@@ -21,16 +26,23 @@ _APPROXIMATION = 2.0**-21
 _EXACT = (keras.activations.linear, keras.activations.relu, keras.activations.leaky_relu)
 
 
-def potentials_of(cell, x, y, mask=None, start=(), backwards=False):
-    """Membrane potentials in float64 from a layer's own input and outputs, and their uncertainty.
+def potentials_of(
+    cell: Any,
+    x: np.ndarray,
+    y: np.ndarray,
+    mask: np.ndarray | None = None,
+    start: Sequence[np.ndarray] = (),
+    backwards: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compute membrane potentials in float64 from a layer's own input and outputs.
 
     Args:
         cell: SNUCell, SSNUCell, or a convolutional one.
         x: (batch, time, ...) in the order of time.
         y: (batch, time, units) outputs in the order of processing; places of maps are units, too.
-        mask: bool (batch, time) or None.
-        start: y and s before the first step, or ().
-        backwards: whether steps are processed from the last to the first.
+        mask: Bool (batch, time) or None.
+        start: Y and s before the first step, or ().
+        backwards: Whether steps are processed from the last to the first.
 
     Returns:
         s and a bound on the float32 rounding error of s, each (batch, time, units), in the order
@@ -73,8 +85,15 @@ def potentials_of(cell, x, y, mask=None, start=(), backwards=False):
     return potentials, bounds
 
 
-def contradictions(cell, s, bound, y, mask=None, backwards=False) -> int:
-    """Number of spike decisions that contradict the potential by more than rounding."""
+def contradictions(
+    cell: Any,
+    s: np.ndarray,
+    bound: np.ndarray,
+    y: np.ndarray,
+    mask: np.ndarray | None = None,
+    backwards: bool = False,
+) -> int:
+    """Count the spike decisions that contradict the potential by more than rounding."""
     threshold = np.resize(np.asarray(cell.threshold_values(), "float64"), s.shape[-1])
     wrong = (np.asarray(y) > 0.5) != (s > threshold)
     wrong &= np.abs(s - threshold) > bound + ROUNDOFF * np.abs(threshold)
@@ -86,7 +105,7 @@ def contradictions(cell, s, bound, y, mask=None, backwards=False) -> int:
 class _Products:
     """The matrix products of a cell in float64, each with the sum of its terms' magnitudes."""
 
-    def __init__(self, cell):
+    def __init__(self, cell: Any) -> None:
         self.weight, self.loop, self.bias = (
             None if v is None else np.asarray(v, "float64")
             for v in (cell.kernel, cell.recurrent_kernel, cell.bias)
@@ -96,27 +115,33 @@ class _Products:
         self.terms = sum(v.size // v.shape[-1] for v in (self.weight, self.loop) if v is not None)
         self.terms += 8
 
-    def drive(self, x):
+    def drive(self, x: np.ndarray) -> Sized:
+        """Return x W + c of all steps, and the sum of its terms' magnitudes."""
+        assert self.weight is not None
         z, size = self.product(x, self.weight), self.product(np.abs(x), np.abs(self.weight))
         if self.bias is not None:
             bias = np.resize(self.bias, z.shape[-1])
             z, size = z + bias, size + np.abs(bias)
         return z, size
 
-    def recur(self, y):
+    def recur(self, y: np.ndarray) -> Sized:
+        """Return y H of a step, and the sum of its terms' magnitudes."""
+        assert self.loop is not None
         return self.product(y, self.loop), self.product(np.abs(y), np.abs(self.loop))
 
-    def product(self, x, weight):
+    def product(self, x: np.ndarray, weight: Any) -> np.ndarray:
+        """Return the product with a kernel."""
         return x @ weight
 
-    def winner(self, y):
+    def winner(self, y: np.ndarray) -> np.ndarray:
+        """Return the largest output among those that compete."""
         return y.max(axis=-1, keepdims=True)
 
 
 class _Convolutions(_Products):
-    """Those of a convolutional cell; maps are flattened, filters last."""
+    """The products of a convolutional cell; maps are flattened, filters last."""
 
-    def product(self, x, weight):
+    def product(self, x: np.ndarray, weight: Any) -> np.ndarray:
         cell, own = self.cell, x.ndim == 2  # the cell's own outputs come flattened
         lead = x.shape[:1] if own else x.shape[:2]
         maps = (*cell.map_shape, cell.filters) if own else x.shape[2:]
@@ -130,6 +155,6 @@ class _Convolutions(_Products):
         )
         return keras.ops.convert_to_numpy(z).reshape(*lead, -1)
 
-    def winner(self, y):
+    def winner(self, y: np.ndarray) -> np.ndarray:
         places = y.reshape(len(y), -1, self.cell.filters)
         return np.broadcast_to(places.max(-1, keepdims=True), places.shape).reshape(y.shape)

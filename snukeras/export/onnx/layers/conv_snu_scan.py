@@ -7,6 +7,7 @@ has them first.
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -34,7 +35,7 @@ class ConvUnit(Unit):
 
     @classmethod
     def of(cls, cell: Any, name: str, **more: Any) -> "Unit":
-        """Reads a cell that has been built; `sizes`, of its input maps, must be given."""
+        """Read a cell that has been built; `sizes`, of its input maps, must be given."""
         sizes, window = tuple(more["sizes"]), cell.kernel_size
         maps = (*cell.map_of(sizes), cell.filters)
         places = math.prod(maps[:-1])
@@ -86,7 +87,7 @@ class ConvUnit(Unit):
         return graph.node("Add", [a, self.flat(graph, product)], f"{self.name}/recur")
 
     def winner(self, graph: GraphBuilder, y: str) -> str:
-        """Filters compete at each place on its own."""
+        """Let filters compete at each place on its own."""
         largest = super().winner(graph, self.shaped(graph, y, 1))
         repeats = [1] * len(self.maps) + [self.maps[-1]]
         repeated = graph.constant(repeats, f"{self.name}/repeats", "int64")
@@ -101,8 +102,10 @@ class ConvUnit(Unit):
         shape = graph.constant([0] * lead + list(self.maps), f"{self.name}/map_shape", "int64")
         return graph.node("Reshape", [y, shape], f"{self.name}/maps_of")
 
-    def _convolve(self, graph, x, kernel, role, **attributes):
-        """A convolution (+ c, that of the input) of maps with their channels last."""
+    def _convolve(
+        self, graph: GraphBuilder, x: str, kernel: np.ndarray, role: str, **attributes: Any
+    ) -> str:
+        """Add a convolution of maps with their channels last; that of the input has the bias."""
         name, rank = self.name, len(self.sizes)
         first = graph.node(
             "Transpose", [x], f"{name}/{role}_in", perm=[0, rank + 1, *range(1, rank + 1)]
@@ -115,8 +118,10 @@ class ConvUnit(Unit):
         return graph.node("Transpose", [z], f"{name}/{role}_out", perm=[0, *range(2, rank + 2), 1])
 
 
-def _same(sizes, window, strides, dilations):
-    """ONNX's pads, all beginnings and then all ends, for Keras's padding "same"."""
+def _same(
+    sizes: Sequence[int], window: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
+) -> list[int]:
+    """Return ONNX's pads, all beginnings and then all ends, for Keras's padding "same"."""
     totals = [
         max((math.ceil(size / stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
         for size, kernel, stride, dilation in zip(sizes, window, strides, dilations, strict=True)

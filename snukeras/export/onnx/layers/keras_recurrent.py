@@ -5,11 +5,13 @@ input product and that of the recurrent one. Masks have no place in these operat
 a loop for them.
 """
 
+import dataclasses
 from typing import Any
 
 import keras
 import numpy as np
 
+from snukeras.export.onnx.graph import GraphBuilder
 from snukeras.export.onnx.handlers import (
     CannotLowerError,
     Context,
@@ -35,10 +37,30 @@ _ACTIVATIONS: dict[Any, tuple[str, float | None, float | None]] = {
 }
 
 
-def _describe(cell):
-    """Operator, ONNX's order of Keras's gates, activations, attributes, equation, states."""
+@dataclasses.dataclass(frozen=True)
+class _Kind:
+    """How ONNX writes a recurrent layer.
+
+    Attributes:
+        operator: Its operator.
+        order: ONNX's order of Keras's gates.
+        activations: Keras's activations, in ONNX's order.
+        attributes: Further attributes of the operator.
+        equation: For the node's doc string.
+        labels: Names of its states.
+    """
+
+    operator: str
+    order: tuple[int, ...]
+    activations: tuple[Any, ...]
+    attributes: dict[str, Any]
+    equation: str
+    labels: str
+
+
+def _kind(cell: Any) -> _Kind:
     if isinstance(cell, keras.layers.LSTMCell):
-        return (
+        return _Kind(
             "LSTM",
             (0, 3, 1, 2),  # Keras: input, forget, candidate, output; ONNX: i, o, f, c
             (cell.recurrent_activation, cell.activation, cell.activation),
@@ -47,7 +69,7 @@ def _describe(cell):
             "hc",
         )
     if isinstance(cell, keras.layers.GRUCell):
-        return (
+        return _Kind(
             "GRU",
             (0, 1, 2),
             (cell.recurrent_activation, cell.activation),
@@ -55,90 +77,111 @@ def _describe(cell):
             "z, r = sigma(x[t] W + c + h[t-1] U); h[t] = z h[t-1] + (1 - z) g(...)",
             "h",
         )
-    return "RNN", (0,), (cell.activation,), {}, "h[t] = g(x[t] W + c + h[t-1] U)", "h"
+    equation = "h[t] = g(x[t] W + c + h[t-1] U)"
+    return _Kind("RNN", (0,), (cell.activation,), {}, equation, "h")
 
 
 @handles(keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)
 def _gated(context: Context, call: Call, layer: Any, values: list[Value]) -> list[Value] | None:
     graph, name, cell = context.graph, call.name, layer.cell
-    operator, order, activations, attributes, equation, labels = _describe(cell)
-    mask = mask_of(context, values[0])
+    kind = _kind(cell)
     initial = [value.name for value in values[1:]]
     keeps = context.streaming or layer.stateful
+    known = all(activation in _ACTIVATIONS for activation in kind.activations)
+    mask = _check(context, layer, values, keeps, known)
+    if not known or mask is not None:
+        return None
+    x = _time_first(context, name, layer, as_float(context, call, 0, values[0]))
+    entries = [context.enter(name, label) for label in kind.labels] if keeps else initial
+    starts = [
+        _move(graph, "Unsqueeze", entry, 0, f"{name}/{label}_start")
+        for entry, label in zip(entries, kind.labels, strict=False)
+    ]
+    found = [_ACTIVATIONS[activation] for activation in kind.activations]
+    alphas, betas = ([part[i] for part in found if part[i] is not None] for i in (1, 2))
+    attributes = dict(kind.attributes)
+    attributes |= {"activation_alpha": alphas} if alphas else {}
+    attributes |= {"activation_beta": betas} if betas else {}
+    weights = _weights(graph, cell, kind.order, name)
+    outputs = [graph.unique(f"{name}/{label}") for label in ("all", *kind.labels)]
+    graph.node(
+        kind.operator,
+        [x, *weights, *(["", *starts] if starts else [])],  # "" stands for lengths of sequences
+        name,
+        doc=kind.equation,
+        outputs=outputs,
+        hidden_size=cell.units,
+        activations=[part[0] for part in found],
+        **attributes,
+    )
+    states = [
+        _move(graph, "Squeeze", out, 0, f"{name}/{label}_end")
+        for out, label in zip(outputs[1:], kind.labels, strict=True)
+    ]
+    if keeps:
+        for label, entry, state in zip(kind.labels, entries, states, strict=True):
+            context.leave(name, label, cell.units, entry, state)
+    if context.streaming:
+        return [Value(states[0])]
+    first = states[0]
+    if layer.return_sequences:
+        every = _move(graph, "Squeeze", outputs[0], 1, f"{name}/steps")
+        first = graph.node("Transpose", [every], f"{name}/batch_first", perm=[1, 0, 2])
+    return [Value(first), *(Value(state) for state in states if layer.return_state)]
+
+
+def _check(
+    context: Context, layer: Any, values: list[Value], keeps: bool, known: bool
+) -> str | None:
+    """Refuse what has no form; return the mask.
+
+    Args:
+        context: The graph.
+        layer: The layer.
+        values: Its inputs.
+        keeps: Whether its states enter and leave the graph.
+        known: Whether ONNX has its activations.
+    """
+    mask, initial = mask_of(context, values[0]), values[1:]
     if context.streaming:
         check_step(layer, initial)
     if layer.stateful and initial:
         raise CannotLowerError("it is stateful and is given an initial state as well")
     if layer.stateful and mask is not None:
         raise CannotLowerError("it is stateful and masked; only SNU and SSNU can be both")
-    known = all(activation in _ACTIVATIONS for activation in activations)
     if keeps and not known:
         raise CannotLowerError(
             "with these activations it has no operator of its own in ONNX, so its states cannot "
             f"enter; use {', '.join(sorted(a.__name__ for a in _ACTIVATIONS))}"
         )
-    if not known or mask is not None:
-        return None
+    return mask
 
-    def squeeze(x, axis, label):
-        axes = graph.constant([axis], f"axis_{axis}", "int64")
-        return graph.node("Squeeze", [x, axes], f"{name}/{label}")
 
-    def unsqueeze(x, axis, label):
-        axes = graph.constant([axis], f"axis_{axis}", "int64")
-        return graph.node("Unsqueeze", [x, axes], f"{name}/{label}")
-
-    x = as_float(context, call, 0, values[0])
+def _time_first(context: Context, name: str, layer: Any, x: str) -> str:
+    """Add the sequence as ONNX has it, (time, batch, features), in the order of processing."""
+    graph = context.graph
     if context.streaming:
-        x = unsqueeze(x, 0, "step")
-    else:
-        x = graph.node("Transpose", [x], f"{name}/time_first", perm=[1, 0, 2])
-        if layer.go_backwards:
-            last, before, first_axis, back = (
-                graph.constant([value], f"slice_{value}", "int64")
-                for value in (-1, np.iinfo("int64").min, 0, -1)
-            )
-            x = graph.node("Slice", [x, last, before, first_axis, back], f"{name}/backwards")
-    entries = [context.enter(name, label) for label in labels] if keeps else initial
-    starts = [
-        unsqueeze(entry, 0, f"{label}_start") for entry, label in zip(entries, labels, strict=False)
-    ]
-    kinds = [_ACTIVATIONS[activation] for activation in activations]
-    alphas, betas = ([kind[i] for kind in kinds if kind[i] is not None] for i in (1, 2))
-    attributes |= {"activation_alpha": alphas} if alphas else {}
-    attributes |= {"activation_beta": betas} if betas else {}
-    weights = _weights(graph, cell, order, name)
-    outputs = [graph.unique(f"{name}/{label}") for label in ("all", *labels)]
-    graph.node(
-        operator,
-        [x, *weights, *(["", *starts] if starts else [])],  # "" stands for lengths of sequences
-        name,
-        doc=equation,
-        outputs=outputs,
-        hidden_size=cell.units,
-        activations=[kind[0] for kind in kinds],
-        **attributes,
-    )
-    states = [
-        squeeze(out, 0, f"{label}_end") for out, label in zip(outputs[1:], labels, strict=True)
-    ]
-    if keeps:
-        for label, entry, state in zip(labels, entries, states, strict=True):
-            context.leave(name, label, cell.units, entry, state)
-    if context.streaming:
-        return [Value(states[0])]
-    if layer.return_sequences:
-        every = squeeze(outputs[0], 1, "steps")
-        first = graph.node("Transpose", [every], f"{name}/batch_first", perm=[1, 0, 2])
-    else:
-        first = states[0]
-    return [Value(first), *(Value(state) for state in states if layer.return_state)]
+        return _move(graph, "Unsqueeze", x, 0, f"{name}/step")
+    x = graph.node("Transpose", [x], f"{name}/time_first", perm=[1, 0, 2])
+    if layer.go_backwards:
+        last, before, first_axis, back = (
+            graph.constant([value], f"slice_{value}", "int64")
+            for value in (-1, np.iinfo("int64").min, 0, -1)
+        )
+        x = graph.node("Slice", [x, last, before, first_axis, back], f"{name}/backwards")
+    return x
 
 
-def _weights(graph, cell, order, name):
-    """Names of W, R and B in ONNX's shapes and order of gates."""
+def _move(graph: GraphBuilder, op: str, x: str, axis: int, hint: str) -> str:
+    """Add or take away an axis: `op` is "Unsqueeze" or "Squeeze"."""
+    axes = graph.constant([axis], f"axis_{axis}", "int64")
+    return graph.node(op, [x, axes], hint)
 
-    def stacked(values):
+
+def _weights(graph: GraphBuilder, cell: Any, order: tuple[int, ...], name: str) -> list[str]:
+    """Return the names of W, R and B in ONNX's shapes and order of gates."""
+
+    def stacked(values: Any) -> np.ndarray:
         gates = np.split(np.asarray(values, "float32"), len(order), axis=-1)
         return np.concatenate([gates[gate] for gate in order], axis=-1)
 

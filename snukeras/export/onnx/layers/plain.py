@@ -1,6 +1,7 @@
 """ONNX forms of our own for Keras's plain layers, so that graphs stay short and readable."""
 
 import dataclasses
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,6 +11,7 @@ from snukeras.export.onnx.convert import convert
 from snukeras.export.onnx.graph import element_type
 from snukeras.export.onnx.handlers import (
     CannotLowerError,
+    Context,
     Value,
     activate,
     as_float,
@@ -19,9 +21,12 @@ from snukeras.export.onnx.handlers import (
 from snukeras.network import topology
 from snukeras.network.topology import Call, Ref
 
+# None leaves the call to tf2onnx.
+Lowered = list[Value] | None
+
 
 @handles(keras.layers.Dense)
-def _dense(context, call, layer, values):
+def _dense(context: Context, call: Call, layer: Any, values: list[Value]) -> Lowered:
     graph, name = context.graph, call.name
     if emitter(layer.activation) is None or getattr(layer, "quantization_mode", None):
         return None
@@ -45,12 +50,12 @@ def _dense(context, call, layer, values):
     keras.layers.ActivityRegularization,
     keras.layers.Identity,
 )
-def _identity(context, call, layer, values):
+def _identity(context: Context, call: Call, layer: Any, values: list[Value]) -> Lowered:
     return [values[0]]
 
 
 @handles(keras.layers.Activation, keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU)
-def _activation(context, call, layer, values):
+def _activation(context: Context, call: Call, layer: Any, values: list[Value]) -> Lowered:
     if emitter(layer) is None:
         return None
     x = as_float(context, call, 0, values[0])
@@ -58,7 +63,7 @@ def _activation(context, call, layer, values):
 
 
 @handles(keras.layers.Masking)
-def _masking(context, call, layer, values):
+def _masking(context: Context, call: Call, layer: Any, values: list[Value]) -> Lowered:
     graph, name = context.graph, call.name
     x = as_float(context, call, 0, values[0])
     skip = graph.constant(layer.mask_value, f"{name}/mask_value")
@@ -74,9 +79,33 @@ def _masking(context, call, layer, values):
     return [Value(x, mask)]
 
 
+@handles(keras.layers.Normalization)
+def _normalization(context: Context, call: Call, layer: Any, values: list[Value]) -> Lowered:
+    """Subtract the mean, divide by the standard deviation, as fixed by `adapt` or given."""
+    if layer.mean is None:
+        raise CannotLowerError("it has no mean and variance yet; call its `adapt`")
+    graph, name = context.graph, call.name
+    x = as_float(context, call, 0, values[0])
+    mean, variance = (
+        keras.ops.convert_to_numpy(v).astype("float32") for v in (layer.mean, layer.variance)
+    )
+    if context.streaming and mean.ndim > 2:
+        if mean.shape[1] != 1:
+            raise CannotLowerError("it has a mean for each step, so it cannot stream")
+        mean, variance = mean[:, 0], variance[:, 0]
+    deviation = np.maximum(np.sqrt(variance), keras.config.epsilon())
+    center = graph.constant(mean, f"{name}/mean")
+    spread = graph.constant(deviation, f"{name}/deviation")
+    if layer.invert:
+        scaled = graph.node("Mul", [x, spread], f"{name}/scaled")
+        return [Value(graph.node("Add", [scaled, center], f"{name}/output"), values[0].mask)]
+    shifted = graph.node("Sub", [x, center], f"{name}/centred")
+    return [Value(graph.node("Div", [shifted, spread], f"{name}/output"), values[0].mask)]
+
+
 @handles(keras.layers.GlobalAveragePooling1D)
-def _running_mean(context, call, layer, values):
-    """As one step, the mean of the steps so far; whole sequences are tf2onnx's."""
+def _running_mean(context: Context, call: Call, layer: Any, values: list[Value]) -> Lowered:
+    """As one step, add the mean of the steps so far; whole sequences are left to tf2onnx."""
     if not context.streaming:
         return None
     if layer.data_format != "channels_last" or layer.keepdims:
@@ -84,7 +113,7 @@ def _running_mean(context, call, layer, values):
     mask_of(context, values[0])
     graph, name = context.graph, call.name
     x = as_float(context, call, 0, values[0])
-    features = call.inputs[0].shape[-1]
+    features = call.inputs[0].shape[-1] or 1
     total_in, count_in = context.enter(name, "total"), context.enter(name, "count")
     total = graph.node("Add", [total_in, x], f"{name}/total")
     count = graph.node("Add", [count_in, graph.constant(1.0, "one")], f"{name}/count")
@@ -94,8 +123,8 @@ def _running_mean(context, call, layer, values):
 
 
 @handles(keras.layers.TimeDistributed)
-def _time_distributed(context, call, layer, values):
-    """The inner layer on batch and time folded into one axis; no loop."""
+def _time_distributed(context: Context, call: Call, layer: Any, values: list[Value]) -> Lowered:
+    """Lower the inner layer on batch and time folded into one axis; no loop is needed."""
     if not _simple(call):
         raise CannotLowerError("TimeDistributed takes one tensor")
     inner, ref, value = layer.layer, call.inputs[0], values[0]
@@ -122,8 +151,8 @@ def _time_distributed(context, call, layer, values):
 _LAST_AXIS = (keras.layers.Dense, keras.layers.Activation, keras.layers.ReLU)
 
 
-def _inner(context, name, inner, ref, x):
-    """A layer, or the layers of a model, on tensors that have no time axis."""
+def _inner(context: Context, name: str, inner: Any, ref: Ref, x: str) -> list[Value]:
+    """Lower a layer, or the layers of a model, on tensors that have no time axis."""
     context = dataclasses.replace(context, streaming=False)
     if not isinstance(inner, keras.Model):
         return convert(context, Call(name, inner, (ref,), {}), [Value(x)])
@@ -138,8 +167,8 @@ def _inner(context, name, inner, ref, x):
     return [known[plan.outputs[0][1].key]]
 
 
-def _simple(call):
-    """True if the call takes one tensor and nothing else that matters."""
+def _simple(call: Call) -> bool:
+    """Whether the call takes one tensor and nothing else that matters."""
     rest = [v for k, v in call.kwargs.items() if k not in ("mask", "training") and v is not None]
     return (
         len(call.inputs) == 1

@@ -1,18 +1,21 @@
 """What turns images into input of units, in ONNX: RateCoding and ElasticDistortion."""
 
-from snukeras.export.onnx.handlers import CannotLowerError, Value, as_float, handles
+from snukeras.export.onnx.handlers import CannotLowerError, Context, Value, as_float, handles
 from snukeras.export.onnx.layers.snu_scan import FLOAT
 from snukeras.layers import ElasticDistortion, RateCoding
+from snukeras.network.topology import Call
 
 
 @handles(ElasticDistortion)
-def _distortion(context, call, layer, values):
+def _distortion(
+    context: Context, call: Call, layer: ElasticDistortion, values: list[Value]
+) -> list[Value]:
     return [values[0]]  # it distorts in training alone
 
 
 @handles(RateCoding)
-def _coding(context, call, layer, values):
-    """A comparison with the thresholds that the layer fixed for inference; the same spikes."""
+def _coding(context: Context, call: Call, layer: RateCoding, values: list[Value]) -> list[Value]:
+    """Compare with the thresholds that the layer fixed for inference: the same spikes."""
     if context.streaming:
         raise CannotLowerError(
             "it makes a sequence of one image, which cannot stream; export the layers behind it, "
@@ -30,7 +33,7 @@ def _coding(context, call, layer, values):
             "Mul", [x, graph.constant(layer.probability, f"{name}/probability")], f"{name}/rate"
         )
     x = graph.node("Unsqueeze", [x, graph.constant([1], "axis_1", "int64")], f"{name}/image")
-    thresholds = layer.thresholds(call.inputs[0].shape[1:])[None]
+    thresholds = layer.thresholds(tuple(size or 1 for size in call.inputs[0].shape[1:]))[None]
     spikes = graph.node(
         "Greater", [x, graph.constant(thresholds, f"{name}/thresholds")], f"{name}/spikes"
     )

@@ -7,6 +7,7 @@ import keras
 
 from snukeras.export.onnx.handlers import (
     CannotLowerError,
+    Context,
     Value,
     as_float,
     check_policy,
@@ -14,9 +15,8 @@ from snukeras.export.onnx.handlers import (
     handles,
     mask_of,
 )
-from snukeras.export.onnx.layers import snu_scan
 from snukeras.export.onnx.layers.conv_snu_scan import ConvUnit
-from snukeras.export.onnx.layers.snu_scan import Unit
+from snukeras.export.onnx.layers.snu_scan import Asked, Unit, scan, step
 from snukeras.layers import (
     SNU,
     SSNU,
@@ -27,29 +27,29 @@ from snukeras.layers import (
     SNUCell,
     SSNUCell,
 )
-from snukeras.network.topology import Ref, Topology
+from snukeras.network.topology import Call, Key, Ref, Topology
 
 _CONVOLUTIONAL = (ConvSNU1D, ConvSNU2D, ConvSSNU1D, ConvSSNU2D)
 
 
 @handles(SNU, SSNU)
-def _unit(context, call, layer, values):
+def _unit(context: Context, call: Call, layer: Any, values: list[Value]) -> list[Value]:
     return _lower(context, call, layer, Unit.of(layer.cell, call.name), values)
 
 
 @handles(keras.layers.RNN)
-def _rnn(context, call, layer, values):
+def _rnn(context: Context, call: Call, layer: Any, values: list[Value]) -> list[Value] | None:
     return _unit(context, call, layer, values) if _is_unit(layer) else None
 
 
 @handles(*_CONVOLUTIONAL)
-def _conv_unit(context, call, layer, values):
+def _conv_unit(context: Context, call: Call, layer: Any, values: list[Value]) -> list[Value]:
     sizes = call.inputs[0].shape[2:-1]
     return _lower(context, call, layer, ConvUnit.of(layer.cell, call.name, sizes=sizes), values)
 
 
-def _split(call, values):
-    """The values of an RNN call: sequence, and the names of its initial s and y or None."""
+def _split(values: list[Value]) -> tuple[Value, tuple[str, str] | None]:
+    """Return the sequence of an RNN call, and the names of its initial s and y, or None."""
     if len(values) == 1:
         return values[0], None
     if len(values) == 3:
@@ -57,78 +57,86 @@ def _split(call, values):
     raise CannotLowerError(f"it takes {len(values)} tensors; a sequence and [y, s] are known")
 
 
-def _lower(context, call, layer, unit, values):
-    value, initial = _split(call, values)
+def _lower(
+    context: Context, call: Call, layer: Any, unit: Unit, values: list[Value]
+) -> list[Value]:
+    value, initial = _split(values)
     mask = mask_of(context, value)
     x = as_float(context, call, 0, value)
     if context.streaming:
         return _lower_step(context, call, layer, unit, x, initial)
-    if layer.return_membrane and mask is not None:
+    membrane = getattr(layer, "return_membrane", False)
+    if membrane and mask is not None:
         raise CannotLowerError(
             "return_membrane with a mask is not supported; leave one of them out"
         )
     graph = context.graph
     if initial is not None:
-        initial = tuple(unit.flat(graph, state) for state in initial)
+        initial = (unit.flat(graph, initial[0]), unit.flat(graph, initial[1]))
     if layer.stateful:
-        if initial is None:
-            initial = (context.enter(call.name, "s"), context.enter(call.name, "y"))
-        else:
+        if initial is not None:
             raise CannotLowerError("it is stateful and is given an initial state as well")
-    run = snu_scan.scan(
+        initial = (context.enter(call.name, "s"), context.enter(call.name, "y"))
+    run = scan(
         graph,
         unit,
         x,
-        backwards=layer.go_backwards,
-        sequence=layer.return_sequences or context.potentials,
-        last=not layer.return_sequences,
-        mask=mask,
-        zero_output_for_mask=layer.zero_output_for_mask,
-        initial=initial,
-        states=layer.return_state or layer.stateful or layer.return_membrane,
-        potentials=context.potentials or layer.return_membrane,
+        Asked(
+            backwards=layer.go_backwards,
+            sequence=layer.return_sequences,
+            last=not layer.return_sequences,
+            mask=mask,
+            zero_output_for_mask=layer.zero_output_for_mask,
+            initial=initial,
+            states=layer.return_state or layer.stateful or membrane,
+            membranes=membrane and layer.return_sequences,
+        ),
     )
-    if layer.stateful:
+    context.traces[call.name] = run.trace
+    if layer.stateful and initial is not None:
         for label, entry, result in zip("sy", initial, (run.s, run.y), strict=True):
-            context.leave(call.name, label, unit.units, entry, result)
-    _trace(context, call.name, x, run, mask)
-    out = run.sequence if layer.return_sequences else run.last
+            context.leave(call.name, label, unit.units, entry, str(result))
+    out = str(run.sequence if layer.return_sequences else run.last)
     lead = 2 if layer.return_sequences else 1
     first = Value(unit.shaped(graph, out, lead), mask if layer.return_sequences else None)
     returned = [first]
-    if layer.return_membrane:
-        s = run.s_sequence if layer.return_sequences else run.s
+    if membrane:
+        s = str(run.membranes if layer.return_sequences else run.s)
         returned.append(Value(unit.shaped(graph, s, lead)))
     if layer.return_state:
-        returned += [Value(unit.shaped(graph, state, 1)) for state in (run.y, run.s)]
+        returned += [Value(unit.shaped(graph, str(state), 1)) for state in (run.y, run.s)]
     return returned
 
 
-def _lower_step(context, call, layer, unit, x, initial):
+def _lower_step(
+    context: Context,
+    call: Call,
+    layer: Any,
+    unit: Unit,
+    x: str,
+    initial: tuple[str, str] | None,
+) -> list[Value]:
     graph = context.graph
     check_step(layer, initial)
     s, y = context.enter(call.name, "s"), context.enter(call.name, "y")
-    s_next, y_next = snu_scan.step(graph, unit, x, s, y)
+    s_next, y_next = step(graph, unit, x, s, y)
     context.leave(call.name, "s", unit.units, s, s_next)
     context.leave(call.name, "y", unit.units, y, y_next)
-    returned = [y_next, s_next] if layer.return_membrane else [y_next]
+    returned = [y_next, s_next] if getattr(layer, "return_membrane", False) else [y_next]
     return [Value(unit.shaped(graph, value, 1)) for value in returned]
 
 
-def _trace(context, name, x, run, mask):
-    if context.potentials:
-        trace = {"input": x, "potentials": run.s_sequence, "sequence": run.sequence}
-        context.traces[name] = trace | ({"mask": mask} if mask else {})
-
-
 @handles(keras.layers.Bidirectional)
-def _bidirectional(context, call, layer, values):
+def _bidirectional(
+    context: Context, call: Call, layer: Any, values: list[Value]
+) -> list[Value] | None:
     forward, backward = layer.forward_layer, layer.backward_layer
     if context.streaming:
         raise CannotLowerError("Bidirectional needs the whole sequence; it cannot stream")
     if not (_is_unit(forward) and _is_unit(backward)):
         return None
-    if len(values) != 1 or forward.stateful or forward.return_state or forward.return_membrane:
+    shown = forward.return_state or getattr(forward, "return_membrane", False)
+    if len(values) != 1 or forward.stateful or shown:
         raise CannotLowerError("Bidirectional with states or membranes is not supported")
     for each in (forward, backward):
         check_policy(each)
@@ -137,20 +145,21 @@ def _bidirectional(context, call, layer, values):
     outputs = []
     for each, reverse in ((forward, False), (backward, True)):
         name = f"{call.name}/{each.name}"
-        run = snu_scan.scan(
+        run = scan(
             graph,
             Unit.of(each.cell, name),
             x,
-            backwards=each.go_backwards,
-            reverse_output=reverse and each.return_sequences,
-            sequence=each.return_sequences or context.potentials,
-            last=not each.return_sequences,
-            mask=mask,
-            zero_output_for_mask=each.zero_output_for_mask,
-            potentials=context.potentials,
+            Asked(
+                backwards=each.go_backwards,
+                reverse_output=reverse and each.return_sequences,
+                sequence=each.return_sequences,
+                last=not each.return_sequences,
+                mask=mask,
+                zero_output_for_mask=each.zero_output_for_mask,
+            ),
         )
-        _trace(context, name, x, run, mask)
-        outputs.append(run.sequence if each.return_sequences else run.last)
+        context.traces[name] = run.trace
+        outputs.append(str(run.sequence if each.return_sequences else run.last))
     out_mask = mask if forward.return_sequences else None
     mode = layer.merge_mode
     if mode is None:
@@ -169,39 +178,38 @@ class UnitLayer:
     """An SNU layer (or one direction of a Bidirectional) as it is called in a model.
 
     Attributes:
-        name: name of its Scan node.
-        layer: the recurrent layer with its cell.
-        source: the sequence it takes.
-        initial: its initial state [y, s], or [].
-        reverse: whether the outputs stand in reverse order of processing.
+        name: Its name in the graph.
+        layer: The recurrent layer with its cell.
+        source: The sequence it takes.
+        initial: Its initial state [y, s], or [].
+        output: Key of the tensor that it puts out; None where a Bidirectional merges it.
     """
 
     name: str
     layer: Any
     source: Ref
     initial: list[Ref]
-    reverse: bool = False
+    output: Key | None
 
 
 def unit_layers(plan: Topology) -> list[UnitLayer]:
-    """The SNU layers of a model that have a Scan of their own."""
+    """Return the SNU layers of a model that have a Scan of their own."""
     found = []
     for call in plan.calls:
         if type(call.op) is keras.layers.Bidirectional:
             sides = (call.op.forward_layer, call.op.backward_layer)
             if all(_is_unit(side) for side in sides):
                 for side in sides:
-                    reverse = side is call.op.backward_layer and side.return_sequences
                     name = f"{call.name}/{side.name}"
-                    found.append(UnitLayer(name, side, call.inputs[0], [], reverse))
-        elif _is_unit(call.op) or isinstance(call.op, _CONVOLUTIONAL):
+                    found.append(UnitLayer(name, side, call.inputs[0], [], None))
+        elif _is_unit(call.op) or type(call.op) in _CONVOLUTIONAL:
             mask = call.kwargs.get("mask")
             initial = [ref for ref in call.inputs[1:] if ref is not mask]
-            found.append(UnitLayer(call.name, call.op, call.inputs[0], initial))
+            found.append(UnitLayer(call.name, call.op, call.inputs[0], initial, (call.name, 0)))
     return found
 
 
-def _is_unit(layer):
+def _is_unit(layer: Any) -> bool:
     return type(layer) in (SNU, SSNU) or (
         type(layer) is keras.layers.RNN and type(layer.cell) in (SNUCell, SSNUCell)
     )

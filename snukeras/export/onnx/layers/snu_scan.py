@@ -12,7 +12,7 @@ import dataclasses
 from typing import Any, ClassVar
 
 import numpy as np
-from onnx import TensorProto, helper
+from onnx import TensorProto, ValueInfoProto, helper
 
 from snukeras.export.onnx.activations import Emit, emitter, supported
 from snukeras.export.onnx.graph import GraphBuilder, subgraph
@@ -23,7 +23,7 @@ FLOAT, BOOL = TensorProto.FLOAT, TensorProto.BOOL
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """The numbers of an SNU or SSNU cell, as the graph needs them, and its matrix products."""
+    """The numbers of an SNU or SSNU cell for the graph, and its matrix products."""
 
     product_sign: ClassVar[str] = ""
     name: str
@@ -40,10 +40,10 @@ class Unit:
 
     @classmethod
     def of(cls, cell: Any, name: str, **more: Any) -> "Unit":
-        """Reads a cell; `more` are fields that replace or add to those of the cell.
+        """Read a cell; `more` are fields that replace or add to those of the cell.
 
         Raises:
-            CannotLowerError: its state activation has no ONNX form here.
+            CannotLowerError: Its state activation has no ONNX form here.
         """
         activation = emitter(cell.state_activation)
         label = getattr(cell.state_activation, "__name__", type(cell.state_activation).__name__)
@@ -74,7 +74,7 @@ class Unit:
         return cls(**{**fields, **more})
 
     def product(self, graph: GraphBuilder, x: str) -> str:
-        """x W (+ c) for all leading axes."""
+        """Add x W (+ c) for all leading axes."""
         kernel = graph.constant(self.kernel, f"{self.name}/kernel")
         z = graph.node("MatMul", [x, kernel], f"{self.name}/product")
         if self.bias is not None:
@@ -83,47 +83,95 @@ class Unit:
         return z
 
     def recur(self, graph: GraphBuilder, y: str, a: str) -> str:
-        """a + y H of one step."""
+        """Add a + y H of one step."""
         kernel = graph.constant(self.recurrent_kernel, f"{self.name}/recurrent_kernel")
         return graph.node("Gemm", [y, kernel, a], f"{self.name}/recur")
 
     def winner(self, graph: GraphBuilder, y: str) -> str:
-        """The largest output among those that compete (lateral inhibition)."""
+        """Add the largest output among those that compete (lateral inhibition)."""
         return graph.node("ReduceMax", [y], f"{self.name}/winner", axes=[-1], keepdims=1)
 
     def flat(self, graph: GraphBuilder, state: str) -> str:
-        """A state as Keras has it, as (batch, units)."""
+        """Add a state of Keras's shape as (batch, units)."""
         return state
 
     def shaped(self, graph: GraphBuilder, y: str, lead: int) -> str:
-        """States or outputs (..., units) as Keras has them; `lead` axes stand before the units."""
+        """Add outputs (..., units) in Keras's shape; `lead` axes stand before the units."""
         return y
 
 
 @dataclasses.dataclass(frozen=True)
+class Asked:
+    """What is asked of a sequence.
+
+    Attributes:
+        backwards: From the last step to the first (go_backwards).
+        reverse_output: Put the outputs in reverse order.
+        sequence: Whether the outputs of all steps are wanted.
+        last: Whether the last output is wanted.
+        mask: Name of a bool tensor (batch, time), or None.
+        zero_output_for_mask: Zeros at masked steps, else the output before.
+        initial: s and y (batch, units), else zeros.
+        states: Whether the last states are wanted.
+        membranes: Whether the membrane potentials s of all steps are wanted.
+    """
+
+    backwards: bool = False
+    reverse_output: bool = False
+    sequence: bool = True
+    last: bool = False
+    mask: str | None = None
+    zero_output_for_mask: bool = False
+    initial: tuple[str, str] | None = None
+    states: bool = False
+    membranes: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """Names by which the loop of a layer can be looked into.
+
+    Attributes:
+        node: The Scan node.
+        input: The sequence that the layer takes.
+        s, y: Membrane potential and output of a step, inside the loop.
+        mask: The mask, or None.
+    """
+
+    node: str
+    input: str
+    s: str
+    y: str
+    mask: str | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Run:
-    """What a lowered layer gives: tensor names; `s_sequence` only on request."""
+    """Tensor names of what a lowered layer gives, and its trace."""
 
     sequence: str | None
     last: str | None
     s: str | None
     y: str | None
-    s_sequence: str | None = None
+    membranes: str | None
+    trace: Trace
 
 
-def _array(variable):
+def _array(variable: Any) -> np.ndarray | None:
     return None if variable is None else np.asarray(variable)
 
 
-def _decide(graph, unit, z, k, y, wants_y=True):
-    """Nodes of one step up to the output: (s, what y follows from, y or None).
+def _decide(
+    graph: GraphBuilder, unit: Unit, z: str, k: str, y: str | None, wants_y: bool = True
+) -> tuple[str, str, str | None]:
+    """Add the nodes of one step up to the output: (s, what y follows from, y or None).
 
     y follows from the spikes, as bool, or from s - threshold; see `_put_out`.
     """
     name = unit.name
     a = graph.node("Add", [z, k], f"{name}/a")
     if unit.recurrent_kernel is not None:
-        a = unit.recur(graph, y, a)
+        a = unit.recur(graph, str(y), a)
     s = unit.activation(graph, a, f"{name}/g")
     threshold = graph.constant(unit.threshold, f"{name}/threshold")
     if unit.spiking:
@@ -133,15 +181,15 @@ def _decide(graph, unit, z, k, y, wants_y=True):
     return s, cause, _put_out(graph, unit, cause, f"{name}/y") if wants_y else None
 
 
-def _put_out(graph, unit, cause, hint):
-    """y: 1 where there is a spike, or the sigmoid of s - threshold; of one step or of all."""
+def _put_out(graph: GraphBuilder, unit: Unit, cause: str, hint: str) -> str:
+    """Add y, of one step or of all: 1 where there is a spike, or the sigmoid of s - threshold."""
     if unit.spiking:
         return graph.node("Cast", [cause], hint, to=FLOAT)
     return graph.node("Sigmoid", [cause], hint)
 
 
-def _keep(graph, unit, s, y, spikes):
-    """k = decay * s * (1 - gate): what the gate leaves of the state."""
+def _keep(graph: GraphBuilder, unit: Unit, s: str, y: str | None, spikes: str | None) -> str:
+    """Add k = decay * s * (1 - gate): what the gate leaves of the state."""
     name = unit.name
     decay = graph.constant(unit.decay, f"{name}/decay")
     leak = graph.node("Mul", [decay, s], f"{name}/leak")
@@ -149,175 +197,206 @@ def _keep(graph, unit, s, y, spikes):
         # The same as the product with 1 - y, in one node instead of two.
         zero = graph.constant(0.0, "zero")
         return graph.node("Where", [spikes, zero, leak], f"{name}/k")
-    gate = unit.winner(graph, y) if unit.inhibition else y
+    gate = unit.winner(graph, str(y)) if unit.inhibition else str(y)
     open_ = graph.node("Sub", [graph.constant(1.0, "one"), gate], f"{name}/open")
     return graph.node("Mul", [leak, open_], f"{name}/k")
 
 
 def step(graph: GraphBuilder, unit: Unit, x: str, s: str, y: str) -> tuple[str, str]:
-    """One step for streaming: x (batch, ...), states (batch, units); returns s, y."""
+    """Add one step for streaming: x (batch, ...), states (batch, units); return s, y."""
     z = unit.product(graph, x)
     k = _keep(graph, unit, s, y, None)
     s, _, output = _decide(graph, unit, z, k, y)
     graph.nodes[-1].doc_string = unit.equation
-    return s, output
+    return s, str(output)
 
 
-def scan(
-    graph: GraphBuilder,
-    unit: Unit,
-    x: str,
-    *,
-    backwards: bool = False,
-    reverse_output: bool = False,
-    sequence: bool = True,
-    last: bool = False,
-    mask: str | None = None,
-    zero_output_for_mask: bool = False,
-    initial: tuple[str, str] | None = None,
-    states: bool = False,
-    potentials: bool = False,
-) -> Run:
-    """A whole sequence as one Scan.
+def scan(graph: GraphBuilder, unit: Unit, x: str, asked: Asked) -> Run:
+    """Lower a whole sequence, (batch, time, ...), to one Scan."""
+    return _Scan(graph, unit, asked).lower(x)
 
-    Args:
-        x: (batch, time, ...).
-        backwards: from the last step to the first (go_backwards).
-        reverse_output: put the outputs in reverse order.
-        sequence: whether the outputs of all steps are wanted.
-        last: whether the last output is wanted.
-        mask: bool (batch, time) or None.
-        zero_output_for_mask: zeros at masked steps, else the output before.
-        initial: s and y (batch, units), else zeros.
-        states: whether the last states are wanted.
-        potentials: also give s of all steps (for verification).
-    """
-    name = unit.name
-    z = unit.product(graph, x)
-    zeros = None
-    if initial is None or mask is not None:
-        batch = graph.node("Shape", [x], f"{name}/batch", start=0, end=1)
-        units = graph.constant([unit.units], f"{name}/units", "int64")
-        shape = graph.node("Concat", [batch, units], f"{name}/state_shape", axis=0)
-        zeros = graph.node("ConstantOfShape", [shape], f"{name}/zeros")
 
-    # Without masks outputs become numbers outside the loop, for all steps at once: spikes leave it
-    # as bool; soft outputs that the loop carries would need a node more to leave it as well.
-    carries_y = unit.recurrent_kernel is not None or states or last or mask is not None
-    outside = mask is None and (unit.spiking or carries_y)
-    wants_y = carries_y or not unit.spiking or unit.inhibition
+class _Scan:
+    """Builds the Scan of one layer, in the order of its nodes."""
 
-    body = GraphBuilder(graph)
-    inputs, results, starts = [], [], []
+    def __init__(self, graph: GraphBuilder, unit: Unit, asked: Asked) -> None:
+        self.graph, self.unit, self.asked = graph, unit, asked
+        mask = asked.mask is not None
+        recurrent = unit.recurrent_kernel is not None
+        # Without masks outputs become numbers outside the loop, for all steps at once: spikes
+        # leave it as bool. Soft outputs that the loop carries would need one more node to leave
+        # it as well.
+        self.carries_y = recurrent or asked.states or asked.last or mask
+        self.outside = not mask and (unit.spiking or self.carries_y)
+        # With a given state the output shown at masked steps before the first one is still zero.
+        self.shows = mask and asked.initial is not None and not asked.zero_output_for_mask
+        self.body = GraphBuilder(graph)
+        self.inputs: list[ValueInfoProto] = []
+        self.results: list[ValueInfoProto] = []
+        self.starts: list[str] = []
+        self.sequences: list[str] = []
+        self.scanned: list[str] = []
 
-    def carried(label: str, start: Any) -> str:
-        inner = body.unique(f"{name}/{label}_before")
-        inputs.append(_info(inner, FLOAT, unit.units))
-        starts.append(start)
-        return inner
+    def lower(self, x: str) -> Run:
+        """Add the nodes before the loop, the loop, and those behind it."""
+        graph, unit, name = self.graph, self.unit, self.unit.name
+        z = unit.product(graph, x)
+        before = self._start(x)
+        z_t, m_t = self._enter(z)
+        s, cause, y = _decide(
+            self.body,
+            unit,
+            z_t,
+            before["k"],
+            before.get("y"),
+            self.carries_y or not unit.spiking or unit.inhibition,
+        )
+        k = _keep(self.body, unit, s, y, cause if unit.spiking else None)
+        shown = self._carry(before, m_t, k, s, y)
+        self._leave(cause, y, shown)
+        if self.asked.membranes:
+            self._scan_out(self.body.node("Identity", [s], f"{name}/potential"), FLOAT, "membranes")
+        labels = ["k", *(label for label in ("y", "s", "shown") if label in before)]
+        produced = {label: graph.unique(f"{name}/{label}") for label in [*labels, *self.scanned]}
+        graph.node(
+            "Scan",
+            [*self.starts, *self.sequences],
+            name,
+            doc=unit.equation,
+            outputs=list(produced.values()),
+            body=subgraph(self.body, f"{name}/step", self.inputs, self.results),
+            num_scan_inputs=len(self.sequences),
+            scan_input_axes=[1] * len(self.sequences),
+            **self._directions(),
+        )
+        visible = shown if m_t is not None else cause if unit.spiking else y
+        assert visible is not None
+        trace = Trace(graph.nodes[-1].name, x, s, visible, self.asked.mask)
+        return self._run(produced, trace)
 
-    if initial is None:
-        k0 = s0 = y0 = zeros
-    else:
-        s0, y0 = initial
-        k0 = _keep(graph, unit, s0, y0, None)
-    k_before = carried("k", k0)
-    y_before = carried("y", y0) if carries_y else None
-    s_before = carried("s", s0) if states else None
-    # With a given state the output shown at masked steps before the first one is still zero.
-    shows = mask is not None and initial is not None and not zero_output_for_mask
-    shown_before: Any = carried("shown", zeros) if shows else None
-    z_t = body.unique(f"{name}/z")
-    inputs.append(_info(z_t, FLOAT, unit.units))
-    sequences = [z]
-    m_t: Any = None
-    if mask is not None:
-        m_t = body.unique(f"{name}/mask")
-        inputs.append(helper.make_tensor_value_info(m_t, BOOL, [None, 1]))
-        last_axis = graph.constant([-1], "last_axis", "int64")
-        sequences.append(graph.node("Unsqueeze", [mask, last_axis], f"{name}/mask_column"))
-
-    y: Any
-    s, cause, y = _decide(body, unit, z_t, k_before, y_before, wants_y)
-    k = _keep(body, unit, s, y, cause if unit.spiking else None)
-
-    def hold(new, before, label):
-        return new if m_t is None else body.node("Where", [m_t, new, before], f"{name}/{label}")
-
-    k_after = hold(k, k_before, "k_held")
-    results.append(_info(k_after, FLOAT, unit.units))
-    y_after = None
-    if carries_y:
-        y_after = hold(y, y_before, "y_held")
-        results.append(_info(y_after, FLOAT, unit.units))
-    if states:
-        results.append(_info(hold(s, s_before, "s_held"), FLOAT, unit.units))
-    shown: Any = y_after
-    if mask is not None and zero_output_for_mask:
-        shown = body.node("Where", [m_t, y, body.constant(0.0, "zero")], f"{name}/shown")
-    elif shows:
-        shown = body.node("Where", [m_t, y, shown_before], f"{name}/shown")
-        results.append(_info(shown, FLOAT, unit.units))
-
-    scanned = []
-    if sequence:
-        if outside:
-            out, kind = cause, BOOL if unit.spiking else FLOAT
-        elif carries_y:
-            taken = shown in (r.name for r in results)
-            out = body.node("Identity", [shown], f"{name}/out") if taken else shown
-            kind = FLOAT
+    def _start(self, x: str) -> dict[str, str]:
+        """Add the states at the start; return the names that they have inside the loop."""
+        graph, unit, name, asked = self.graph, self.unit, self.unit.name, self.asked
+        zeros = ""
+        if asked.initial is None or asked.mask is not None:
+            batch = graph.node("Shape", [x], f"{name}/batch", start=0, end=1)
+            units = graph.constant([unit.units], f"{name}/units", "int64")
+            shape = graph.node("Concat", [batch, units], f"{name}/state_shape", axis=0)
+            zeros = graph.node("ConstantOfShape", [shape], f"{name}/zeros")
+        if asked.initial is None:
+            k0 = s0 = y0 = zeros
         else:
-            out, kind = y, FLOAT
-        results.append(_info(out, kind, unit.units))
-        scanned.append("sequence")
-    elif last and mask is not None and zero_output_for_mask:
-        # The last output shown is not the last state; take it from the steps.
-        results.append(_info(shown, FLOAT, unit.units))
-        scanned.append("sequence")
-    if potentials:
-        out = body.node("Identity", [s], f"{name}/potential")
-        results.append(_info(out, FLOAT, unit.units))
-        scanned.append("potentials")
+            s0, y0 = asked.initial
+            k0 = _keep(graph, unit, s0, y0, None)
+        starts = {"k": k0}
+        starts |= {"y": y0} if self.carries_y else {}
+        starts |= {"s": s0} if asked.states else {}
+        starts |= {"shown": zeros} if self.shows else {}
+        before = {}
+        for label, start in starts.items():
+            before[label] = self.body.unique(f"{name}/{label}_before")
+            self.inputs.append(_info(before[label], FLOAT, unit.units))
+            self.starts.append(start)
+        return before
 
-    finals = ["k"] + ["y"] * carries_y + ["s"] * states + ["shown"] * shows
-    produced = {label: graph.unique(f"{name}/{label}") for label in [*finals, *scanned]}
-    outward = 1 if reverse_output else 0
-    directions: dict[str, Any] = {}
-    if backwards:
-        directions["scan_input_directions"] = [1] * len(sequences)
-    if outward:
-        directions["scan_output_directions"] = [outward] * len(scanned)
-    if scanned:
-        directions["scan_output_axes"] = [1] * len(scanned)
-    graph.node(
-        "Scan",
-        [*starts, *sequences],
-        name,
-        doc=unit.equation,
-        outputs=list(produced.values()),
-        body=subgraph(body, f"{name}/step", inputs, results),
-        num_scan_inputs=len(sequences),
-        scan_input_axes=[1] * len(sequences),
-        **directions,
-    )
-    out = produced.get("sequence")
-    if out is not None and sequence and outside:
-        out = _put_out(graph, unit, out, f"{name}/output")
-    final = None
-    if last and mask is not None and zero_output_for_mask:
-        index = graph.constant(0 if outward else -1, f"{name}/last_index", "int64")
-        final = graph.node("Gather", [out, index], f"{name}/last", axis=1)
-    elif last:
-        final = produced["shown"] if shows else produced["y"]
-    return Run(
-        sequence=out if sequence else None,
-        last=final,
-        s=produced.get("s"),
-        y=produced.get("y"),
-        s_sequence=produced.get("potentials"),
-    )
+    def _enter(self, z: str) -> tuple[str, str | None]:
+        """Let the input product, and the mask, of a step into the loop."""
+        name, mask = self.unit.name, self.asked.mask
+        z_t = self.body.unique(f"{name}/z")
+        self.inputs.append(_info(z_t, FLOAT, self.unit.units))
+        self.sequences.append(z)
+        if mask is None:
+            return z_t, None
+        m_t = self.body.unique(f"{name}/mask")
+        self.inputs.append(helper.make_tensor_value_info(m_t, BOOL, [None, 1]))
+        last_axis = self.graph.constant([-1], "last_axis", "int64")
+        column = self.graph.node("Unsqueeze", [mask, last_axis], f"{name}/mask_column")
+        self.sequences.append(column)
+        return z_t, m_t
+
+    def _carry(
+        self, before: dict[str, str], m_t: str | None, k: str, s: str, y: str | None
+    ) -> str | None:
+        """Hand the states to the next step; return the output shown, if it is another than y."""
+        body, name = self.body, self.unit.name
+
+        def carry(new: str, label: str) -> str:
+            if m_t is not None:
+                new = body.node("Where", [m_t, new, before[label]], f"{name}/{label}_held")
+            self.results.append(_info(new, FLOAT, self.unit.units))
+            return new
+
+        carry(k, "k")
+        shown = None
+        if "y" in before:
+            assert y is not None
+            shown = carry(y, "y")
+        if "s" in before:
+            carry(s, "s")
+        if m_t is not None and self.asked.zero_output_for_mask:
+            zero = body.constant(0.0, "zero")
+            shown = body.node("Where", [m_t, str(y), zero], f"{name}/shown")
+        elif "shown" in before:
+            shown = body.node("Where", [m_t or "", str(y), before["shown"]], f"{name}/shown")
+            self.results.append(_info(shown, FLOAT, self.unit.units))
+        return shown
+
+    def _leave(self, cause: str, y: str | None, shown: str | None) -> None:
+        """Let the output of a step leave the loop, where all are wanted."""
+        asked, unit = self.asked, self.unit
+        if asked.sequence and self.outside:
+            self._scan_out(cause, BOOL if unit.spiking else FLOAT)
+        elif asked.sequence and self.carries_y:
+            assert shown is not None
+            if shown in (result.name for result in self.results):
+                shown = self.body.node("Identity", [shown], f"{unit.name}/out")
+            self._scan_out(shown, FLOAT)
+        elif asked.sequence:
+            self._scan_out(str(y), FLOAT)
+        elif self._last_of_sequence():
+            self._scan_out(str(shown), FLOAT)
+
+    def _last_of_sequence(self) -> bool:
+        """Whether the last output shown is not the last state, but one of the sequence."""
+        asked = self.asked
+        return asked.last and asked.mask is not None and asked.zero_output_for_mask
+
+    def _scan_out(self, result: str, kind: int, label: str = "sequence") -> None:
+        self.results.append(_info(result, kind, self.unit.units))
+        self.scanned.append(label)
+
+    def _directions(self) -> dict[str, list[int]]:
+        directions = {}
+        if self.asked.backwards:
+            directions["scan_input_directions"] = [1] * len(self.sequences)
+        if self.asked.reverse_output:
+            directions["scan_output_directions"] = [1] * len(self.scanned)
+        if self.scanned:
+            directions["scan_output_axes"] = [1] * len(self.scanned)
+        return directions
+
+    def _run(self, produced: dict[str, str], trace: Trace) -> Run:
+        """Add the nodes behind the loop."""
+        graph, asked, name = self.graph, self.asked, self.unit.name
+        out = produced.get("sequence")
+        if out is not None and asked.sequence and self.outside:
+            out = _put_out(graph, self.unit, out, f"{name}/output")
+        final = None
+        if self._last_of_sequence():
+            place = 0 if asked.reverse_output else -1
+            index = graph.constant(place, f"{name}/last_index", "int64")
+            final = graph.node("Gather", [str(out), index], f"{name}/last", axis=1)
+        elif asked.last:
+            final = produced["shown"] if self.shows else produced["y"]
+        return Run(
+            sequence=out if asked.sequence else None,
+            last=final,
+            s=produced.get("s"),
+            y=produced.get("y"),
+            membranes=produced.get("membranes"),
+            trace=trace,
+        )
 
 
-def _info(name, kind, units):
+def _info(name: str, kind: int, units: int) -> ValueInfoProto:
     return helper.make_tensor_value_info(name, kind, [None, units])

@@ -56,7 +56,7 @@ def _level_crossing(
     )
     if context.streaming:
         before = context.enter(name, "level")
-        context.leave(name, "level", call.inputs[0].shape[-1], before, levels)
+        context.leave(name, "level", call.inputs[0].shape[-1] or 1, before, levels)
     else:
         # A step of zeros in front, and the last step left out: ONNX pads by a negative number.
         pads = graph.constant([0, 1, 0, 0, -1, 0], f"{name}/pads", "int64")

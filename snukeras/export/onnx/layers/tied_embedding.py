@@ -3,15 +3,18 @@
 import numpy as np
 
 from snukeras.export.onnx.graph import element_type
-from snukeras.export.onnx.handlers import Value, as_float, handles
+from snukeras.export.onnx.handlers import Context, Value, as_float, handles
 from snukeras.layers import TiedEmbedding
+from snukeras.network.topology import Call
 
 # Words are the rows. For the projection the tile is read the other way: the vector drives the
 # columns, and the words' rows give the sums.
 
 
 @handles(TiedEmbedding)
-def _tied_embedding(context, call, layer, values):
+def _tied_embedding(
+    context: Context, call: Call, layer: TiedEmbedding, values: list[Value]
+) -> list[Value]:
     graph, name = context.graph, call.name
     table = f"{layer.name}/embeddings"
     if table not in graph.initializers:  # the layer's other call has added it

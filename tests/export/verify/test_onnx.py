@@ -4,12 +4,11 @@ import dataclasses
 
 import keras
 import pytest
-from networks import holes, sequences
+from networks import compared, holes, sequences
 
 from snukeras.export.onnx.build import to_onnx
 from snukeras.export.onnx.layers import snu_scan
 from snukeras.export.samples import Samples
-from snukeras.export.verify.onnx import compare_onnx
 from snukeras.layers import SNU, SSNU
 
 
@@ -26,7 +25,7 @@ def samples():
 
 def test_a_good_export_holds():
     model = network()
-    found = compare_onnx(model, to_onnx(model).SerializeToString(), samples())
+    found = compared(model, samples())
     assert found["ok"] and found["outputs"]["out"]["max_difference"] < 1e-6
     (unit,) = found["units"]
     assert unit["name"] == "unit" and unit["outputs"] == 2 * 3 * 13 * 8
@@ -41,7 +40,7 @@ def test_every_kind_of_layer_is_traced():
     y, s = keras.Input((3,)), keras.Input((3,))
     x = SNU(3, threshold=0.1, name="last")(x, initial_state=[y, s])
     model = keras.Model([inputs, y, s], x)
-    found = compare_onnx(model, to_onnx(model).SerializeToString(), Samples.random(model, 1))
+    found = compared(model, Samples.random(model, 1))
     names = [unit["name"] for unit in found["units"]]
     assert names == ["both/forward_unit", "both/backward_unit", "back", "last"]
     assert found["ok"], found
@@ -59,7 +58,7 @@ def test_a_wrong_lowering_is_found(monkeypatch, cls):
         return dataclasses.replace(unit, decay=unit.decay * 0.9)
 
     monkeypatch.setattr(snu_scan.Unit, "of", classmethod(wrong))
-    found = compare_onnx(model, to_onnx(model).SerializeToString(), samples())
+    found = compared(model, samples())
     assert not found["ok"]
     (unit,) = found["units"]
     assert not unit["ok"] and unit["max_potential_difference"] > 1e-3
@@ -75,12 +74,12 @@ def test_wrong_decisions_are_found(monkeypatch):
         return dataclasses.replace(unit, threshold=unit.threshold + 0.1)
 
     monkeypatch.setattr(snu_scan.Unit, "of", classmethod(wrong))
-    found = compare_onnx(model, to_onnx(model).SerializeToString(), samples())
+    found = compared(model, samples())
     (unit,) = found["units"]
     assert unit["flips"] > 0 and unit["contradictions"] > 0 and not found["ok"]
 
 
 def test_another_models_file_is_found():
     model, other = network(SSNU), network(SSNU)
-    found = compare_onnx(model, to_onnx(other).SerializeToString(), samples())
+    found = compared(model, samples(), to_onnx(other))
     assert not found["ok"] and not found["outputs"]["out"]["ok"]

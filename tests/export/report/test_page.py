@@ -1,6 +1,8 @@
 """report.html: well-formed, alone, equal to report.json, and readable in a browser."""
 
 import base64
+import dataclasses
+import hashlib
 import json
 import re
 import shutil
@@ -20,6 +22,7 @@ from snukeras.export.exporter import export
 from snukeras.export.report import drawing
 from snukeras.export.report.page import page
 from snukeras.export.report.simulation import TIMES
+from snukeras.export.report.units import energy_text, time_text
 from snukeras.export.samples import Samples
 from snukeras.export.verify.folder import verify_folder
 from snukeras.layers import SNU
@@ -82,7 +85,11 @@ def test_it_is_well_formed_and_alone(exported):
     assert kind == "<!DOCTYPE html>"
     ElementTree.fromstring(rest)  # well-formed as XML, too
     parser = parsed(text)
-    assert "script" not in parser.tags and "i" not in parser.tags and "a" not in parser.tags
+    assert text.count("<script>") == 1 and "i" not in parser.tags and "a" not in parser.tags
+    script = text[text.index("<script>") + 8 : text.index("</script>")]
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src"
+    assert f"{policy} 'sha256-{allowed}'" in text
     for name, value in parser.seen:
         assert not name.startswith("on")
         if name in ("src", "href", "srcset", "data", "action", "poster"):
@@ -94,30 +101,32 @@ def test_it_is_well_formed_and_alone(exported):
 
 def test_it_shows_the_figures_of_the_report(exported):
     folder, report = exported
-    assert json.loads((folder / "report.json").read_text(encoding="utf-8")) == report
+    assert json.loads((folder / "report.json").read_text(encoding="utf-8")) == report.to_dict()
     text = " ".join(parsed((folder / "report.html").read_text(encoding="utf-8")).texts)
-    found, mapped = report["forecast"], report["map"]
+    found, mapped = report.forecast, report.map
     wanted = [
         NAME,
         "a <script> & b",
         "Verified",
-        f"{mapped['weights']:,}",
-        f"{mapped['devices']:,}",
-        f"{mapped['utilisation']:.1%}",
-        f"{found['energy']['low_nJ']:.3g} to {found['energy']['high_nJ']:.3g} nJ",
-        *found["risks"],
-        *found["energy"]["assumptions"],
-        *TIMES.values(),
+        f"{mapped.weights:,}",
+        f"{mapped.devices:,}",
+        f"{mapped.utilisation:.1%}",
+        energy_text(found.energy.high_nJ),
+        *found.risks,
+        *found.energy.assumptions,
+        *map(time_text, TIMES),
     ]
-    for entry in report["verification"]["map"]["matrices"]:
-        wanted += [entry["name"], f"{entry['max_error']:.2g}", f"{entry['rms_error']:.2g}"]
-    for entry in found["products"]:
-        wanted += [f"{e:.1%}" for errors in entry["relative_error"].values() for e in errors]
-    for values in found["metric"].values():
-        wanted += [f"{value:.3f}" for value in values["mean"]]
-    wanted += [f"{value:.4f}" for value in report["verification"]["metric"]["values"].values()]
-    wanted += [f"tile {n}: {u:.1%} used" for n, u in enumerate(mapped["tile_utilisation"])]
-    assert len(mapped["tile_utilisation"]) == 7
+    for entry in report.verification.map.matrices:
+        wanted += [entry.name, f"{entry.max_error:.2g}", f"{entry.rms_error:.2g}"]
+    for entry in found.products:
+        wanted += [f"{e:.1%}" for errors in entry.relative_error.values() for e in errors]
+    for over_time in (found.metric, *found.metric_by_scale.values()):
+        for values in over_time.values():
+            wanted += [f"{value:.3f}" for value in values.mean]
+    wanted += [energy_text(layer.high_nJ) for layer in found.energy.layers]
+    wanted += [f"{value:.4f}" for value in report.verification.metric.values.values()]
+    wanted += [f"tile {n}: {u:.1%} used" for n, u in enumerate(mapped.tile_utilisation)]
+    assert len(mapped.tile_utilisation) == 7
     for part in wanted:
         assert part in text, part
 
@@ -126,20 +135,20 @@ def test_the_same_input_gives_the_same_page(exported):
     folder, report = exported
     model = keras.models.load_model(folder / "model.keras")
     samples = Samples.load(folder / "samples.npz")
-    target = Target.from_dict(report["map"]["target"])
+    target = Target.from_dict(report.map.target)
     again = folder.parent / "again"
     other = export(model, again, target=target, samples=samples, seed=3, name=NAME)
-    assert other["forecast"] == report["forecast"]
+    assert other.forecast == report.forecast
     assert (again / "report.html").read_bytes() == (folder / "report.html").read_bytes()
     shutil.rmtree(again)
     third = export(model, again, target=target, samples=samples, seed=4)
-    assert third["forecast"]["metric"] != report["forecast"]["metric"]
+    assert third.forecast.metric != report.forecast.metric
 
 
 def test_without_a_map(exported, tmp_path):
     model = keras.models.load_model(exported[0] / "model.keras")
     report = export(model, tmp_path / "out", target="onnx")
-    assert report["forecast"] is None
+    assert report.forecast is None
     parser = parsed((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
     assert "Network" in parser.texts and "Tiles" not in parser.texts
     assert verify_folder(tmp_path / "out")["ok"]
@@ -147,8 +156,9 @@ def test_without_a_map(exported, tmp_path):
 
 def test_a_failed_verification_cannot_be_overlooked(exported):
     folder, report = exported
-    text = page({**report, "verification": {**report["verification"], "ok": False}},
-                load_map(folder / "crossbar.snumap"))  # fmt: skip
+    verification = dataclasses.replace(report.verification, ok=False)
+    failed = dataclasses.replace(report, verification=verification)
+    text = page(failed, load_map(folder / "crossbar.snumap"))
     assert "NOT verified" in text
 
 
@@ -226,5 +236,5 @@ def test_it_renders_in_chromium(exported, tmp_path, width):
     assert len(messages) == 1, messages
     wide, inner, bad, drawings = map(int, messages[0].split()[1:])
     assert wide <= inner == width and bad == 0
-    assert drawings == text.count("<svg") == len(exported[1]["map"]["tile_utilisation"]) + 3
+    assert drawings == text.count("<svg") == len(exported[1].map.tile_utilisation) + 3
     assert picture.stat().st_size > 20_000

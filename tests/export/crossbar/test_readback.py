@@ -77,6 +77,12 @@ def test_devices_not_measured_keep_their_targets(tmp_path):
         ("tile,word_line,bit_line,measured_uS\n0,200,0,1\n", "does not use"),
         ("tile,word_line,bit_line,measured_uS\n0,0,0,1\n0,0,0,2\n", "2 times"),
         ("", "lacks the column"),
+        ("tile,word_line,bit_line,measured_uS\n0,0,0,1e39\n", "line 2.*between 0 and 25000 uS"),
+        ("tile,word_line,bit_line,measured_uS\n0,0,0,inf\n", "line 2.*between 0 and"),
+        ("tile,word_line,bit_line,measured_uS\n0,0,0,-3\n", "line 2.*between 0 and"),
+        ("tile,word_line,bit_line,measured_uS\n0,0,0,0\n0,0,1,0\n", "conductance is 0"),
+        ("tile,word_line,bit_line,measured_uS\n0,0,0,2.1e-5\n0,0,1,0\n", "siemens by 1e6"),
+        ("tile,word_line,bit_line,measured_uS\n0,0,0,1\x00\n", "cannot be read|line 2"),
     ],
 )
 def test_bad_measurements(tmp_path, text, message):

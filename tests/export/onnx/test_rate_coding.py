@@ -5,13 +5,12 @@ import json
 import keras
 import numpy as np
 import pytest
-from networks import difference, unit
+from networks import compared, difference, unit
 
 from snukeras.export import export
 from snukeras.export.errors import UnsupportedLayersError
 from snukeras.export.onnx.build import to_onnx
 from snukeras.export.samples import Samples
-from snukeras.export.verify.onnx import compare_onnx
 from snukeras.layers import SNU, ConvSNU2D, ElasticDistortion, RateCoding
 
 
@@ -41,7 +40,7 @@ def test_an_image_network_takes_images_and_codes_them_alike(tmp_path):
     units = {u["name"]: u for u in report["verification"]["onnx"]["units"]}
     assert units["maps"]["outputs"] == 8 * 6 * 4 * 4 * 3
     matrices = {m["name"]: m for m in report["verification"]["map"]["matrices"]}
-    assert matrices["maps/kernel"]["shape"] == [3, 3, 1, 3]
+    assert matrices["maps/kernel"]["shape"] == (3, 3, 1, 3)
     assert matrices["maps/kernel"]["devices"] == 2 * 27
     assert json.loads((tmp_path / "out" / "report.json").read_text())["verification"]["ok"]
 
@@ -53,7 +52,7 @@ def test_a_wrong_kernel_is_found():
     kernel = other.get_layer("maps").cell.kernel
     kernel.assign(kernel.numpy() * 1.5)
     x = np.random.default_rng(0).random((4, 9, 9, 1)).astype("float32")
-    assert not compare_onnx(other, proto.SerializeToString(), Samples("images", [[x]]))["ok"]
+    assert not compared(other, Samples("images", [[x]]), proto)["ok"]
 
 
 def test_images_do_not_stream_and_random_codes_are_refused():

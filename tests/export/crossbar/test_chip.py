@@ -3,15 +3,14 @@
 import keras
 import numpy as np
 import pytest
+from maps import mapped
 
-from snukeras.export import MappedChip, load_map
+from snukeras.export import MappedChip
 from snukeras.export.crossbar.chip import device_of
 from snukeras.export.crossbar.faults import Fault
 from snukeras.export.crossbar.targets import load_target
-from snukeras.export.crossbar.writer import write_map
 from snukeras.export.errors import BadInputError
 from snukeras.layers import SNU
-from snukeras.network.weights import collect, digest
 from snukeras.pcm import GenericPCM, HermesPCM, IdealDevice
 
 
@@ -21,14 +20,6 @@ def network(seed=0):
     both = keras.layers.Bidirectional(unit, name="both")
     out = keras.layers.Dense(3, bias_initializer="uniform", name="out")
     return keras.Sequential([keras.Input((None, 4)), both, out])
-
-
-def mapped(path, model, target="pcm", **options):
-    weights = collect(model)
-    source = {"name": "x", "sha256": None, "weights_sha256": digest(weights)}
-    onnx = {"file": "model.onnx", "sha256": "1" * 64}
-    write_map(path, weights, load_target(target), source=source, onnx=onnx, **options)
-    return load_map(path)
 
 
 @pytest.mark.parametrize("scale", ["tensor", "column"])

@@ -3,13 +3,13 @@
 import keras
 import numpy as np
 import pytest
-from networks import LAYERS, difference, unit
+from networks import LAYERS, compared, difference, unit
 
 from snukeras.export import export, load_map
 from snukeras.export.errors import UnsupportedLayersError
 from snukeras.export.onnx.build import to_onnx
 from snukeras.export.samples import Samples
-from snukeras.export.verify.onnx import compare_onnx, compare_streaming, session
+from snukeras.export.verify.onnx import compare_streaming, session
 from snukeras.export.verify.spikes import potentials_of
 from snukeras.layers import ConvSNU1D, ConvSNU2D, ConvSSNU1D, ConvSSNU2D, RateCoding
 
@@ -39,7 +39,7 @@ def test_as_in_keras_and_proven(cls, options):
     x = films(2, 5, 7, 6, 2)
     worst, proto = difference(model, x)
     assert worst < 2e-6
-    found = compare_onnx(model, proto.SerializeToString(), Samples("films", [[x]]))
+    found = compared(model, Samples("films", [[x]]), proto)
     assert found["ok"], found
     (known,) = found["units"]
     assert known["outputs"] == 2 * 5 * np.prod(model.layers[-1].cell.map_shape) * 3
@@ -59,7 +59,7 @@ def test_one_dimension_with_masks_and_initial_state(cls):
     worst, proto = difference(model, x, start[0], start[1], kept)
     assert worst < 2e-6
     samples = Samples("films", [[x, *start, kept]])
-    assert compare_onnx(model, proto.SerializeToString(), samples)["ok"]
+    assert compared(model, samples, proto)["ok"]
 
 
 def test_potentials_are_those_of_the_cell_stepped_in_float64():
@@ -121,7 +121,5 @@ def test_a_wrong_lowering_is_found(monkeypatch):
     model = keras.Model(inputs, unit(ConvSNU2D, padding="same", strides=2)(inputs))
     monkeypatch.setattr(conv_snu_scan, "_same", lambda *a: [1, 1, 1, 0])  # padded at the wrong end
     proto = to_onnx(model)
-    found = compare_onnx(
-        model, proto.SerializeToString(), Samples("films", [[films(2, 5, 7, 6, 2)]])
-    )
+    found = compared(model, Samples("films", [[films(2, 5, 7, 6, 2)]]), proto)
     assert not found["ok"]

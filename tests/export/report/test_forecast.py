@@ -1,23 +1,28 @@
 """What the report predicts: products, likelihood, energy and risks."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
+from maps import mapped
 
-from snukeras.export.crossbar.load import load_map
 from snukeras.export.crossbar.targets import load_target
-from snukeras.export.crossbar.writer import write_map
+from snukeras.export.errors import BadInputError
 from snukeras.export.exporter import export
+from snukeras.export.network import Network
 from snukeras.export.report import forecast as module
 from snukeras.export.report import risks, simulation
 from snukeras.export.report.energy import energy
-from snukeras.export.report.forecast import forecast
+from snukeras.export.report.forecast import Simulated, forecast
+from snukeras.export.report.simulation import TIMES, OverTime
 from snukeras.export.report.terminal import show
 from snukeras.export.samples import Samples
-from snukeras.export.verify.metric import frame_nll, predict
+from snukeras.export.verify.figures import frame_nll
+from snukeras.export.verify.results import MetricResult, OnnxResult, Verification
 from snukeras.export.verify.weights import compare_map
 from snukeras.layers import SNU
-from snukeras.network.weights import collect, digest
+from snukeras.network.weights import collect
 
 
 @pytest.fixture(scope="module")
@@ -32,39 +37,45 @@ def model():
     )
 
 
-def mapped(path, model, target, **options):
-    weights = collect(model)
-    source = {"name": "x", "sha256": None, "weights_sha256": digest(weights)}
-    onnx = {"file": "model.onnx", "sha256": "1" * 64}
-    write_map(path, weights, target, source=source, onnx=onnx, **options)
-    return load_map(path)
+def verified(model, crossbar, **others):
+    """A verification that held, but for what is given."""
+    found = Verification(
+        ok=True,
+        samples="none",
+        batches=0,
+        onnx=OnnxResult(True, {}, ()),
+        streaming=None,
+        map=compare_map(collect(model), crossbar),
+        device_list=None,
+        nir=None,
+        metric=None,
+        metric_left_out="there are no samples with a metric",
+    )
+    return dataclasses.replace(found, **others)
 
 
-def expected(model, crossbar, **others):
-    return {
-        "ok": True,
-        "map": compare_map(model, crossbar),
-        "metric": None,
-        **others,
-    }
-
-
-def known(value):
+def known(value, **others):
     """What the verification says of the metric."""
-    texts = {"title": "negative log-likelihood", "unit": "nats per step"}
-    return {"name": "frame_nll", **texts, "lower_is_better": True, "values": {"keras": value}}
+    found = MetricResult(
+        "frame_nll", "negative log-likelihood", "nats per step", True, {"keras": value}
+    )
+    return dataclasses.replace(found, **others)
 
 
-def predicted(tmp_path, model, target, **options):
+def predicted(tmp_path, model, target, samples=None, chips=3, **options):
+    """The forecast of a network, its risks among it."""
+    held = {key: options.pop(key) for key in ("metric", "ok") if key in options}
     crossbar = mapped(tmp_path / "m", model, target, **options)
-    samples = Samples("none", [])
-    return forecast(model, crossbar, samples, expected(model, crossbar))
+    network, found = Network.read(model), verified(model, crossbar, **held)
+    samples = samples or Samples("none", [])
+    made = forecast(network, crossbar, samples, found, Simulated(chips))
+    return dataclasses.replace(made, risks=risks.risks(crossbar, found, made))
 
 
 def test_energy_of_the_worked_example(tmp_path, model):
     """88-150-88 on the 14-nm core: two tiles, 26,400 weights."""
     crossbar = mapped(tmp_path / "m", model, load_target("pcm14nm-2"))
-    found = energy(crossbar)
+    found = energy(crossbar, Network.read(model).uses)
     one, four = found["cases"]
     assert (one["low_nJ"], one["high_nJ"]) == (pytest.approx(5.4, abs=0.05), 26.8)
     assert (four["low_nJ"], four["high_nJ"]) == (pytest.approx(21.3, abs=0.05), 105.8)
@@ -75,7 +86,7 @@ def test_energy_of_the_worked_example(tmp_path, model):
 
 def test_energy_of_a_target_without_figures_is_borrowed_in_proportion(tmp_path, model):
     target = load_target("pcm").replace(rows=128)
-    found = energy(mapped(tmp_path / "m", model, target))
+    found = energy(mapped(tmp_path / "m", model, target), Network.read(model).uses)
     assert "pcm14nm-2" in found["assumptions"][0]
     tiles = 2 + 2
     assert found["cases"][0]["high_nJ"] == pytest.approx(tiles * 13.4 / 2)
@@ -103,31 +114,48 @@ def test_coarse_levels_show_in_the_products(tmp_path, model):
 
 
 def test_metric_over_time(tmp_path, model, monkeypatch):
-    crossbar = mapped(tmp_path / "m", model, load_target("pcm"))
     rolls = [(np.random.default_rng(i).random((9, 88)) < 0.05).astype("uint8") for i in (0, 1)]
     songs = Samples.songs(rolls, "songs")
-    exact = frame_nll(predict(model, songs), songs.targets)
-    verification = expected(model, crossbar, metric=known(exact))
+    exact = frame_nll([np.asarray(model(feeds[0])) for feeds in songs.batches], songs.targets)
     before = model.get_weights()
-    found = forecast(model, crossbar, songs, verification, chips=2)
-    for values in found["metric"].values():
-        assert len(values["mean"]) == 4
-        for low, mean, high in zip(values["min"], values["mean"], values["max"], strict=True):
+    found = predicted(tmp_path, model, "pcm", songs, 2, metric=known(exact))
+    for values in found.metric.values():
+        assert len(values.mean) == 4
+        for low, mean, high in zip(values.min, values.mean, values.max, strict=True):
             assert low <= mean <= high and abs(mean - exact) < 0.2 * exact
-    assert found["metric"]["none"] != found["metric"]["global"]
-    assert any(f"{exact:.2f} nats per step in Keras" in text for text in found["risks"])
+    assert found.metric["none"] != found.metric["global"]
+    assert any(f"{exact:.2f} nats per step in Keras" in text for text in found.risks)
+    assert found.metric_by_scale["column"] == found.metric
+    assert found.metric_by_scale["tensor"] != found.metric
     for a, b in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     monkeypatch.setattr(module, "MAX_WEIGHTS", 10)
-    found = forecast(model, crossbar, songs, verification, chips=1)
-    assert found["metric"] is None and "more than 10" in found["metric_left_out"]
+    found = predicted(tmp_path, model, "pcm", songs, 1, metric=known(exact))
+    assert found.metric is None and "more than 10" in found.metric_left_out
+
+
+@pytest.mark.parametrize(
+    ("chips", "times", "word"),
+    [
+        (0, (25.0,), "chips"),
+        (1001, (25.0,), "chips"),
+        (1, (), "Times"),
+        (1, (5.0, 5.0), "ascending"),
+        (1, (-1.0,), "Times"),
+        (1, (float("nan"),), "Times"),
+        (1, (1e300,), "Times"),
+    ],
+)
+def test_what_cannot_be_simulated_is_refused(chips, times, word):
+    with pytest.raises(BadInputError, match=word):
+        Simulated(chips, times)
 
 
 def test_a_matrix_larger_than_a_tile_keeps_its_scale(tmp_path, model):
     kernel = model.get_layer("snu").get_weights()[0]
     crossbar = mapped(tmp_path / "m", model, load_target("pcm").replace(rows=16, columns=32))
-    entry = crossbar.description["matrices"][0]
-    tile = simulation._largest_tile(crossbar, entry, (16, 16))
+    tile, scales = simulation.largest_tile(crossbar, "snu/kernel", (16, 16))
+    assert len(scales) == tile.shape[1]
     assert tile.shape[0] <= 16 and tile.shape[1] <= 16
     assert np.abs(tile).max() == pytest.approx(np.abs(kernel).max())
 
@@ -147,21 +175,22 @@ def test_risks_say_what_the_numbers_say(tmp_path, model):
     text = " ".join(coarse)
     assert "4 levels round the weights" in text and "split over word lines" in text
     assert "outlier" not in text and "rms value of 1%" not in text
-    crossbar = mapped(tmp_path / "m", model, load_target("pcm"))
-    found = forecast(model, crossbar, Samples("none", []), expected(model, crossbar, ok=False))
-    assert found["risks"][0].startswith("The export did not pass")
+    found = predicted(tmp_path, model, "pcm", ok=False)
+    assert found.risks[0].startswith("The export did not pass")
 
 
 def test_compensation_that_harms_is_said():
-    made = {"none": {"mean": [2.0] * 4, "min": [1.9] * 4, "max": [2.1, 2.1, 2.1, 2.6]}}
-    made["global"] = {"mean": [2.5] * 4, "min": [2.0, 2.2, 2.2, 2.2], "max": [2.6] * 4}
-    text = " ".join(text for _, text in risks._decay(made, known(2.0)))
-    assert "harm at 1 h, 1 day: every" in text
-    assert "2.50 after a year with drift compensation and 2.00 without" in text
+    made = {
+        "none": OverTime((2.0,) * 4, (1.9,) * 4, (2.1, 2.1, 2.1, 2.6)),
+        "global": OverTime((2.5,) * 4, (2.0, 2.2, 2.2, 2.2), (2.6,) * 4),
+    }
+    text = " ".join(text for _, text in risks._decay(made, known(2.0), TIMES))
+    assert "without compensation at 1 h, 1 day. Where" in text
+    assert "2.50 after 1 year with drift compensation and 2.00 without" in text
     # The same figures of a metric where more is better.
-    better = {"name": "accuracy", "title": "accuracy", "unit": "%", "lower_is_better": False}
-    found = list(risks._decay(made, {**better, "values": {"keras": 2.6}}))
-    assert not any("harm" in text for _, text in found)
+    better = known(2.6, name="accuracy", title="accuracy", unit="%", lower_is_better=False)
+    found = list(risks._decay(made, better, TIMES))
+    assert not any("without compensation at" in text for _, text in found)
     ((gravity, text),) = found
     assert gravity > 2.5 and "is 2.60 % in Keras" in text and "little loss" not in text
 
@@ -171,7 +200,7 @@ def test_a_matrix_of_zeros_has_no_relative_error(tmp_path, capsys):
         [keras.Input((4,), name="x"), keras.layers.Dense(3, kernel_initializer="zeros", name="d")]
     )
     report = export(model, tmp_path / "out")
-    assert report["forecast"]["products"] == []
+    assert report.forecast.products == ()
     show(report, tmp_path / "out")
     assert "Energy per step" in capsys.readouterr().out
     assert (

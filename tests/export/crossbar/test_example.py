@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from snukeras._content import folder
+from snukeras.export.crossbar.description import OnnxFile, Source
 from snukeras.export.crossbar.device_list import write_device_list
 from snukeras.export.crossbar.load import load_map
 from snukeras.export.crossbar.targets import Target
@@ -38,8 +39,8 @@ def write_example(into):
         weights,
         Target("tiny", "Tile of the worked example", rows=4, columns=4, levels=6),
         package="example",
-        source={"name": "tiny", "sha256": None, "weights_sha256": digest(weights)},
-        onnx={"file": "tiny.onnx", "sha256": "0" * 64},
+        source=Source("tiny", None, digest(weights)),
+        onnx=OnnxFile("tiny.onnx", "0" * 64),
     )
     crossbar = load_map(into / "tiny.snumap")
     write_device_list(crossbar, into / "tiny.csv")
@@ -68,7 +69,7 @@ def test_the_example_says_what_the_specification_says():
     assert tuple(crossbar.address("snu/kernel", 4, 2)) == (3, 0, 0, 1)
     assert crossbar.weights()["snu/kernel"][0, 0] == pytest.approx(0.4)
     adders = [(a["column"], a["columns"], a["blocks"]) for a in crossbar.description["adders"]]
-    assert adders == [(0, 2, [0, 2]), (2, 1, [1, 3])]
+    assert adders == [(0, 2, (0, 2)), (2, 1, (1, 3))]
 
 
 if __name__ == "__main__":

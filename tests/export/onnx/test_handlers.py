@@ -16,6 +16,8 @@ from snukeras.export.onnx.handlers import CannotLowerError, handles
 from snukeras.layers import SNU
 from snukeras.network import weights
 
+GUIDE = Path(__file__).resolve().parents[3] / "docs" / "export.md"
+
 
 @keras.saving.register_keras_serializable(package="tests")
 class Gain(keras.layers.Layer):

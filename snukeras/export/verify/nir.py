@@ -1,0 +1,151 @@
+"""Prove an NIR graph: stepped by its own equations in float64, against the Keras model."""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from snukeras.export.errors import BadInputError
+from snukeras.export.network import Network
+from snukeras.export.nir import Layout, lay_out, library
+from snukeras.export.samples import Samples
+from snukeras.export.verify.results import NirResult
+from snukeras.export.verify.running import runner
+from snukeras.export.verify.spikes import contradictions, potentials_of
+
+# Outputs behind the last spikes: Keras adds in float32.
+_ABSOLUTE, _RELATIVE = 1e-4, 1e-4
+
+
+def compare_nir(network: Network, path: str | Path, samples: Samples) -> NirResult:
+    """Step an NIR graph by Euler's rule and compare it with the Keras model on the samples.
+
+    Each decision of the graph is checked against the potential that the Keras layer has for the
+    graph's own input and spikes: it may differ within float32 rounding of the threshold alone.
+    """
+    try:
+        nir = library()
+    except BadInputError as error:
+        return NirResult(True, False, 0, 0, error.message)
+    try:
+        graph = nir.read(str(path))
+        dt = float(graph.metadata["dt"])
+    except Exception as error:  # h5py and nir raise whatever their parts raise
+        return NirResult(False, True, 0, 0, f"it cannot be read: {error}")
+    layout = lay_out(network.topology, nir, dt)
+    if set(graph.nodes) != set(layout.nodes) or set(graph.edges) != set(layout.edges):
+        return NirResult(False, True, 0, 0, "it has other nodes or edges")
+    return _compare(network, graph, layout, nir, dt, samples)
+
+
+def _compare(
+    network: Network, graph: Any, layout: Layout, nir: ModuleType, dt: float, samples: Samples
+) -> NirResult:
+    plan = network.topology
+    cells = {call.name: call for call in plan.calls if call.name in layout.units}
+    keys = {ref.key for _, ref in plan.outputs} | {(name, 0) for name in layout.units}
+    run = runner(plan, network.model, sorted(keys))
+    outputs = flips = 0
+    for feeds in samples.batches:
+        values = run(feeds)
+        given = {
+            layout.source[ref.key]: feed for (_, ref), feed in zip(plan.inputs, feeds, strict=True)
+        }
+        found = simulate(nir, graph, given, dt)
+        clean = np.ones(len(feeds[0]), dtype=bool)
+        for name, label in layout.units.items():
+            call, y = cells[name], found[label]
+            x = found[layout.source[call.inputs[0].key]]
+            cell = call.op.cell
+            s, bound = potentials_of(cell, x, y)
+            if wrong := contradictions(cell, s, bound, y):
+                return NirResult(
+                    False, True, outputs, flips, f"{wrong} spikes of {name} differ beyond rounding"
+                )
+            different = y != values[(name, 0)]
+            outputs, flips = outputs + y.size, flips + int(different.sum())
+            clean &= ~different.any(axis=(1, 2))
+        for label, (name, ref) in zip(layout.outputs, plan.outputs, strict=True):
+            got, expected = found[label][clean], values[ref.key][clean]
+            if not np.allclose(got, expected, _RELATIVE, _ABSOLUTE):
+                return NirResult(False, True, outputs, flips, f"the output {name} differs")
+    return NirResult(True, True, outputs, flips, "")
+
+
+def simulate(
+    nir: ModuleType, graph: Any, inputs: dict[str, np.ndarray], dt: float
+) -> dict[str, np.ndarray]:
+    """Step a graph by Euler's rule; units reset to zero in the step of the spike.
+
+    Args:
+        nir: The library.
+        graph: An NIR graph of Input, Output, Linear, Affine, LIF and IF nodes.
+        inputs: By node (batch, time, features).
+        dt: Seconds that a step takes.
+
+    Returns:
+        What every node puts out, (batch, time, features).
+    """
+    before = {name: [a for a, b in graph.edges if b == name] for name in graph.nodes}
+    order = _order(nir, graph, before)
+    batch, steps = next(iter(inputs.values())).shape[:2]
+    potentials = {
+        name: np.zeros((batch, len(node.v_threshold)))
+        for name, node in graph.nodes.items()
+        if isinstance(node, nir.LIF | nir.IF)
+    }
+    last = {name: np.zeros_like(v) for name, v in potentials.items()}
+    found: dict[str, list[np.ndarray]] = {name: [] for name in graph.nodes}
+    for t in range(steps):
+        now: dict[str, np.ndarray] = {}
+        for name in order:
+            node = graph.nodes[name]
+            if isinstance(node, nir.Input):
+                value = inputs[name][:, t].astype("float64")
+            else:
+                # An edge back into a unit carries the spikes of the step before.
+                value = np.sum([now[a] if a in now else last[a] for a in before[name]], axis=0)
+            if isinstance(node, nir.Linear | nir.Affine):
+                value = value @ node.weight.astype("float64").T + getattr(node, "bias", 0.0)
+            elif name in potentials:
+                value, potentials[name] = _step(nir, node, potentials[name], value, dt)
+            now[name] = value
+            found[name].append(value)
+        last = {name: now[name] for name in potentials}
+    return {name: np.stack(values, axis=1) for name, values in found.items()}
+
+
+def _step(
+    nir: ModuleType, node: Any, v: np.ndarray, drive: np.ndarray, dt: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the spikes and the potentials after a step."""
+    if isinstance(node, nir.LIF):
+        v = v + dt / node.tau * (node.v_leak - v + node.r * drive)
+    else:
+        v = v + dt * node.r * drive
+    spikes = (v > node.v_threshold).astype("float64")
+    return spikes, np.where(spikes > 0, 0.0, v)
+
+
+def _order(nir: ModuleType, graph: Any, before: dict[str, list[str]]) -> list[str]:
+    """Order the nodes so that each comes behind those that feed it in the same step."""
+    waiting, order = list(graph.nodes), []
+    while waiting:
+        ready = [
+            name
+            for name in waiting
+            if all(a in order or _loops_back(nir, graph, before, a, name) for a in before[name])
+        ]
+        order += ready
+        waiting = [name for name in waiting if name not in ready]
+        if not ready:
+            raise ValueError(f"The graph has a circle through {waiting}")
+    return order
+
+
+def _loops_back(
+    nir: ModuleType, graph: Any, before: dict[str, list[str]], source: str, name: str
+) -> bool:
+    """Whether an edge from a unit to a Linear node is on the way back to that unit."""
+    return isinstance(graph.nodes[source], nir.LIF | nir.IF) and name in before[source]

@@ -1,0 +1,227 @@
+"""What a verification found, as it stands in report.json."""
+
+import dataclasses
+
+from snukeras.export.records import Record
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputResult(Record):
+    """ONNX Runtime against Keras: the largest difference of one output."""
+
+    max_difference: float
+    ok: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class UnitResult(Record):
+    """ONNX Runtime against Keras and against float64: one layer of units, or one direction.
+
+    Attributes:
+        name: Its name in the graph.
+        spiking: Whether it puts out spikes.
+        outputs: Number of outputs compared.
+        flips: Spikes that differ between the runtimes.
+        contradictions: Spikes of either that contradict the float64 potential beyond rounding.
+        max_difference: Largest difference of outputs.
+        max_potential_difference: Largest difference of ONNX's potentials from float64.
+        ok: Whether all potentials, and all soft outputs, lie within their bounds.
+    """
+
+    name: str
+    spiking: bool
+    outputs: int
+    flips: int
+    contradictions: int
+    max_difference: float
+    max_potential_difference: float
+    ok: bool
+
+    def plus(self, other: "UnitResult") -> "UnitResult":
+        """Return the result of this batch and another one."""
+        return dataclasses.replace(
+            self,
+            outputs=self.outputs + other.outputs,
+            flips=self.flips + other.flips,
+            contradictions=self.contradictions + other.contradictions,
+            max_difference=max(self.max_difference, other.max_difference),
+            max_potential_difference=max(
+                self.max_potential_difference, other.max_potential_difference
+            ),
+            ok=self.ok and other.ok,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class OnnxResult(Record):
+    """ONNX Runtime against Keras."""
+
+    ok: bool
+    outputs: dict[str, OutputResult]
+    units: tuple[UnitResult, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class DifferenceResult(Record):
+    """The streaming form against the whole sequence."""
+
+    ok: bool
+    max_difference: float
+
+
+@dataclasses.dataclass(frozen=True)
+class MatrixResult(Record):
+    """The weights of a matrix rebuilt from the map against those of the model.
+
+    Attributes:
+        name, layer, shape: The matrix.
+        weights, devices, tiles: Numbers.
+        max_weight, rms_weight: Of the model.
+        max_error, rms_error: In units of weight, without weights on stuck devices.
+        half_level: The largest error that rounding to levels allows; 0 for continuous devices.
+        stuck: Number of stuck devices in use.
+        ok: Whether every error lies within half a level, or float rounding.
+    """
+
+    name: str
+    layer: str
+    shape: tuple[int, ...]
+    weights: int
+    devices: int
+    tiles: int
+    levels: int | None
+    max_weight: float
+    rms_weight: float
+    max_error: float
+    rms_error: float
+    half_level: float
+    stuck: int
+    ok: bool
+
+    @property
+    def relative_error(self) -> float:
+        """The rms error as a share of the rms weight; 0 where all weights are 0."""
+        return self.rms_error / self.rms_weight if self.rms_weight else 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class MapResult(Record):
+    """The map against the model.
+
+    Attributes:
+        ok: Whether all holds.
+        matrices: By matrix.
+        absent: Matrices of the map that the model does not have.
+        parameters_equal: Whether the digital parameters are those of the model.
+        complete: Whether the map has all weights of the model.
+        belongs: Whether it names the ONNX file and the weights beside it.
+    """
+
+    ok: bool
+    matrices: tuple[MatrixResult, ...]
+    absent: tuple[str, ...]
+    parameters_equal: bool
+    complete: bool
+    belongs: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceListResult(Record):
+    """The list of devices against the map; `line` is the first that differs, 0 if none does."""
+
+    ok: bool
+    devices: int
+    line: int
+
+
+@dataclasses.dataclass(frozen=True)
+class NirResult(Record):
+    """The NIR graph, stepped by Euler's rule in float64, against Keras.
+
+    Attributes:
+        ok: Whether its parameters are the model's, no spike contradicts its potential beyond
+            rounding, and soft outputs agree.
+        checked: False where the library nir is not installed, so that nothing was compared.
+        outputs, flips: Spikes compared, and those that differ from Keras's.
+        problem: What differs, in words, or "".
+    """
+
+    ok: bool
+    checked: bool
+    outputs: int
+    flips: int
+    problem: str
+
+
+@dataclasses.dataclass(frozen=True)
+class MetricResult(Record):
+    """The metric of the samples, by "keras", "onnx" and "map"."""
+
+    name: str
+    title: str
+    unit: str
+    lower_is_better: bool
+    values: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Verification(Record):
+    """All comparisons of an export.
+
+    Attributes:
+        ok: Whether all holds.
+        samples, batches: What was compared on.
+        onnx, streaming, map, device_list, nir: The comparisons; None where there is no such file.
+        metric: The metric of the samples; None where it cannot be computed.
+        metric_left_out: Why there is no metric, or None.
+        reload: Why `snukeras-export verify` cannot load the model later, or None.
+    """
+
+    ok: bool
+    samples: str
+    batches: int
+    onnx: OnnxResult
+    streaming: DifferenceResult | None
+    map: MapResult | None
+    device_list: DeviceListResult | None
+    nir: NirResult | None
+    metric: MetricResult | None
+    metric_left_out: str | None
+    reload: str | None = None
+
+    def failures(self) -> list[str]:
+        """Return what is wrong, in words."""
+        found = [
+            f"ONNX output {name} differs by {output.max_difference:.3g}"
+            for name, output in self.onnx.outputs.items()
+            if not output.ok
+        ]
+        for unit in self.onnx.units:
+            if unit.contradictions:
+                found.append(f"{unit.contradictions} spikes of {unit.name} differ beyond rounding")
+            if not unit.ok:
+                found.append(
+                    f"{unit.name} differs by {unit.max_difference:.3g} in its outputs and "
+                    f"{unit.max_potential_difference:.3g} in its potentials"
+                )
+        if self.streaming is not None and not self.streaming.ok:
+            found.append(f"the streaming form differs by {self.streaming.max_difference:.3g}")
+        if self.map is not None:
+            found += _map_failures(self.map)
+        if self.device_list is not None and not self.device_list.ok:
+            found.append(
+                f"the list of devices differs from the map in line {self.device_list.line}"
+            )
+        if self.nir is not None and not self.nir.ok:
+            found.append(f"the NIR graph differs: {self.nir.problem}")
+        return found
+
+
+def _map_failures(result: MapResult) -> list[str]:
+    found = [f"the model has no matrix {name}" for name in result.absent]
+    found += [f"weights of {m.name} differ from the map" for m in result.matrices if not m.ok]
+    if not (result.parameters_equal and result.complete):
+        found.append("digital parameters differ from the map")
+    if not result.belongs:
+        found.append("the map belongs to another ONNX file or other weights")
+    return found
