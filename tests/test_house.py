@@ -6,6 +6,7 @@ import graphlib
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,15 @@ def test_arrows_point_down(path):
         assert FLOOR[target] < FLOOR[part] or (part, target) in BESIDE, (
             f"{relative} must not import snukeras.{target}"
         )
+
+
+def test_the_plan_in_the_documents_is_this_one():
+    text = (PACKAGE.parent / "docs" / "architecture.md").read_text("utf-8")
+    plan, rest = text.split("## Which way imports run")
+    floors = re.findall(r"^\d\. ((?:`\w+`(?:, )?)+)$", rest, re.MULTILINE)
+    assert [set(re.findall(r"`(\w+)`", floor)) for floor in floors] == [set(f) for f in FLOORS]
+    for part in (part for floor in FLOORS for part in floor if not part.startswith("_")):
+        assert re.search(rf"`snukeras/{part}(\.py|/)`", plan), f"the plan lacks {part}"
 
 
 def imports_at_the_start(path):
