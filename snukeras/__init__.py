@@ -16,6 +16,7 @@ __all__ = [
     "constraints",
     "datasets",
     "export",
+    "fold",
     "initializers",
     "layers",
     "losses",
@@ -26,11 +27,13 @@ __all__ = [
     "trace",
     "zoo",
 ]
+# Functions of the package itself, and where they are written.
+_FUNCTIONS = {"fold": "snukeras.network.folding", "trace": "snukeras.network.trace"}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "trace":
-        return importlib.import_module("snukeras.network.trace").trace
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(_FUNCTIONS[name]), name)
     if name in __all__:
         return importlib.import_module(f"snukeras.{name}")
     raise AttributeError(f"module 'snukeras' has no attribute {name!r}")
