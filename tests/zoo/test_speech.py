@@ -84,6 +84,12 @@ def test_bad_data_is_named(data):
         changed(**data)
 
 
+def test_a_recipe_may_change_recordings_and_smooth_labels():
+    recipe = make_recipe(data={"gain": 6}, loss={"label_smoothing": 0.1})
+    Syllables().check(recipe)
+    assert Syllables().loss(recipe.loss).label_smoothing == 0.1
+
+
 def test_trains(tmp_path):
     from snukeras.zoo import training
 

@@ -61,6 +61,7 @@ class SpokenDigits(Classification):
     data_licence = "CC BY-SA 4.0 (Zohar Jackson and others)"
     tolerance = 0.7  # two of the 300 recordings
     measured_on = "recordings of the test split"
+    reads = ("data", "loss")
 
     def __post_init__(self) -> None:
         self.name = "spoken_digits" + (f"_without_{self.held_out}" if self.held_out else "")
