@@ -1,5 +1,6 @@
 """PCM devices for inference: programming noise, drift and read noise of a conductance."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -182,10 +183,12 @@ class InferencePCM:
 
         if not tf.executing_eagerly():
             return function(*arguments)
-        # A graph keeps the settings with which it was made.
-        key = (function.__name__, *self.get_config().values())
+        # A graph keeps the settings with which it was made. TensorFlow warns of code that it has
+        # to trace many times, so each shape has a partial function of its own, without code.
+        shapes = (tuple(getattr(argument, "shape", ())) for argument in arguments)
+        key = (function.__name__, *self.get_config().values(), *shapes)
         if key not in self._graphs:
-            self._graphs[key] = tf.function(function)
+            self._graphs[key] = tf.function(functools.partial(function))
         return self._graphs[key](*arguments)
 
     # ------------------------------------------------------------------------------------------

@@ -206,6 +206,13 @@ def test_refuses_bad_times(t):
             call(state, t)
 
 
+def test_devices_of_many_shapes_give_no_warning(caplog):
+    device = GenericPCM(seed=1)
+    for n in range(1, 9):
+        device.read(device.program(np.ones((n, n), "float32")), 25.0)
+    assert not caplog.records
+
+
 def test_refuses_bad_targets_and_arguments():
     with pytest.raises(ValueError, match="must be at least 0 uS"):
         GenericPCM().program(np.array([-1.0]))
