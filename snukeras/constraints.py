@@ -1,10 +1,14 @@
 """Constraints: what a differential pair of PCM devices can hold, and the unit interval."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
 from snukeras.pcm._arrays import (
+    Array,
+    Tensor,
     check_choice,
     check_number,
     like,
@@ -63,7 +67,14 @@ class PCMConstraint(keras.constraints.Constraint):
             several replicas or on the JAX backend, which drops what a constraint keeps.
     """
 
-    def __init__(self, levels=16, w_max=None, scale="tensor", rounding="stochastic", seed=None):
+    def __init__(
+        self,
+        levels: int | None = 16,
+        w_max: float | None = None,
+        scale: str = "tensor",
+        rounding: str = "stochastic",
+        seed: int | None = None,
+    ) -> None:
         self.levels = check_levels(levels)
         self.w_max = None if w_max is None else check_number("w_max", w_max, above=0.0)
         self.scale = check_choice("scale", scale, ("tensor", "column"))
@@ -76,8 +87,8 @@ class PCMConstraint(keras.constraints.Constraint):
         # By id of the kernel, with the kernel itself, so that no other can get its id.
         self._remainders: dict[int, tuple[keras.Variable, keras.Variable]] = {}
 
-    def max_weight(self, weights):
-        """The range r, shape () or (columns,): the weight that the top level stands for.
+    def max_weight(self, weights: Array) -> Array:
+        """Give the range r, shape () or (columns,): the weight that the top level stands for.
 
         A map of the weights to conductances meets their levels with the scales span / r.
         """
@@ -85,7 +96,7 @@ class PCMConstraint(keras.constraints.Constraint):
             return like(ops.convert_to_tensor(self.w_max, "float32"), weights)
         return self._pair.max_weight(weights)
 
-    def __call__(self, w):
+    def __call__(self, w: Array) -> Array:
         if self.rounding == "stochastic" and replicas() > self._replicas:
             raise ValueError(
                 "A PCMConstraint with stochastic rounding must be created inside "
@@ -96,22 +107,22 @@ class PCMConstraint(keras.constraints.Constraint):
             return self._with_feedback(w) if isinstance(w, keras.Variable) else self.nearest(w)
         return self._quantized(w, self.rounding)
 
-    def nearest(self, w):
-        """The weights nearest to `w` that the pairs can hold, whatever the rounding in training."""
+    def nearest(self, w: Array) -> Array:
+        """Give the weights nearest to `w` that the pairs can hold, whatever the rounding."""
         return self._quantized(w, "none" if self.rounding == "none" else "nearest")
 
-    def state(self, variable) -> list[keras.Variable]:
-        """What stands behind the rounding of a kernel: variables that its training depends on."""
+    def state(self, variable: keras.Variable) -> list[keras.Variable]:
+        """List the variables behind the rounding of a kernel, on which its training depends."""
         if self.rounding == "feedback":
             return [self._remainder(variable)]
         return [self._seed_generator.state] if self.rounding == "stochastic" else []
 
-    def _quantized(self, w, rounding):
+    def _quantized(self, w: Array, rounding: str) -> Array:
         scales = 1.0 / to_tensor(self.max_weight(w), "weights")
         quantized = self._pair.quantize(w, scales, rounding, seed=self._seed_generator)
         return like(ops.cast(quantized, w.dtype), w) if hasattr(w, "dtype") else quantized
 
-    def _with_feedback(self, variable):
+    def _with_feedback(self, variable: keras.Variable) -> Tensor:
         remainder = self._remainder(variable)
         wanted = ops.cast(variable, "float32") + remainder
         held = self._quantized(wanted, "nearest")
@@ -120,7 +131,7 @@ class PCMConstraint(keras.constraints.Constraint):
         remainder.assign(ops.clip(wanted, -top, top) - held)
         return ops.cast(held, variable.dtype)
 
-    def _remainder(self, variable):
+    def _remainder(self, variable: keras.Variable) -> keras.Variable:
         if keras.backend.backend() == "jax" or replicas() > 1:
             raise ValueError(
                 'A PCMConstraint with rounding="feedback" needs one replica and the backend '
@@ -135,7 +146,7 @@ class PCMConstraint(keras.constraints.Constraint):
             self._remainders[id(variable)] = (variable, remainder)
         return self._remainders[id(variable)][1]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "levels": self.levels,
             "w_max": self.w_max,
@@ -149,8 +160,8 @@ class PCMConstraint(keras.constraints.Constraint):
 class UnitInterval(keras.constraints.Constraint):
     """Clips weights to [0, 1], where a decay belongs."""
 
-    def __call__(self, w):
+    def __call__(self, w: Array) -> Tensor:
         return ops.clip(w, 0.0, 1.0)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {}
