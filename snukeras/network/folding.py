@@ -164,7 +164,7 @@ def _weights(each: _Fold) -> dict[str, np.ndarray]:
     """The weights of a layer by name once it has taken up a normalisation."""
     factor, shift = _affine(each.normalization)
     weights = {
-        variable.name: np.float64(ops.convert_to_numpy(ops.convert_to_tensor(variable)))
+        variable.name: np.asarray(ops.convert_to_numpy(variable), "float64")
         for variable in each.layer.weights
     }
     kernel = weights["kernel"]
