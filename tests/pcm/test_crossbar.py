@@ -1,8 +1,5 @@
 """Crossbars: exact without non-idealities, converters, IR drop against a circuit, compensation."""
 
-import warnings
-
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,7 +11,6 @@ from snukeras.pcm import (
     GenericPCM,
     IdealDevice,
     StuckDevices,
-    with_ir_drop,
 )
 
 
@@ -51,96 +47,6 @@ def test_converters_of_many_bits_change_little_and_of_few_bits_much(matrix):
         error = np.asarray(crossbar.matmul(x)) - x @ matrix
         errors.append(np.std(error) / np.std(x @ matrix))
     assert errors[0] < 1e-3 < errors[1] < 0.02 < 0.1 < errors[2]
-
-
-def test_converter():
-    fixed = Converter(bits=3, bound=1.0)
-    np.testing.assert_allclose(
-        fixed(np.array([-9, -0.4, 0.1, 0.2, 0.9])), [-1, -1 / 3, 0, 1 / 3, 1]
-    )
-    own = Converter(bits=2)
-    np.testing.assert_allclose(own(np.array([[1.0, 5.0], [-2.0, 0.0]])), [[0, 5], [-2, 0]])
-    assert np.all(own(np.zeros((2, 3))) == 0)
-    noisy = Converter(noise=0.1)(np.zeros((100, 100)), seed=1)
-    assert noisy.std() == pytest.approx(0.1, rel=0.05)
-    for arguments in ({"bits": 1}, {"bits": 2.5}, {"bound": 0}, {"noise": -1}):
-        with pytest.raises(ValueError, match="`" + next(iter(arguments)) + "`"):
-            Converter(**arguments)
-    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(fixed))
-    assert copy.get_config() == fixed.get_config()
-
-
-def solve_circuit(conductances, inputs, resistance):
-    """Bit-line currents of a tile with resistive wires, by nodal analysis; uS, ohm, V -> uA.
-
-    Each cell has a node on its word line and one on each of its two bit lines. Word lines are
-    driven before column 0, bit lines are held at 0 V before row 0.
-    """
-    _, rows, columns = conductances.shape
-    wire = 1e6 / resistance  # uS
-    word = np.arange(rows * columns).reshape(rows, columns)
-    bit = [word + rows * columns, word + 2 * rows * columns]
-    nodes = 3 * rows * columns
-    laplacian, current = np.zeros((nodes, nodes)), np.zeros(nodes)
-
-    def join(a, b, g):
-        laplacian[a, a] += g
-        laplacian[b, b] += g
-        laplacian[a, b] -= g
-        laplacian[b, a] -= g
-
-    for i in range(rows):
-        for j in range(columns):
-            if j:
-                join(word[i, j - 1], word[i, j], wire)
-            else:
-                laplacian[word[i, 0], word[i, 0]] += wire
-                current[word[i, 0]] += wire * inputs[i]
-            for line in (0, 1):
-                join(word[i, j], bit[line][i, j], conductances[line, i, j])
-                if i:
-                    join(bit[line][i - 1, j], bit[line][i, j], wire)
-                else:
-                    laplacian[bit[line][0, j], bit[line][0, j]] += wire
-    volts = np.linalg.solve(laplacian, current)
-    return np.stack([volts[bit[line][0]] * wire for line in (0, 1)])
-
-
-def test_ir_drop_is_the_circuit_to_first_order():
-    generator = np.random.default_rng(0)
-    g = generator.uniform(0, 25, (2, 12, 8))
-    x = generator.normal(size=12)
-    ideal = np.einsum("i,lij->lj", x, g)
-    errors = []
-    for resistance in (0.5, 5.0):
-        circuit = solve_circuit(g, x, resistance)
-        model = np.einsum("i,lij->lj", x, with_ir_drop(g, resistance))
-        drop = np.abs(circuit - ideal).max()
-        errors.append(np.abs(model - circuit).max())
-        assert errors[-1] < 0.02 * drop
-    # What is left is of second order: a hundred times for ten times the resistance.
-    assert errors[1] / errors[0] == pytest.approx(100, rel=0.1)
-    assert with_ir_drop(g, 0.0) is g
-    with pytest.raises(ValueError, match="`wire_resistance`"):
-        with_ir_drop(g, -1.0)
-
-
-def test_ir_drop_says_where_the_first_order_fails():
-    dense = np.full((2, 256, 256), 25.0)
-    with pytest.warns(UserWarning, match=r"\d+% of the devices lose more than 30%"):
-        assert np.mean(with_ir_drop(dense, 2.0) == 0) > 0.9
-    with pytest.warns(UserWarning, match="^'w' has wires too resistive"):
-        Crossbar(np.ones((256, 256)), wire_resistance=2.0, name="w")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        Crossbar(np.random.default_rng(0).normal(size=(256, 256)), wire_resistance=0.35)
-    # At the limit the model is some 4 % of the output from the circuit.
-    g = np.full((2, 24, 24), 25.0)
-    limit = 0.3 / (1e-6 * 3 * 25.0 * 24 * 25 / 2)
-    circuit = solve_circuit(g, np.ones(24), limit)
-    model = np.einsum("i,lij->lj", np.ones(24), with_ir_drop(g, limit))
-    ideal = np.einsum("i,lij->lj", np.ones(24), g)
-    assert 0.02 < np.linalg.norm(model - circuit) / np.linalg.norm(ideal) < 0.08
 
 
 def test_ir_drop_lowers_the_output(matrix):
@@ -247,13 +153,6 @@ def test_matmul_in_a_compiled_function_with_a_gradient(matrix):
     # Straight through the converters: the gradient of the product itself.
     wanted = np.tile(matrix.sum(axis=1), (5, 1))
     assert np.corrcoef(gradient.numpy().ravel(), wanted.ravel())[0, 1] > 0.95
-
-
-def test_gradient_of_a_converter():
-    x = tf.Variable([0.1, 0.6, 1.4, -2.0])
-    with tf.GradientTape() as tape:
-        y = Converter(4, bound=1.0)(tf.convert_to_tensor(x))
-    np.testing.assert_allclose(tape.gradient(y, x), [1.0, 1.0, 0.0, 0.0])
 
 
 def test_calibration_fixes_the_ranges(matrix):
