@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from test_onnx_sound import speech
+from networks import speech
 
 from snukeras.export.onnx.build import to_onnx
 

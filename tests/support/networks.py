@@ -7,6 +7,7 @@ from snukeras.export.crossbar.description import OnnxFile, Source
 from snukeras.export.network import Network
 from snukeras.export.onnx.build import to_onnx
 from snukeras.export.verify.onnx import compare_onnx, run_onnx, session
+from snukeras.layers import SNU, LogMel
 
 LAYERS = keras.layers
 # What a map says of where it comes from.
@@ -59,3 +60,22 @@ def unit(cls, filters=3, window=3, **options):
     if options.get("use_bias"):
         defaults["bias_initializer"] = normal(0, 0.3, seed=3)
     return cls(filters, window, **{**defaults, **options})
+
+
+def ear(*layers, samples=None):
+    keras.utils.set_random_seed(3)
+    return keras.Sequential([keras.Input((samples,), name="sound"), *layers])
+
+
+def speech(**arguments):
+    model = ear(
+        LogMel(20, frame_length=200, frame_step=100, name="frames"),
+        keras.layers.BatchNormalization(name="norm"),
+        SNU(12, decay=0.8, threshold=0.2, return_sequences=True, name="units"),
+        keras.layers.GlobalAveragePooling1D(name="rate"),
+        keras.layers.BatchNormalization(name="rates"),
+        keras.layers.Dense(4, activation="softmax", name="digit"),
+        **arguments,
+    )
+    model.get_layer("norm").moving_mean.assign(np.full(20, 4.0, "float32"))
+    return model

@@ -9,7 +9,7 @@ from snukeras.zoo import presets, recipes
 from snukeras.zoo.tasks import TASKS
 
 NAMES = presets.list()
-WITH_LEVELS = [name for name in NAMES if recipes.read(name)["constraint"]]
+WITH_LEVELS = [name for name in NAMES if recipes.read(name).constraint]
 
 
 def test_there_are_presets_with_levels():
@@ -18,7 +18,7 @@ def test_there_are_presets_with_levels():
 
 @pytest.mark.parametrize("name", WITH_LEVELS)
 def test_weights_are_on_their_grid(name):
-    entry = recipes.read(name)["constraint"]
+    entry = recipes.read(name).constraint
     kernels = chip_variables(presets.load(name))
     assert kernels
     for path, kernel in kernels.items():

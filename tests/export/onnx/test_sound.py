@@ -5,7 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from networks import difference
+from networks import difference, ear, speech
 
 from snukeras.export import export
 from snukeras.export.errors import UnsupportedLayersError
@@ -16,25 +16,6 @@ from snukeras.export.verify.onnx import compare_streaming, session
 from snukeras.layers import SNU, LevelCrossing, LogMel
 
 SOUND = 0.1 * np.random.default_rng(0).standard_normal((3, 1500), "float32")
-
-
-def ear(*layers, samples=None):
-    keras.utils.set_random_seed(3)
-    return keras.Sequential([keras.Input((samples,), name="sound"), *layers])
-
-
-def speech(**arguments):
-    model = ear(
-        LogMel(20, frame_length=200, frame_step=100, name="frames"),
-        keras.layers.BatchNormalization(name="norm"),
-        SNU(12, decay=0.8, threshold=0.2, return_sequences=True, name="units"),
-        keras.layers.GlobalAveragePooling1D(name="rate"),
-        keras.layers.BatchNormalization(name="rates"),
-        keras.layers.Dense(4, activation="softmax", name="digit"),
-        **arguments,
-    )
-    model.get_layer("norm").moving_mean.assign(np.full(20, 4.0, "float32"))
-    return model
 
 
 @pytest.mark.parametrize("length", [128, 200])
