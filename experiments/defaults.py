@@ -84,10 +84,10 @@ def data(task: str) -> tuple[_Split, _Split]:
             waves = spoken_digits.pad(split.waves, 256 + 49 * 160)
             found.append((front.predict(waves, verbose=0), np.asarray(split.digits)))
         return found[0], found[1]
-    (x, y), _ = mnist.load_data()
-    x = x.astype("float32") / 255
-    x = x.reshape(len(x), -1) if task == "mnist" else x[..., None]
-    targets = np.eye(10, dtype="float32")[y]
+    (pixels, digits), _ = mnist.load_data()
+    images = pixels.astype("float32") / 255
+    x = images.reshape(len(images), -1) if task == "mnist" else images[..., None]
+    targets = np.eye(10, dtype="float32")[digits]
     return (x[:6000], targets[:6000]), (x[-2000:], targets[-2000:])
 
 
@@ -99,8 +99,11 @@ def network(task: str, depth: int, arguments: dict[str, Any]) -> keras.Model:
         depth: Number of hidden layers of units.
         arguments: Of every SNU layer.
     """
-    unit = functools.partial(SNU, return_sequences=True, **arguments)
     layers = keras.layers
+
+    def unit(units: int, **more: Any) -> SNU:
+        return SNU(units, return_sequences=True, **more, **arguments)
+
     if task == "jsb":
         hidden = [unit(150) for _ in range(depth)]
         return keras.Sequential(
@@ -117,8 +120,8 @@ def network(task: str, depth: int, arguments: dict[str, Any]) -> keras.Model:
         hidden = [unit(256) for _ in range(depth)]
     else:
         start = [keras.Input((28, 28, 1)), RateCoding(20, seed=0)]
-        arguments = {"strides": 2, "padding": "same", "return_sequences": True, **arguments}
-        hidden = [ConvSNU2D(16 * (i + 1), 5, **arguments) for i in range(depth)]
+        given = {"strides": 2, "padding": "same", "return_sequences": True, **arguments}
+        hidden = [ConvSNU2D(16 * (i + 1), 5, **given) for i in range(depth)]
         side = -(-28 // 2**depth)
         hidden.append(layers.Reshape((-1, side * side * 16 * depth)))
     return keras.Sequential([*start, *hidden, unit(10), mean])
