@@ -60,7 +60,7 @@ def test_blocks_share_names_and_folder_in_the_order_of_the_page(tmp_path):
         ("```console\n$ python -c 'import warnings; warnings.warn(\"odd\")'\n```", "odd"),
         ("```console\n$ false\n```", "page.md:2: exit code 1"),
         ("```console\n$ false; true\n```", "page.md:2: exit code 1"),
-        ("```console\n$ echo 4\n5\n```", "not printed: 5"),
+        ("```console\n$ echo 4\n5\n```", "did not print: 5"),
         ("```console\n$ echo '4\n5'\n```", ""),
     ],
 )

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from snukeras.layers import SNU, ConvSNU2D
+from snukeras.layers import PAPER, SNU, ConvSNU2D
 from snukeras.regularizers import SpikeRate
 
 
@@ -22,7 +22,7 @@ def test_the_cost_is_that_of_the_formula_unit_by_unit():
 
 def test_it_brings_a_silent_layer_to_its_target():
     keras.utils.set_random_seed(1)
-    layer = SNU(20, return_sequences=True, activity_regularizer=SpikeRate(target=0.3))
+    layer = SNU(20, **PAPER, return_sequences=True, activity_regularizer=SpikeRate(target=0.3))
     model = keras.Sequential([keras.Input((10, 15)), layer])
     model.compile(
         keras.optimizers.Adam(0.02), lambda y, prediction: 0.0 * tf.reduce_sum(prediction)

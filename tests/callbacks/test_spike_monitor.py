@@ -9,7 +9,7 @@ import pytest
 
 import snukeras
 from snukeras.callbacks import PCMNoise, SpikeMonitor
-from snukeras.layers import SNU, SSNU, ConvSNU2D
+from snukeras.layers import PAPER, SNU, SSNU, ConvSNU2D
 from snukeras.network import observers
 
 
@@ -24,7 +24,7 @@ def network(threshold=0.2, **arguments):
     model = keras.Sequential([
         keras.Input((None, 8)),
         keras.layers.Masking(),
-        SNU(10, threshold=threshold, return_sequences=True, name="first"),
+        SNU(10, **{**PAPER, "threshold": threshold}, return_sequences=True, name="first"),
         SSNU(5, return_sequences=True),
         SNU(3, threshold=0.2, name="second"),
     ])  # fmt: skip

@@ -221,8 +221,12 @@ def test_it_is_part_of_the_export(nir, tmp_path):
     assert report.nir.dt == DT and "model.nir" in report.files
     assert verify_folder(tmp_path / "out")["ok"]
     export(model, tmp_path / "again", target="onnx", nir_dt=DT)
-    same = [(tmp_path / folder / "model.nir").read_bytes() for folder in ("out", "again")]
-    assert same[0] == same[1]
+    # Not byte for byte: HDF5 notes the second of writing.
+    first, again = (nir.read(str(tmp_path / f / "model.nir")) for f in ("out", "again"))
+    assert first.edges == again.edges
+    for name, node in first.nodes.items():
+        if hasattr(node, "weight"):
+            np.testing.assert_array_equal(node.weight, again.nodes[name].weight)
 
 
 def test_command_line(nir, tmp_path, monkeypatch, capsys):

@@ -20,7 +20,9 @@ def x():
 
 def layer_of(cls=SNU, implementation="auto", **arguments):
     keras.utils.set_random_seed(1)
-    arguments = {"threshold": 0.3, "return_sequences": True, **arguments}
+    # The oracle has the rectified g of the paper.
+    settings = {"threshold": 0.3, "return_sequences": True, "state_activation": "relu"}
+    arguments = {**settings, **arguments}
     return cls(UNITS, implementation=implementation, **arguments)
 
 

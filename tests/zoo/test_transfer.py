@@ -151,6 +151,9 @@ def test_a_training_does_not_go_on_with_other_weights(small_zoo, tmp_path, key):
     content = tmp_path / "content"
     shutil.copytree(small_zoo[0], content)
     shutil.copytree(content / "tiny", content / "other")
+    path = content / "other" / "preset.json"
+    preset = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps({**preset, "name": "other"}), "utf-8")
     changes = {key: {"model": "other"}}
     first = _train(content, tmp_path, **changes)
     assert _train(content, tmp_path, **changes) == first

@@ -12,7 +12,7 @@ from snukeras.export.crossbar.description import OnnxFile, Source
 from snukeras.export.crossbar.device_list import write_device_list
 from snukeras.export.crossbar.load import load_map
 from snukeras.export.crossbar.targets import Target
-from snukeras.export.crossbar.writer import write_map
+from snukeras.export.crossbar.writer import MapOptions, write_map
 from snukeras.network.matrices import Unrolling
 from snukeras.network.weights import Weight, digest
 
@@ -38,6 +38,7 @@ def write_example(into):
         into / "tiny.snumap",
         weights,
         Target("tiny", "Tile of the worked example", rows=4, columns=4, levels=6),
+        MapOptions(scale="tensor"),
         package="example",
         source=Source("tiny", None, digest(weights)),
         onnx=OnnxFile("tiny.onnx", "0" * 64),

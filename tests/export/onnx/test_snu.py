@@ -168,7 +168,7 @@ def test_batch_and_time_are_dynamic_and_names_are_kept():
     model = keras.Sequential(
         [
             keras.Input((None, 6), name="keys"),
-            unit(SNU, return_sequences=True, name="hidden"),
+            unit(SNU, state_activation="relu", return_sequences=True, name="hidden"),
             keras.layers.Dense(2, name="chords"),
         ]
     )
@@ -196,7 +196,9 @@ def test_batch_and_time_are_dynamic_and_names_are_kept():
 def test_the_loop_is_small():
     """A feed-forward spiking step is five nodes; every one costs at batch 1."""
     inputs = keras.Input((None, 6))
-    proto = to_onnx(keras.Model(inputs, unit(SNU, return_sequences=True)(inputs)))
+    proto = to_onnx(
+        keras.Model(inputs, unit(SNU, state_activation="relu", return_sequences=True)(inputs))
+    )
     scan = next(node for node in proto.graph.node if node.op_type == "Scan")
     body = next(a.g for a in scan.attribute if a.name == "body")
     assert [node.op_type for node in body.node] == ["Add", "Relu", "Greater", "Mul", "Where"]

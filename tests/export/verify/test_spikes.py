@@ -12,7 +12,15 @@ from snukeras.layers import SNU
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_potentials_are_those_of_the_oracle(masked):
-    layer = SNU(5, threshold=0.2, recurrent=True, lateral_inhibition=True, use_bias=True, decay=0.9)
+    layer = SNU(
+        5,
+        state_activation="relu",
+        threshold=0.2,
+        recurrent=True,
+        lateral_inhibition=True,
+        use_bias=True,
+        decay=0.9,
+    )
     x = sequences()
     layer.build(x.shape)
     unit = Oracle(
@@ -31,7 +39,7 @@ def test_potentials_are_those_of_the_oracle(masked):
 
 def test_decisions_beyond_rounding_are_contradictions_others_are_not():
     x = sequences()
-    layer = SNU(4, threshold=0.2, return_sequences=True)
+    layer = SNU(4, state_activation="relu", threshold=0.2, return_sequences=True)
     y = np.array(layer(x))
     s, bound = potentials_of(layer.cell, x, y)
     assert contradictions(layer.cell, s, bound, y) == 0
