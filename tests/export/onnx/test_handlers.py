@@ -47,7 +47,7 @@ def model(monkeypatch):
 def test_as_the_guide_says(model, tmp_path):
     with pytest.raises(UnsupportedLayersError, match=r"gain \(Gain: tf2onnx"):
         to_onnx(model)
-    guide = Path(__file__).resolve().parents[2] / "docs" / "export.md"
+    guide = Path(__file__).resolve().parents[3] / "docs" / "export.md"
     text = guide.read_text("utf-8")
     code = re.search(r"```python\n(from snukeras.export.onnx.handlers .*?)```", text, re.DOTALL)[1]
     exec(code, {"Gain": Gain})
