@@ -105,7 +105,8 @@ def test_trains_and_publishes(task, tmp_path):
     import json
 
     (tmp_path / "content" / "tiny").mkdir(parents=True)
-    (tmp_path / "content" / "tiny" / "recipe.json").write_text(json.dumps(recipe(epochs=12).entries()))
+    entries = recipe(epochs=12).entries()
+    (tmp_path / "content" / "tiny" / "recipe.json").write_text(json.dumps(entries))
     results = publish.train_and_publish(
         "tiny",
         tmp_path / "content",
