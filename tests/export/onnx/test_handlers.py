@@ -49,8 +49,10 @@ def test_as_the_guide_says(model, tmp_path):
         to_onnx(model)
     guide = Path(__file__).resolve().parents[3] / "docs" / "export.md"
     text = guide.read_text("utf-8")
-    code = re.search(r"```python\n(from snukeras.export.onnx.handlers .*?)```", text, re.DOTALL)[1]
-    exec(code, {"Gain": Gain})
+    code = re.search(r"@handles\(Gain\).*?Gain.tile_matrices[^\n]*", text, re.DOTALL)[0]
+    names = {"Gain": Gain}
+    exec("from snukeras.export.onnx.handlers import Value, as_float, handles", names)
+    exec(code, names)
     report = export(model, tmp_path / "out", streaming=True)
     assert report["verification"]["ok"] and verify_folder(tmp_path / "out")["ok"]
     assert load_map(tmp_path / "out" / "crossbar.snumap").matrices == ["gain/kernel", "snu/kernel"]
