@@ -95,6 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     command("info", _info, "describe a model").add_argument("name")
     _add_training(command)
     command("evaluate", _evaluate, "measure a pretrained model again").add_argument("name")
+    compare = command("compare", _compare, "say whether two models of a task differ in the test")
+    compare.add_argument("name")
+    compare.add_argument("other")
     verify = command("verify", _verify, "check files and golden outputs of pretrained models")
     verify.add_argument("names", nargs="*", metavar="name", help="default: all")
     measure = command(
@@ -404,6 +407,22 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             "with `snukeras-zoo verify`."
         )
     return _FAILED if differs else _DONE
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from snukeras.zoo import presets
+
+    known = presets.list(arguments.content)
+    names = (arguments.name, arguments.other)
+    if not all(_known(name, known, "pretrained model") for name in names):
+        return _USAGE
+    start_keras()
+    from snukeras.zoo.publishing.compare import compare
+
+    print(f"{arguments.name} minus {arguments.other}, test:")
+    for difference in compare(*names, arguments.content):
+        print(f"  {difference}")
+    return _DONE
 
 
 def _verify(arguments: argparse.Namespace) -> int:

@@ -1,11 +1,14 @@
 """Tasks: the batches that training sees, and the figure."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 from tiny_zoo import load, make_recipe, make_task
 
 from snukeras.zoo import recipes
+from snukeras.zoo.tasks import TASKS
 
 
 def batches(epochs, first_epoch=0, seed=5, **changes):
@@ -111,3 +114,25 @@ def test_window_cuts_songs_into_pieces_that_lose_no_step():
 def test_data_of_another_kind(data):
     with pytest.raises(ValueError, match="may hold `window`"):
         make_task().steps_per_epoch(recipes.check(make_recipe(data=data)))
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_a_part_of_the_test_split_is_taken_from_data_at_hand_alone(name, monkeypatch, tmp_path):
+    monkeypatch.delenv("SNUKERAS_DATA", raising=False)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr("urllib.request.urlopen", lambda *a, **k: pytest.fail("downloads"))
+    assert dataclasses.replace(TASKS[name]).part() is None
+    monkeypatch.setenv("SNUKERAS_DATA", str(tmp_path))
+    assert dataclasses.replace(TASKS[name]).part() is None
+
+
+@pytest.mark.parametrize("name", ["jsb_chorales", "mnist", "nottingham", "penn_treebank"])
+def test_a_part_of_the_test_split(name, data_folder):
+    part = TASKS[name].part()
+    assert "of the test split of " + TASKS[name].title in part.what
+    for x, y in zip(part.inputs, part.targets, strict=True):
+        if part.metric == "accuracy":
+            assert y.shape == x.shape[:1] and set(y.tolist()) == set(range(10))
+        else:
+            assert y.shape == x.shape
+            np.testing.assert_array_equal(x[:, 1:], y[:, :-1])

@@ -10,7 +10,9 @@ import numpy as np
 from snukeras.datasets import jsb_chorales, nottingham, piano_roll
 from snukeras.zoo import samples
 from snukeras.zoo.recipes import Recipe
-from snukeras.zoo.tasks.task import SPLITS, Task
+from snukeras.zoo.tasks.task import SPLITS, Part, Task
+
+_SONGS = 8
 
 if TYPE_CHECKING:
     import keras
@@ -142,12 +144,29 @@ class PianoRolls(Task):
         )
         return float(values[self.metric])
 
+    def scores(self, model: "keras.Model", split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the nats of each song of a split, and its predicted steps."""
+        from snukeras.losses import frame_nll
+
+        x, y, mask = piano_roll.pad(self.songs[split])
+        nats = np.asarray(frame_nll(y, model.predict(x, batch_size=128, verbose=0)))
+        return (nats * mask).sum(axis=1), mask.sum(axis=1).astype(np.float64)
+
     def measured_inputs(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         """Yield the songs of the test split in batches of like lengths, and their steps."""
         songs = sorted(self.songs["test"], key=len)
         for first in range(0, len(songs), 16):
             x, _, mask = piano_roll.pad(songs[first : first + 16])
             yield x, mask
+
+    def _part(self) -> Part:
+        songs = [song.astype(np.float32) for song in self.songs["test"][:_SONGS]]
+        return Part(
+            f"the first {len(songs)} songs of the test split of {self.title}",
+            [song[None, :-1] for song in songs],
+            [song[None, 1:] for song in songs],
+            self.metric,
+        )
 
     def golden_inputs(self) -> list[np.ndarray]:
         """Return candidates for the golden input, each `(1, T, 88)`: the sample chorales."""

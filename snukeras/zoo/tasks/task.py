@@ -2,10 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from snukeras.datasets import _fetch
 from snukeras.zoo.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -14,6 +16,24 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "valid", "test")
 _OF_SOME_TASKS = ("data", "loss", "padding", "teacher")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a test split, to compare an exported network on.
+
+    Attributes:
+        what: What it is, in words.
+        inputs: Batches.
+        targets: For each batch what the output is compared with.
+        metric: "frame_nll", "accuracy" or "perplexity"; for the last two targets are numbers of
+            classes.
+    """
+
+    what: str
+    inputs: list[np.ndarray]
+    targets: list[np.ndarray]
+    metric: str
 
 
 class Task(ABC):
@@ -79,6 +99,35 @@ class Task(ABC):
         A batch depends on the seed and on its place alone, so that a training that resumes sees
         the same batches as one that was not interrupted.
         """
+
+    def scores(self, model: "keras.Model", split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return what each sample adds to the figure, and what it counts, each (samples,).
+
+        The figure is the sum of the first over the sum of the second.
+
+        Args:
+            model: The model.
+            split: "train", "valid" or "test".
+
+        Raises:
+            ValueError: The task has no samples of their own, but one stream.
+        """
+        raise ValueError(f"The task {self.name} is one stream, which has no samples to compare.")
+
+    def part(self) -> Part | None:
+        """Return a part of the test split, None where the data set is not on this machine.
+
+        Nothing is downloaded.
+        """
+        with _fetch.at_hand():
+            try:
+                return self._part()
+            except (ConnectionError, FileNotFoundError):
+                return None
+
+    @abstractmethod
+    def _part(self) -> Part | None:
+        """Return a part of the test split, small enough to be computed many times."""
 
     def example(self) -> tuple[str, ...]:
         """Return lines of Python for the cards, that measure and fine-tune `model` on some data.

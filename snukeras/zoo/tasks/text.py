@@ -11,7 +11,7 @@ from snukeras.datasets import penn_treebank, wikitext2
 from snukeras.zoo.recipes import Recipe
 from snukeras.zoo.tasks.language_model import _Evaluation, _trainer
 from snukeras.zoo.tasks.sampled_softmax import candidates
-from snukeras.zoo.tasks.task import SPLITS, Task
+from snukeras.zoo.tasks.task import SPLITS, Part, Task
 
 if TYPE_CHECKING:
     import keras
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _DATA = {"steps": 35, "candidates": None, "exact_epochs": 0, "precision": "float32"}
 _GOLDEN_STEPS = 8
 _MEASURED_STEPS = 1000
+_PART = 500
 
 
 @dataclass
@@ -198,6 +199,11 @@ class Words(Task):
         random = np.random.default_rng(0)
         size = len(self.vocabulary)
         return [random.integers(size, size=(1, _GOLDEN_STEPS), dtype=np.int32) for _ in range(8)]
+
+    def _part(self) -> Part:
+        text = self.texts["test"][: _PART + 1]
+        what = f"the first {len(text) - 1} words of the test split of {self.title}"
+        return Part(what, [text[None, :-1]], [text[None, 1:]], self.metric)
 
     def measured_inputs(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         """Yield the first 1,000 words of the test split, as one text."""
