@@ -12,11 +12,15 @@ from snukeras import _files
 
 
 def table(part: str = "accuracy", root: Path | str | None = None) -> str:
-    """Return the measured table of a part, or of the "modulation", as Markdown.
+    """Return the measured table of a part, of the "modulation" or the "depth", as Markdown.
 
     Figures are means over seeds with the deviation of a seed; differences are means of the paired
     differences with their standard error.
     """
+    if part == "depth":
+        from experiments.grapes import depth  # a command of its own
+
+        return depth.table(root)
     folder = reporting.folder(RESULTS_FOLDER, root)
     results = {
         name: _files.read_json(path)["trainings"]

@@ -1,6 +1,7 @@
 """GRAPES: gradients against NumPy, on all layers, wrapping of models, saving."""
 
 import re
+import warnings
 from pathlib import Path
 
 import keras
@@ -483,3 +484,14 @@ def test_the_example_of_the_guide_runs(tmp_path, monkeypatch):
     for file in ("plain.keras", "grapes.keras"):
         loaded = keras.models.load_model(tmp_path / file)
         np.testing.assert_allclose(loaded(made["x"]), made["plain"](made["x"]), rtol=1e-5)
+
+
+def test_deep_networks_are_warned_of():
+    layers = [keras.layers.Dense(32, "relu", kernel_initializer="he_uniform") for _ in range(9)]
+    plain = keras.Sequential([keras.Input((32,)), *layers, keras.layers.Dense(2)])
+    with pytest.warns(UserWarning, match=r"9 layers with GRAPES multiply.* propagate=False"):
+        with_grapes(plain)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        with_grapes(plain, propagate=False)
+        with_grapes(plain, layers=[layer.name for layer in layers[:3]])
