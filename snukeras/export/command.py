@@ -262,7 +262,7 @@ def _export(options: argparse.Namespace) -> int:
             csv=options.csv,
             streaming=options.streaming,
             nir_dt=options.dt,
-            samples=_samples(options, model),
+            samples=_samples(options, model, (metrics or {}).get("task")),
             chips=CHIPS if options.chips is None else options.chips,
             times=options.times or TIMES,
             overwrite=options.overwrite,
@@ -323,14 +323,31 @@ def _hardware(options: argparse.Namespace) -> "Target | None":
     return load_target(options.target).replace(**changes)
 
 
-def _samples(options: argparse.Namespace, model: "keras.Model") -> "Samples | None":
-    """Return the user's samples, or chorales for networks that play them, or None."""
+def _samples(
+    options: argparse.Namespace, model: "keras.Model", task: str | None
+) -> "Samples | None":
+    """Return the user's samples, else data of the task where it is on this machine, else chorales.
+
+    Args:
+        options: Those of the command.
+        model: The model.
+        task: The task of a preset, None for other models.
+
+    Returns:
+        None where there are none of these; chorales are for networks that play them.
+    """
     from snukeras.export.network import Network
-    from snukeras.export.samples import Samples, samples_from_file
+    from snukeras.export.samples import CHORALES, Samples, samples_from_file
 
     network = Network.read(model)
     if options.samples:
         return samples_from_file(options.samples, network, options.metric)
+    if task is not None:
+        from snukeras.zoo.tasks import TASKS
+
+        part = TASKS[task].part() if task in TASKS else None
+        if part is not None:
+            return Samples.part(part)
     if not network.plays_chorales:
         return None
     try:
@@ -339,7 +356,7 @@ def _samples(options: argparse.Namespace, model: "keras.Model") -> "Samples | No
         _, rolls = read()
     except (ImportError, OSError, ValueError):
         return None
-    samples = Samples.songs(rolls, "sample chorales", model.input_shape[1])
+    samples = Samples.songs(rolls, CHORALES, model.input_shape[1])
     return samples if samples.batches else None
 
 

@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -17,8 +17,13 @@ from snukeras.export.verify.figures import METRICS
 from snukeras.layers import LogMel, TiedEmbedding
 from snukeras.network.topology import Ref, Topology
 
+if TYPE_CHECKING:
+    from snukeras.zoo.tasks.task import Part
+
 # An archive may unpack to so many bytes.
 MAX_BYTES = 4 * 2**30
+# What the chorales that ship are called in reports.
+CHORALES = "sample chorales"
 _HINT = "Save arrays with numpy.savez('samples.npz', x=..., targets=...)."
 
 
@@ -55,6 +60,11 @@ class Samples:
                 for start in range(0, len(roll) - steps, steps)
             ]
         return cls(kind, [[roll[None, :-1]] for roll in rolls], [roll[None, 1:] for roll in rolls])
+
+    @classmethod
+    def part(cls, part: "Part") -> "Samples":
+        """Take a part of the test split of a task of the zoo."""
+        return cls(part.what, [[batch] for batch in part.inputs], part.targets, part.metric)
 
     @classmethod
     def random(

@@ -1,5 +1,6 @@
 """The command line: exit codes, messages, speed of --help, nothing written by accident."""
 
+import argparse
 import dataclasses
 import json
 import os
@@ -13,9 +14,11 @@ import onnx
 import pytest
 
 import snukeras
+from snukeras.export import command
 from snukeras.export.command import main
 from snukeras.export.onnx.layers import snu_scan
 from snukeras.export.report.units import energy_text, range_text
+from snukeras.export.verify.metric import measure
 from snukeras.layers import SNU
 
 START = "import sys; import _snukeras_command; from snukeras.export.command import main; "
@@ -306,3 +309,24 @@ def test_read_back_into_another_model(inside, model_file, capsys):
     assert main(["readback", "out/crossbar.snumap", "g.csv", "--model", "other.keras"]) == 2
     check_complaint(capsys, "is not that of the map")
     assert sorted(path.name for path in inside.iterdir()) == ["g.csv", "other.keras", "out"]
+
+
+@pytest.mark.parametrize("name", ["jsb_snu", "mnist_snu", "ptb_ssnu", "nottingham_snu"])
+def test_presets_are_compared_on_their_task_where_its_data_is_at_hand(name, data_folder):
+    model = snukeras.zoo.load(name)
+    options = argparse.Namespace(samples=None, metric=None)
+    samples = command._samples(options, model, snukeras.zoo.info(name)["task"])
+    assert " of the test split of " in samples.kind and samples.targets is not None
+    outputs = [np.asarray(model(feeds[0])) for feeds in samples.batches]
+    figure = measure(outputs, samples)
+    shipped = snukeras.zoo.info(name)["test"]
+    assert figure == pytest.approx(shipped, rel=0.2)
+
+
+def test_presets_without_their_data_say_what_chorales_are(inside, monkeypatch, capsys):
+    monkeypatch.setattr("snukeras.zoo.tasks.task.Task.part", lambda task: None)
+    assert main(["zoo:jsb_snu", "--target", "pcm", "--chips", "1", "--times", "25"]) == 0
+    out = capsys.readouterr().out
+    assert "Compared on sample chorales" in out
+    assert "chorales are unlike the data set" in out
+    assert "Its figure on the test split is 8.459 nats per step." in out

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from snukeras import _terminal
 from snukeras.export.crossbar.targets import Target
@@ -13,6 +13,7 @@ from snukeras.export.report.units import (
     size_text,
     time_text,
 )
+from snukeras.export.samples import CHORALES
 
 if TYPE_CHECKING:
     from snukeras.export.crossbar.readback import ReadBackReport
@@ -72,6 +73,8 @@ def show(report: "Report", folder: Path) -> None:
     show_verification(verification, screen)
     if report.forecast is not None:
         _show_forecast(screen, report.forecast, verification.metric)
+    if verification.samples == CHORALES and verification.metric is not None:
+        _show_caveat(screen, report.metrics)
     if report.nir is not None:
         nodes = len(report.nir.nodes)
         screen.line(f"NIR graph of {nodes} nodes, steps of {report.nir.dt:g} s")
@@ -81,6 +84,23 @@ def show(report: "Report", folder: Path) -> None:
     screen.line("  report.json, checksums.sha256")
     if verification.reload is not None:
         screen.line(f"`snukeras-export verify` cannot load the model: {verification.reload}.")
+
+
+def _show_caveat(screen: Screen, metrics: dict[str, Any] | None) -> None:
+    """Say why figures on the sample chorales are not those of the data set.
+
+    Args:
+        screen: Where to.
+        metrics: The known figures of a preset.
+    """
+    known = ""
+    if metrics and "test" in metrics:
+        known = f" Its figure on the test split is {metrics['test']:.3f} {metrics['unit']}."
+    screen.line(
+        "These eight chorales are unlike the data set, and a network is too sure of itself on them:"
+        " drift, which softens its outputs, can look like a gain, and compensation like a loss."
+        + known
+    )
 
 
 def show_verification(verification: "Verification", screen: Screen | None = None) -> None:

@@ -30,6 +30,17 @@ def cross_entropy(probabilities: Arrays, targets: Arrays) -> float:
     )
 
 
+def perplexity(logits: Arrays, targets: Arrays) -> float:
+    """Return exp of the mean negative log-likelihood of the right class, from logits."""
+    nats = []
+    for z, y in zip(logits, targets, strict=True):
+        z = np.asarray(z, "float64")
+        z = z - z.max(axis=-1, keepdims=True)
+        right = np.take_along_axis(z, np.asarray(y)[..., None].astype("int64"), -1)[..., 0]
+        nats.append((np.log(np.exp(z).sum(axis=-1)) - right).ravel())
+    return float(np.exp(np.mean(np.concatenate(nats))))
+
+
 def accuracy(outputs: Arrays, targets: Arrays) -> float:
     """Return the percentage of decisions whose largest output is the right class."""
     hits = [(p.argmax(-1) == np.asarray(y)).ravel() for p, y in zip(outputs, targets, strict=True)]
@@ -61,5 +72,6 @@ class Metric:
 METRICS = {
     "frame_nll": Metric("negative log-likelihood", "nats per step", True, frame_nll, False),
     "cross_entropy": Metric("cross-entropy", "nats", True, cross_entropy, True),
+    "perplexity": Metric("perplexity", "per word", True, perplexity, True, bounded=False),
     "accuracy": Metric("accuracy", "%", False, accuracy, True, bounded=False),
 }
