@@ -162,7 +162,7 @@ def _add_forecast(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--metric",
-        choices=("frame_nll", "cross_entropy", "accuracy"),
+        choices=("frame_nll", "cross_entropy", "accuracy", "perplexity"),
         help="of the targets (default: accuracy for integers, else frame_nll)",
     )
 

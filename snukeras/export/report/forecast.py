@@ -11,6 +11,7 @@ from snukeras.export.records import Record
 from snukeras.export.report.energy import Energy, energy
 from snukeras.export.report.simulation import (
     CHIPS,
+    LARGE,
     MAX_WEIGHTS,
     SCALES,
     TIMES,
@@ -105,7 +106,9 @@ def forecast(
         progress: Called with what is being done.
     """
     device = device_of(crossbar.target)
-    conditions = Conditions(device, simulated.chips, simulated.times, simulated.seed)
+    large = crossbar.totals["weights"] > LARGE
+    chips = 1 if large and simulated.chips == CHIPS else simulated.chips
+    conditions = Conditions(device, chips, simulated.times, simulated.seed)
     progress("simulating the products of the matrices")
     errors = products(crossbar, conditions)
     metric, by_scale = None, None
@@ -118,7 +121,7 @@ def forecast(
             twin = twin or Twin.of(network.model, crossbar)
             metric = metric_over_time(twin, chips_of_map(crossbar, device), samples, conditions)
             by_scale = {}
-            for scale in SCALES:
+            for scale in (crossbar.description.scale,) if large else SCALES:
                 progress(f"simulating chips with one scale for each {scale}")
                 own = scale == crossbar.description.scale and not any(
                     entry.levels for entry in crossbar.description.matrices
@@ -131,7 +134,7 @@ def forecast(
                 )
     return Forecast(
         device=type(device).__name__,
-        chips=simulated.chips,
+        chips=chips,
         seed=simulated.seed,
         times_s=simulated.times,
         products=errors,

@@ -23,8 +23,10 @@ COMPENSATIONS: dict[str, str | None] = {"none": None, "global": "global"}
 SCALES = ("tensor", "column")
 # Few, so that the report costs the export little.
 CHIPS = 3
-# Beyond this many weights the metric over time is left to snukeras.pcm.evaluate_chips.
-MAX_WEIGHTS = 2_000_000
+# Beyond this many weights one chip is simulated, of the map's own scales alone ...
+LARGE = 2_000_000
+# ... and beyond this many the metric over time is left to snukeras.pcm.evaluate_chips.
+MAX_WEIGHTS = 6_000_000
 # As many matrices, and one tile of each, have their product simulated.
 MAX_MATRICES = 16
 _VECTORS = 64

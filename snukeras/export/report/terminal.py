@@ -211,7 +211,8 @@ def _show_map(screen: Screen, mapped: "MapEntry", compared: "MapResult") -> None
 
 
 def _show_forecast(screen: Screen, found: "Forecast", metric: "MetricResult | None") -> None:
-    screen.line(f"Expected on {found.chips} simulated chips ({found.device}, a rough guess):")
+    chips = "1 simulated chip" if found.chips == 1 else f"{found.chips} simulated chips"
+    screen.line(f"Expected on {chips} ({found.device}, a rough guess):")
     products = sorted(found.products, key=lambda p: -p.relative_error["global"][-1])
     rows = [
         (f"error of x W, {worst.name}", _DRIFT[key], *(f"{error:.1%}" for error in errors))
