@@ -1,4 +1,4 @@
-"""What the commands share in a terminal: consoles, a quiet start of Keras, what is being done."""
+"""What is shown in a terminal: consoles, a quiet start of Keras, what is being done."""
 
 import os
 import sys
@@ -74,3 +74,24 @@ def status(silent: bool = False) -> Iterator[Callable[[str], None]]:
 
     with Console(stderr=True).status("starting") as shown:
         yield lambda text: shown.update(Text(text))  # a file's name is no markup
+
+
+@contextmanager
+def bar(label: str, total: int, show: bool = True) -> Iterator[Callable[[], object]]:
+    """Show a progress bar on stderr, where a person is watching; yield what advances it by one.
+
+    Args:
+        label: What is counted.
+        total: How many there are.
+        show: False shows nothing.
+    """
+    if not show or not total or sys.stderr is None or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(label, total=total)
+        yield lambda: progress.advance(task)

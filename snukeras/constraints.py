@@ -6,14 +6,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from snukeras._strategy import outside_of_graphs, replicas
 from snukeras.pcm._arrays import (
     Array,
     Tensor,
     check_choice,
     check_number,
     like,
-    outside_of_graphs,
-    replicas,
     to_tensor,
 )
 from snukeras.pcm.pairs import ROUNDINGS, DifferentialPair, check_levels

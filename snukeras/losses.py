@@ -5,6 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from snukeras._strategy import replicas
+
 # The smallest normal float32, and the largest float32 below 1: with them no logarithm is infinite,
 # every probability that a float32 sigmoid can give between them is used as it is, and a wrong
 # one near 0 keeps its gradient (a clip at 1e-7 would end it).
@@ -112,9 +114,7 @@ class FrameNLL(keras.losses.Loss):
         # Keras's own reductions merge masks and weights; only the divisor is ours.
         total = FrameNLL(self.from_logits, self.label_smoothing, reduction="sum", dtype=self.dtype)
         songs = ops.cast(ops.shape(y_pred)[0], self.dtype)
-        return total(y_true, y_pred, sample_weight) / (
-            songs * self.steps_per_sequence * _replicas()
-        )
+        return total(y_true, y_pred, sample_weight) / (songs * self.steps_per_sequence * replicas())
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         if self.label_smoothing:
@@ -128,10 +128,3 @@ class FrameNLL(keras.losses.Loss):
             "label_smoothing": self.label_smoothing,
             "steps_per_sequence": self.steps_per_sequence,
         }
-
-
-def _replicas() -> int:
-    """Number of replicas whose losses TensorFlow adds up (1 without tf.distribute)."""
-    import tensorflow as tf
-
-    return int(tf.distribute.get_strategy().num_replicas_in_sync)

@@ -25,7 +25,7 @@ NAMES = {
 
 # The order of the house: a part imports its own files, and parts of the floors below it.
 FLOORS = (
-    ("_content", "_files", "_arguments", "_terminal", "_types", "_xla"),
+    ("_content", "_files", "_arguments", "_strategy", "_terminal", "_types", "_xla"),
     ("activations", "losses"),
     ("regularizers", "metrics", "datasets", "network"),
     ("pcm",),

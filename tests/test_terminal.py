@@ -73,3 +73,17 @@ def test_the_status_takes_names_with_markup(monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     with _terminal.status() as say:
         say("loading a[/b].keras")
+
+
+@pytest.mark.parametrize("watching", [True, False])
+def test_the_bar_counts_where_somebody_watches(watching, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: watching, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    with _terminal.bar("chips", 2) as advance:
+        advance()
+        advance()
+    shown = capsys.readouterr().err
+    assert ("2/2" in shown) is watching and bool(shown) is watching
+    with _terminal.bar("chips", 2, show=False) as advance:
+        advance()
+    assert capsys.readouterr().err == ""

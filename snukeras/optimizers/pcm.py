@@ -8,10 +8,11 @@ import numpy as np
 from keras import ops
 
 from snukeras._arguments import whole
+from snukeras._strategy import outside_of_graphs, replicas
 from snukeras.constraints import PCMConstraint
 from snukeras.network.matrices import is_kernel
 from snukeras.network.models import layer_names, within_layer
-from snukeras.pcm._arrays import Tensor, check_number, outside_of_graphs, replicas
+from snukeras.pcm._arrays import Tensor, check_number
 from snukeras.pcm.pairs import DifferentialPair
 from snukeras.pcm.pulsed_pairs import PairState, PulsedPairs
 from snukeras.pcm.pulses import NandakumarPCM, PulsedPCM

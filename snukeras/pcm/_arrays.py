@@ -1,6 +1,5 @@
 """Let every function of snukeras.pcm take NumPy arrays and tensors alike, and check its numbers."""
 
-import contextlib
 import math
 from typing import Any, TypeAlias
 
@@ -89,30 +88,3 @@ def check_choice(name: str, value: Any, allowed: tuple) -> Any:
             f"`{name}` must be one of {', '.join(map(repr, allowed))}. Received: {value!r}"
         )
     return value
-
-
-def replicas() -> int:
-    """Count the replicas that the current distribution strategy keeps in step."""
-    if keras.backend.backend() != "tensorflow":
-        return 1
-    import tensorflow as tf
-
-    return tf.distribute.get_strategy().num_replicas_in_sync
-
-
-def outside_of_graphs() -> contextlib.AbstractContextManager:
-    """Return a context in which variables are made at once, also while a function is traced."""
-    if keras.backend.backend() != "tensorflow":
-        return contextlib.nullcontext()
-    import tensorflow as tf
-
-    return tf.init_scope()
-
-
-def tracing() -> bool:
-    """Return True while TensorFlow traces a function: Python then runs once, not at every call."""
-    if keras.backend.backend() != "tensorflow":
-        return False
-    import tensorflow as tf
-
-    return not tf.executing_eagerly()

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from snukeras._strategy import tracing
 from snukeras.pcm._arrays import (
     Array,
     Tensor,
@@ -13,7 +14,6 @@ from snukeras.pcm._arrays import (
     check_number,
     host_array,
     to_tensor,
-    tracing,
 )
 from snukeras.pcm.converters import Converter
 from snukeras.pcm.devices import IdealDevice, InferencePCM

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import tempfile
 import time as clock
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from snukeras import _files
+from snukeras._terminal import bar
 from snukeras.network.models import copy_model
 from snukeras.pcm._arrays import Array, check_number
 from snukeras.pcm.chip import Chip
@@ -194,7 +195,7 @@ def _run(
 ) -> Iterator[tuple[int, list[Row]]]:
     """Yield (number, rows) of every chip, in the order in which they are done."""
     workers = max(1, min(int(workers), len(numbers)))
-    with _Bar(len(numbers), progress) as advance:
+    with bar("chips", len(numbers), progress) as advance:
         if workers == 1:
             evaluator = _Evaluator(work)
             for number in numbers:
@@ -254,36 +255,6 @@ def _chip_config(chip: dict[str, Any]) -> dict[str, tuple[str, Any]]:
         else ("plain", value)
         for name, value in chip.items()
     }
-
-
-class _Bar:
-    """A progress bar on a terminal; gives a function that advances it."""
-
-    def __init__(self, total: int, show: bool) -> None:
-        self.total, self.show = total, show
-        self.progress: Any = None
-
-    def __enter__(self) -> Callable[[], None]:
-        if not self.show or not self.total:
-            return lambda: None
-        from rich.console import Console
-        from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        self.progress = Progress(
-            *Progress.get_default_columns()[:2],
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self.progress.start()
-        task = self.progress.add_task("chips", total=self.total)
-        return lambda: self.progress.advance(task)
-
-    def __exit__(self, *_: Any) -> None:
-        if self.progress is not None:
-            self.progress.stop()
 
 
 def _digest(*parts: bytes | np.ndarray) -> str:
