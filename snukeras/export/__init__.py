@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from snukeras.export.errors import (
         BadInputError,
         ExportError,
+        ExportWarning,
         MapError,
         OutputExistsError,
         UnsupportedLayersError,
@@ -26,6 +27,7 @@ _HOMES = {
     "BadInputError": "errors",
     "CrossbarMap": "crossbar.map",
     "ExportError": "errors",
+    "ExportWarning": "errors",
     "MapError": "errors",
     "MappedChip": "crossbar.chip",
     "OutputExistsError": "errors",
@@ -45,6 +47,7 @@ __all__ = [
     "BadInputError",
     "CrossbarMap",
     "ExportError",
+    "ExportWarning",
     "MapError",
     "MappedChip",
     "OutputExistsError",

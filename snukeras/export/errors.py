@@ -6,6 +6,7 @@ from snukeras.network.errors import HintedError as ExportError
 __all__ = [
     "BadInputError",
     "ExportError",
+    "ExportWarning",
     "MapError",
     "OutputExistsError",
     "UnsupportedLayersError",
@@ -39,6 +40,10 @@ class OutputExistsError(ExportError):
 
 class MapError(ExportError):
     """A crossbar map is damaged, altered, or not a crossbar map of a known version."""
+
+
+class ExportWarning(Warning):
+    """Something that the user has to know of an export that was made."""
 
 
 class VerificationError(ExportError):

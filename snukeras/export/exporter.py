@@ -21,7 +21,7 @@ from snukeras.export.crossbar.load import load_map
 from snukeras.export.crossbar.map import CrossbarMap
 from snukeras.export.crossbar.targets import Target, load_target
 from snukeras.export.crossbar.writer import MapOptions, write_map
-from snukeras.export.errors import BadInputError
+from snukeras.export.errors import BadInputError, ExportWarning
 from snukeras.export.folder import (
     CHECKSUMS,
     CSV,
@@ -136,6 +136,9 @@ def export(
         UnsupportedLayersError: Layers have no ONNX or NIR form; all are named.
         BadInputError: The model or an argument cannot be used.
         OutputExistsError: The output exists.
+
+    Warns:
+        ExportWarning: `snukeras-export verify` cannot load the model in a process of its own.
     """
     hardware = _target(target)
     output = Path(output)
@@ -167,6 +170,7 @@ def export(
         warnings.warn(
             f"snukeras-export verify cannot load the model of {output}: "
             f"{report.verification.reload}.",
+            ExportWarning,
             stacklevel=2,
         )
     return report

@@ -11,6 +11,7 @@ from snukeras.export.crossbar.faults import Fault
 from snukeras.export.errors import (
     BadInputError,
     ExportError,
+    ExportWarning,
     OutputExistsError,
     UnsupportedLayersError,
     VerificationError,
@@ -273,7 +274,7 @@ def test_layers_that_verify_cannot_load_are_named_at_export(tmp_path):
     inputs = keras.Input((4,))
     doubled = keras.layers.Lambda(lambda x: 2.0 * x, name="double")(inputs)
     model = keras.Model(inputs, keras.layers.Dense(2)(doubled))
-    with pytest.warns(UserWarning, match="verify cannot load the model of .*Lambda"):
+    with pytest.warns(ExportWarning, match="verify cannot load the model of .*Lambda"):
         report = export(model, tmp_path / "out", chips=1, times=(25.0,))
     assert report.verification.ok and "Lambda" in report.verification.reload
     with pytest.raises(BadInputError, match="safe mode"):
@@ -288,7 +289,7 @@ class Twice(keras.layers.Layer):
 
 def test_classes_that_only_the_users_code_knows_are_named_at_export(tmp_path):
     model = keras.Sequential([keras.Input((4,)), Twice(), keras.layers.Dense(2)])
-    with pytest.warns(UserWarning, match="tests>Twice"):
+    with pytest.warns(ExportWarning, match="tests>Twice"):
         report = export(model, tmp_path / "out", chips=1, times=(25.0,))
     assert "verify_folder from Python" in report.verification.reload
     assert "tests&gt;Twice" in (tmp_path / "out" / "report.html").read_text()
