@@ -40,7 +40,7 @@ class Forecast(Record):
         metric: The metric of the samples, by compensation; None where it is left out.
         metric_left_out: Why, or None.
         metric_by_scale: The metric of the same weights with one scale of conductance for each
-            matrix ("tensor") and for each column ("column"), by compensation.
+            matrix ("tensor") and for each column ("column"), with compensation.
         energy: Energy and latency of a step.
         risks: The biggest risks in words.
     """
@@ -130,7 +130,7 @@ def forecast(
                 by_scale[scale] = (
                     metric
                     if own and not crossbar.description.faults
-                    else metric_over_time(twin, make, samples, conditions)
+                    else metric_over_time(twin, make, samples, conditions, ("global",))
                 )
     return Forecast(
         device=type(device).__name__,

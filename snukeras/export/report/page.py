@@ -360,9 +360,12 @@ def _metric(report: Report) -> Iterator[str]:
         for key, values in found.metric.items()
     ]
     rows += [
-        [f"one scale a {scale}", _COMPENSATION[key], *(f"{value:.3f}" for value in values.mean)]
+        [
+            f"one scale a {scale}",
+            _COMPENSATION["global"],
+            *(f"{value:.3f}" for value in by["global"].mean),
+        ]
         for scale, by in (found.metric_by_scale or {}).items()
-        for key, values in by.items()
     ]
     yield _table(["conductances", "drift", *times], rows)
 

@@ -1,7 +1,7 @@
 """Simulate chips of an exported network: errors of products and the metric over time."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import keras
 import numpy as np
@@ -128,7 +128,8 @@ def largest_tile(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the block of a matrix with its largest weight, and the scales of its columns."""
     plus, minus = crossbar.conductances(name)
-    rows, columns = np.unravel_index(np.argmax(np.abs(plus - minus)), plus.shape)
+    size_of = np.abs(plus - minus) / crossbar.scales(name)
+    rows, columns = np.unravel_index(np.argmax(size_of), plus.shape)
     block = tuple(
         slice(int(at) // step * step, int(at) // step * step + step)
         for at, step in zip((rows, columns), size, strict=True)
@@ -172,7 +173,11 @@ def chips_of_scale(
 
 
 def metric_over_time(
-    twin: Twin, make: Chips, samples: Samples, conditions: Conditions
+    twin: Twin,
+    make: Chips,
+    samples: Samples,
+    conditions: Conditions,
+    compensations: Iterable[str] = COMPENSATIONS,
 ) -> dict[str, OverTime]:
     """Measure the metric of chips, by compensation and time.
 
@@ -181,9 +186,11 @@ def metric_over_time(
         make: Makes the chips.
         samples: Samples with targets.
         conditions: What is simulated.
+        compensations: Which of `COMPENSATIONS`.
     """
     found = {}
-    for label, compensation in COMPENSATIONS.items():
+    for label in compensations:
+        compensation = COMPENSATIONS[label]
         values = np.empty((conditions.chips, len(conditions.times)))
         for chip in range(conditions.chips):
             held = make(_seed(conditions.seed, chip, 0), compensation)
