@@ -14,7 +14,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from snukeras.callbacks import PCMNoise
+import snukeras
+from snukeras.callbacks import PCMNoise, SpikeMonitor
 from snukeras.constraints import PCMConstraint
 
 cpu = tf.config.list_physical_devices("CPU")[0]
@@ -53,6 +54,19 @@ except ValueError as error:
 results["still"] = train(Clip(), [PCMNoise(0.5)], rate=0.0)
 results["clean"] = train(Clip())
 results["noisy"] = train(Clip(), [PCMNoise(0.5, seed=1)])
+
+spikes = (np.random.default_rng(0).random((32, 6, 8)) < 0.3).astype("float32")
+with strategy.scope():
+    model = keras.Sequential([keras.Input((6, 8)), snukeras.layers.SNU(10, name="snu")])
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+monitor = SpikeMonitor()
+history = model.fit(
+    spikes, np.zeros((32, 10)), batch_size=8, verbose=0, callbacks=[monitor]
+).history
+results["rate"] = [
+    history["snu/rate"][0],
+    float(snukeras.trace(model, spikes)["snu"]["spikes"].mean()),
+]
 print(json.dumps(results))
 """
 
@@ -85,3 +99,8 @@ def test_noise_on_two_replicas(results):
         np.testing.assert_array_equal(replicas[0], replicas[1])
         assert not np.array_equal(replicas[0], np.ones((8, 5)))
     assert 1e-4 < np.abs(clean - noisy).max() < 0.5
+
+
+def test_spikes_are_counted_on_all_replicas(results):
+    counted, traced = results["rate"]
+    assert counted == pytest.approx(traced, abs=1e-5)

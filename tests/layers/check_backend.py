@@ -16,6 +16,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 import oracle
 
+import snukeras
 from snukeras.layers import SNU, SSNU, LevelCrossing, LogMel, SNUCell
 
 BATCH, STEPS, FEATURES, UNITS = 3, 7, 5, 6
@@ -201,7 +202,23 @@ def imports(folder):
     assert "tensorflow" not in sys.modules, "snukeras.layers imports TensorFlow"
 
 
-CHECKS = (imports, values, gradients, saving, masks, stateful, padding, fused, sound)
+def watched(folder):
+    """Traces, membranes and calibration on the plain path."""
+    keras.utils.set_random_seed(1)
+    x = (np.random.default_rng(0).random((8, STEPS, 20)) < 0.3).astype("float32")
+    layers = [SNU(20, recurrent=True, return_sequences=True), SNU(UNITS)]
+    model = keras.Sequential([keras.Input((STEPS, 20)), *layers])
+    for rate in snukeras.initializers.calibrate(model, x, rate=0.2).values():
+        assert 0.1 < rate < 0.3, rate
+    traced = snukeras.trace(model, x)
+    assert traced[layers[1].name]["membranes"].shape == (8, STEPS, UNITS)
+    np.testing.assert_array_equal(traced[layers[1].name]["spikes"][:, -1], array(model(x)))
+    layer = SNU(UNITS, return_membrane=True)
+    spikes, membrane = layer(x)
+    np.testing.assert_array_equal(array(spikes), array(membrane) > layer.threshold)
+
+
+CHECKS = (imports, values, gradients, saving, masks, stateful, padding, fused, sound, watched)
 
 
 def main(folder):

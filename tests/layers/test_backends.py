@@ -17,6 +17,7 @@ import pytest
 SCRIPT = Path(__file__).with_name("check_backend.py")
 CHECKS = [
     "imports",
+    "watched",
     "values",
     "gradients",
     "saving",
