@@ -89,6 +89,8 @@ def watching(observer: Observer, layers: Iterable[keras.Layer]) -> Iterator[None
 def units_of(model: keras.Layer, spiking_only: bool = False) -> dict[str, keras.Layer]:
     """Find the SNU layers in a model: nested, wrapped, and kept by layers of the user's own.
 
+    A bare `keras.layers.RNN(SNUCell(...))` is none: the loop of Keras has no observers.
+
     Args:
         model: A model, or one layer.
         spiking_only: Leave out soft units.
@@ -113,8 +115,8 @@ def _search(
     if id(layer) in seen:
         return
     seen.add(id(layer))
-    spiking = getattr(getattr(layer, "cell", None), "spiking", None)
-    if spiking is not None:
+    if getattr(layer, "has_observers", False):
+        spiking = layer.cell.spiking
         if spiking or not spiking_only:
             name = layer.name if layer.name not in found else f"{parent}/{layer.name}"
             while name in found:

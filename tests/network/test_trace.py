@@ -165,6 +165,11 @@ def test_a_trace_changes_nothing(x, implementation, sequences):
 
 
 def test_what_cannot_be_traced_is_refused(x):
+    bare = keras.Sequential(
+        [keras.Input(x.shape[1:]), keras.layers.RNN(snukeras.layers.SNUCell(UNITS))]
+    )
+    with pytest.raises(ValueError, match="no SNU layers to trace"):
+        snukeras.trace(bare, x)
     dense = keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="no SNU layers to trace"):
         snukeras.trace(dense, x[:, 0])

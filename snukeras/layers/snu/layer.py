@@ -91,6 +91,9 @@ class UnitLayer(keras.layers.RNN):
         self.output_regularizer = keras.regularizers.get(activity_regularizer)
         self.input_spec = [keras.layers.InputSpec(ndim=3)]
 
+    # Calls are handed to snukeras.network.observers.
+    has_observers = True
+
     units = argument_of_cell("units")
     state_activation = argument_of_cell("state_activation")
     decay = argument_of_cell("decay")
