@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from snukeras.layers import SNU, SSNU
-from snukeras.layers.snu import scan
+from snukeras.layers.snu.kernels import Call, Dynamics, Kernels
 
 BATCH, STEPS, UNITS = 3, 7, 5
 
@@ -28,7 +28,7 @@ BATCH, STEPS, UNITS = 3, 7, 5
 )
 def test_sequences_are_not_copied_at_every_step(cls, arguments, dtype, masked, keep):
     cell = cls(UNITS, **arguments).cell
-    dynamics = scan.Dynamics(
+    dynamics = Dynamics(
         state_activation=cell.state_activation,
         output=cell.output_function,
         recurrent=cell.recurrent,
@@ -37,13 +37,14 @@ def test_sequences_are_not_copied_at_every_step(cls, arguments, dtype, masked, k
         trainable_decay=False,
         trainable_threshold=True,
     )
-    infer, forward, _ = scan._kernels(dynamics)
+    kernels = Kernels(dynamics)
     size = UNITS if cell.recurrent else 0
     units, state = tf.ones(UNITS), tf.zeros((BATCH, UNITS))
-    parameters = (units, units, tf.zeros((size, size), dtype), state, state)
     mask = tf.ones((BATCH, STEPS), tf.bool) if masked else None
-    inputs = tf.zeros((BATCH, STEPS, UNITS), dtype), parameters, None, mask, None
-    program = (forward if keep else infer).experimental_get_compiler_ir(*inputs)("optimized_hlo")
+    call = Call(units, units, tf.zeros((size, size), dtype), state, state, None, mask, None)
+    run = kernels.forward if keep else kernels.infer
+    drive = tf.zeros((BATCH, STEPS, UNITS), dtype)
+    program = run.experimental_get_compiler_ir(drive, call)("optimized_hlo")
     loops = set(re.findall(r"body=%?([\w.-]+)", program))
     assert loops
     for computation in re.split(r"\n(?=%|ENTRY)", program):

@@ -11,19 +11,26 @@ All sequences are laid out as Keras has them, (batch, time, units): a step reads
 each sample, which costs less than to transpose whole sequences.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
+import keras
 import tensorflow as tf
 
-from snukeras.layers.snu.maps import _Maps
-from snukeras.layers.snu.scan import Dynamics, _started, scan
+from snukeras.layers.snu.cell import SNUCell
+from snukeras.layers.snu.higher_derivatives import Source
+from snukeras.layers.snu.kernels import Call, Dynamics, started
+from snukeras.layers.snu.maps import Maps
+from snukeras.layers.snu.scan import scan
+
+if TYPE_CHECKING:
+    from snukeras.layers.snu.layer import UnitLayer
 
 
 def run(
-    layer: Any,
+    layer: "UnitLayer",
     sequences: tf.Tensor,
-    initial_state: list | None,
-    mask: Any,
+    initial_state: list[tf.Tensor] | None,
+    mask: tf.Tensor | None,
     training: bool,
     membranes: bool = False,
 ) -> tuple[tf.Tensor, tf.Tensor | None, list[tf.Tensor]]:
@@ -46,61 +53,92 @@ def run(
     if layer.go_backwards:
         sequences = tf.reverse(sequences, [1])
         mask = None if mask is None else tf.reverse(mask, [1])
-    recurrent_dropout = None
     if training and cell.dropout:
         dropout = cell.get_dropout_mask(sequences[:, 0])
         sequences = sequences * tf.cast(dropout, sequences.dtype)[:, None]
     drive = cell.project(sequences)
-    maps = _Maps(drive.shape[2:], apart=cell.lateral_inhibition)
+    maps = Maps(drive.shape[2:], apart=cell.lateral_inhibition)
     drive = maps.flatten(drive)
-    zeros = tf.zeros((tf.shape(drive)[0], drive.shape[-1]), cell.compute_dtype)
-    if training and cell.recurrent and cell.recurrent_dropout:
-        recurrent_dropout = tf.cast(cell.get_recurrent_dropout_mask(zeros), zeros.dtype)
-    first = [zeros, zeros]
-    if initial_state is not None:
-        first = [maps.flatten(state[:, None])[:, 0] for state in initial_state]
-    if mask is not None:
-        mask = maps.of_samples(tf.cast(mask, tf.bool))
-    decay, threshold = (
-        maps.of_filters(cell.decay_tensor()),
-        maps.of_filters(cell.threshold_tensor()),
-    )
-    kernel = cell.recurrent_kernel if cell.recurrent else tf.zeros((0, 0))
+    call = _call(cell, drive, maps, initial_state, mask, training)
     outputs, last, potentials = scan(
-        Dynamics(
-            state_activation=cell.state_activation,
-            output=cell.output_function,
-            recurrent=cell.recurrent,
-            carries_output=cell.recurrent or initial_state is not None,
-            lateral_inhibition=cell.lateral_inhibition,
-            trainable_decay=cell.trainable_decay,
-            trainable_threshold=cell.trainable_threshold,
-        ),
+        _dynamics(cell, carries_output=cell.recurrent or initial_state is not None),
         drive,
-        decay,
-        threshold,
-        tf.cast(kernel, drive.dtype),
-        first[0],
-        first[1],
-        recurrent_dropout,
-        mask,
+        call,
         keep=training,
         membranes=membranes,
+        source=_source(cell, sequences, maps),
     )
-    states = first
+    states = [call.y, call.s]
     if layer.return_state or layer.stateful:
-        states = [cell.output_function(last - threshold), last]
-    if mask is not None:
-        started = _started(mask)
-        shown = mask if layer.zero_output_for_mask else started
+        states = [cell.output_function(last - call.threshold), last]
+    if call.mask is not None:
+        begun = started(call.mask)
+        shown = call.mask if layer.zero_output_for_mask else begun
         outputs = tf.where(shown[:, :, None], outputs, tf.zeros_like(outputs))
         if potentials is not None:
             potentials = tf.where(shown[:, :, None], potentials, tf.zeros_like(potentials))
-        any_step = started[:, -1, None]
-        states = [tf.where(any_step, new, old) for new, old in zip(states, first, strict=True)]
+        any_step = begun[:, -1, None]
+        states = [
+            tf.where(any_step, new, old) for new, old in zip(states, (call.y, call.s), strict=True)
+        ]
     potentials = None if potentials is None else maps.unflatten(potentials)
     states = [maps.unflatten(state[:, None])[:, 0] for state in states]
     return maps.unflatten(outputs), potentials, states
+
+
+def _dynamics(cell: SNUCell, carries_output: bool) -> Dynamics:
+    return Dynamics(
+        state_activation=cell.state_activation,
+        output=cell.output_function,
+        recurrent=cell.recurrent,
+        carries_output=carries_output,
+        lateral_inhibition=cell.lateral_inhibition,
+        trainable_decay=cell.trainable_decay,
+        trainable_threshold=cell.trainable_threshold,
+    )
+
+
+def _call(
+    cell: SNUCell,
+    drive: tf.Tensor,
+    maps: Maps,
+    initial_state: list[tf.Tensor] | None,
+    mask: tf.Tensor | None,
+    training: bool,
+) -> Call:
+    """Return what the scan is given beside the drive; arguments as in `run`."""
+    zeros = tf.zeros((tf.shape(drive)[0], drive.shape[-1]), cell.compute_dtype)
+    dropout = None
+    if training and cell.recurrent and cell.recurrent_dropout:
+        dropout = tf.cast(cell.get_recurrent_dropout_mask(zeros), zeros.dtype)
+    y, s = zeros, zeros
+    if initial_state is not None:
+        y, s = (maps.flatten(state[:, None])[:, 0] for state in initial_state)
+    kernel = cell.recurrent_kernel if cell.recurrent else tf.zeros((0, 0))
+    return Call(
+        decay=maps.of_filters(cell.decay_tensor()),
+        threshold=maps.of_filters(cell.threshold_tensor()),
+        kernel=tf.cast(kernel, drive.dtype),
+        y=y,
+        s=s,
+        dropout=dropout,
+        mask=None if mask is None else maps.of_samples(tf.cast(mask, tf.bool)),
+        length=None,
+    )
+
+
+def _source(cell: SNUCell, sequences: tf.Tensor, maps: Maps) -> Source:
+    """Return the inputs and weights that the drive is made of, and how."""
+    others = {id(v) for v in (cell.recurrent_kernel, cell.decay_weight, cell.threshold_weight)}
+    weights = [weight for weight in cell.weights if id(weight) not in others]
+
+    def project(sequences: tf.Tensor, *values: tf.Tensor) -> tf.Tensor:
+        with keras.StatelessScope(state_mapping=list(zip(weights, values, strict=True))):
+            return maps.flatten(cell.project(sequences))
+
+    # Numbers that are no floats have no derivatives.
+    sequences = sequences if sequences.dtype.is_floating else tf.cast(sequences, cell.compute_dtype)
+    return Source([sequences, *(tf.convert_to_tensor(weight) for weight in weights)], project)
 
 
 def checked_at_run_time(sequences: tf.Tensor, layer: str) -> tf.Tensor:

@@ -1,11 +1,11 @@
-"""Element-wise maps of a step and their derivatives, for the compiled scan."""
+"""Feature maps as the compiled scan takes them."""
 
 import math
 
 import tensorflow as tf
 
 
-class _Maps:
+class Maps:
     """Feature maps as the scan takes them: units on one axis.
 
     Every place of a map is a unit. With lateral inhibition, which is among the filters of a place,
@@ -16,13 +16,13 @@ class _Maps:
         apart: whether places are samples.
     """
 
-    def __init__(self, shape: tf.TensorShape, apart: bool):
+    def __init__(self, shape: tf.TensorShape, apart: bool) -> None:
         *self.sizes, self.filters = shape.as_list()
         self.places = math.prod(self.sizes)
         self.apart = apart and self.places > 1
 
     def flatten(self, x: tf.Tensor) -> tf.Tensor:
-        """(batch, time, ..., filters) to (samples, time, units)."""
+        """Reshape (batch, time, ..., filters) to (samples, time, units)."""
         if not self.sizes:
             return x
         steps = tf.shape(x)[1] if x.shape[1] is None else x.shape[1]
@@ -32,7 +32,7 @@ class _Maps:
         return tf.reshape(x, (-1, steps, self.filters))
 
     def unflatten(self, x: tf.Tensor) -> tf.Tensor:
-        """(samples, time, units) to (batch, time, ..., filters)."""
+        """Reshape (samples, time, units) to (batch, time, ..., filters)."""
         if not self.sizes:
             return x
         steps = tf.shape(x)[1] if x.shape[1] is None else x.shape[1]
@@ -42,9 +42,9 @@ class _Maps:
         return tf.reshape(x, (-1, steps, *self.sizes, self.filters))
 
     def of_filters(self, x: tf.Tensor) -> tf.Tensor:
-        """What each filter has, for each unit; the gradient sums over the places."""
+        """Repeat what each filter has for each unit; the gradient sums over the places."""
         return tf.tile(x, [self.places]) if self.sizes and not self.apart else x
 
     def of_samples(self, x: tf.Tensor) -> tf.Tensor:
-        """What each sample of the batch has, for each sample of the scan."""
+        """Repeat what each sample of the batch has for each sample of the scan."""
         return tf.repeat(x, self.places, axis=0) if self.apart else x
