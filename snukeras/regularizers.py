@@ -1,18 +1,17 @@
 """Costs of spikes: too many or too few; and of neurons in space: crowding, long connections."""
 
-from typing import Any
-
 import keras
 from keras import ops
 
 from snukeras import _arguments
+from snukeras._types import Config, Tensor
 
 # Keeps the gradient of a distance finite where two neurons are at one place.
 _TINY = 1e-8
 
 
-def distances(positions, others):
-    """Euclidean distances between neurons, shape (others, positions).
+def distances(positions: Tensor, others: Tensor) -> Tensor:
+    """Return the Euclidean distances between neurons, shape (others, positions).
 
     Args:
         positions: (units, dimensions).
@@ -22,8 +21,8 @@ def distances(positions, others):
     return ops.sqrt(ops.sum(ops.square(difference), axis=-1) + _TINY)
 
 
-def proximity(positions):
-    """The cost of crowding within a layer: the mean of exp(-distance) over all pairs.
+def proximity(positions: Tensor) -> Tensor:
+    """Return the cost of crowding within a layer: the mean of exp(-distance) over all pairs.
 
     Pairs of a neuron with itself are among them, as in the authors' code: they add a constant.
     Wolczyk et al. 2019, arXiv 1910.02776.
@@ -34,8 +33,8 @@ def proximity(positions):
     return ops.mean(ops.exp(-distances(positions, positions)))
 
 
-def transport(kernel, positions, previous, power=2):
-    """The cost of long connections between two layers: the mean of |w|^power * distance.
+def transport(kernel: Tensor, positions: Tensor, previous: Tensor, power: int = 2) -> Tensor:
+    """Return the cost of long connections between two layers: the mean of |w|^power * distance.
 
     Wolczyk et al. 2019, arXiv 1910.02776.
 
@@ -97,7 +96,7 @@ class SpikeRate(keras.regularizers.Regularizer):
         self.high = high
         self.factor = _arguments.number("factor", factor)
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Tensor) -> Tensor:
         """Return the cost of outputs of shape (batch, ..., units)."""
         rates = ops.mean(x, axis=tuple(range(len(x.shape) - 1)))
         cost = ops.square(ops.relu(self.low - rates)) + ops.square(ops.relu(rates - self.high))
@@ -105,7 +104,7 @@ class SpikeRate(keras.regularizers.Regularizer):
             cost = cost + ops.square(rates - self.target)
         return self.factor * ops.mean(cost)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             "target": self.target,
             "low": self.low,

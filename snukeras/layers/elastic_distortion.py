@@ -1,13 +1,15 @@
 """Elastic distortion of images, after Simard, Steinkraus and Platt (ICDAR 2003)."""
 
 import math
-from typing import Any
+from typing import Unpack
 
 import keras
 import numpy as np
 from keras import ops
 
 from snukeras import _arguments
+from snukeras._arguments import LayerArguments
+from snukeras._types import Config, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="snukeras")
@@ -51,9 +53,9 @@ class ElasticDistortion(keras.layers.Layer):
         zoom: float = 0.0,
         shift: float = 0.0,
         seed: int | None = None,
-        **kwargs: Any,
-    ):
-        super().__init__(**kwargs)
+        **kwargs: Unpack[LayerArguments],
+    ) -> None:
+        super().__init__(**_arguments.of_keras(type(self), kwargs))
         self.alpha = _arguments.number("alpha", alpha)
         self.sigma = _arguments.number("sigma", sigma)
         if self.sigma == 0:
@@ -66,7 +68,7 @@ class ElasticDistortion(keras.layers.Layer):
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         if len(input_shape) != 4 or any(size is None for size in input_shape[1:]):
             raise ValueError(
                 f"{type(self).__name__} takes images of shape (batch, height, width, channels) "
@@ -74,19 +76,19 @@ class ElasticDistortion(keras.layers.Layer):
             )
         self.built = True
 
-    def call(self, inputs: Any, training: bool = False) -> Any:
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         if not training:
             return inputs
         return self._sample(inputs, *self._places(inputs))
 
-    def _places(self, images: Any) -> tuple[Any, Any]:
+    def _places(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Where each pixel takes its value from: row and column, (batch, height, width)."""
         batch = ops.shape(images)[0]
         height, width = images.shape[1:3]
         down = np.arange(height, dtype="float32")[None, :, None] - (height - 1) / 2
         right = np.arange(width, dtype="float32")[None, None, :] - (width - 1) / 2
 
-        def draw(shape: tuple, limit: float) -> Any:
+        def draw(shape: tuple, limit: float) -> Tensor:
             return keras.random.uniform(
                 (batch, *shape), -limit, limit, dtype="float32", seed=self.seed_generator
             )
@@ -110,7 +112,7 @@ class ElasticDistortion(keras.layers.Layer):
             row, column = row + field[:, 0], column + field[:, 1]
         return row + (height - 1) / 2, column + (width - 1) / 2
 
-    def _sample(self, images: Any, row: Any, column: Any) -> Any:
+    def _sample(self, images: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """Interpolate the images at places in pixels; zero outside."""
         height, width, channels = images.shape[1:]
         # A border of zeros stands for all that is outside.
@@ -121,7 +123,7 @@ class ElasticDistortion(keras.layers.Layer):
         top, left = ops.floor(row), ops.floor(column)
         below, beside = row - top, column - left
         corner = ops.cast(top * (width + 2) + left, "int32")
-        total: Any = 0.0
+        total: Tensor = 0.0
         for offset, weight in (
             (0, (1 - below) * (1 - beside)),
             (1, (1 - below) * beside),
@@ -137,10 +139,10 @@ class ElasticDistortion(keras.layers.Layer):
             total = total + value * ops.cast(weight, images.dtype)[..., None]
         return total
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self) -> dict:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "alpha": self.alpha,

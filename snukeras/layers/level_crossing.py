@@ -1,11 +1,15 @@
 """Signals as spikes where they cross levels."""
 
 import math
-from typing import Any
+from typing import Unpack
 
 import keras
 import numpy as np
 from keras import ops
+
+from snukeras import _arguments
+from snukeras._arguments import LayerArguments
+from snukeras._types import Config, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="snukeras")
@@ -44,8 +48,8 @@ class LevelCrossing(keras.layers.Layer):
         ])
     """
 
-    def __init__(self, spacing: float = 0.5, **kwargs: Any):
-        super().__init__(**kwargs)
+    def __init__(self, spacing: float = 0.5, **kwargs: Unpack[LayerArguments]) -> None:
+        super().__init__(**_arguments.of_keras(type(self), kwargs))
         if isinstance(spacing, bool) or not (
             isinstance(spacing, int | float | np.number) and 0 < spacing < math.inf
         ):
@@ -54,7 +58,7 @@ class LevelCrossing(keras.layers.Layer):
             )
         self.spacing = float(spacing)
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         if len(input_shape) != 3 or input_shape[-1] is None:
             raise ValueError(
                 f"{type(self).__name__} takes inputs of shape (batch, steps, features) with a "
@@ -62,14 +66,15 @@ class LevelCrossing(keras.layers.Layer):
             )
         self.built = True
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         levels = ops.floor(inputs / ops.cast(self.spacing, inputs.dtype))
         before = ops.concatenate([ops.zeros_like(levels[:, :1]), levels[:, :-1]], axis=1)
         crossings = ops.concatenate([levels > before, levels < before], axis=-1)
         return ops.cast(crossings, self.compute_dtype)
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        return (*input_shape[:-1], 2 * input_shape[-1])
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        features = input_shape[-1]
+        return (*input_shape[:-1], None if features is None else 2 * features)
 
-    def get_config(self) -> dict:
+    def get_config(self) -> Config:
         return {**super().get_config(), "spacing": self.spacing}

@@ -1,13 +1,15 @@
 """Sound as log-mel spectra: what reaches a network of spiking units, frame by frame."""
 
 import math
-from typing import Any
+from typing import Unpack
 
 import keras
 import numpy as np
 from keras import ops
 
 from snukeras import _arguments
+from snukeras._arguments import LayerArguments
+from snukeras._types import Config, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="snukeras")
@@ -61,9 +63,9 @@ class LogMel(keras.layers.Layer):
         low: float = 20.0,
         high: float | None = None,
         floor: float = 0.001,
-        **kwargs: Any,
-    ):
-        super().__init__(**kwargs)
+        **kwargs: Unpack[LayerArguments],
+    ) -> None:
+        super().__init__(**_arguments.of_keras(type(self), kwargs))
         self.bands = _arguments.whole("bands", bands)
         self.sampling_rate = _arguments.whole("sampling_rate", sampling_rate)
         self.frame_length = _arguments.whole("frame_length", frame_length)
@@ -104,7 +106,7 @@ class LogMel(keras.layers.Layer):
             )
         return matrix
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         if len(input_shape) != 2 or (
             input_shape[1] is not None and input_shape[1] < self.frame_length
         ):
@@ -115,7 +117,7 @@ class LogMel(keras.layers.Layer):
             )
         self.built = True
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         # Half precision has neither the range nor the FFT.
         exact = "float64" if self.compute_dtype == "float64" else "float32"
         real, imaginary = ops.stft(
@@ -130,12 +132,12 @@ class LogMel(keras.layers.Layer):
         bands = ops.matmul(power, ops.cast(self.mel_matrix, exact))
         return ops.cast(ops.log1p(bands / self.floor), self.compute_dtype)
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, samples = input_shape
         frames = None if samples is None else 1 + (samples - self.frame_length) // self.frame_step
         return (batch, frames, self.bands)
 
-    def get_config(self) -> dict:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "bands": self.bands,

@@ -1,11 +1,15 @@
 """Networks in space: neurons with trainable positions."""
 
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Self, Unpack
 
 import keras
 import numpy as np
 from keras import ops
 
+from snukeras import _arguments
+from snukeras._arguments import LayerArguments
+from snukeras._types import Config, Shape, Tensor
 from snukeras.network.matrices import digital_kernels, matrices
 from snukeras.regularizers import proximity, transport
 
@@ -54,24 +58,28 @@ class Spatial(keras.Model):
     """
 
     def __init__(
-        self, network, proximity=1.0, transport=1.0, power=2, dimensions=2, seed=None, **kwargs
-    ):
-        super().__init__(**kwargs)
+        self,
+        network: keras.Model,
+        proximity: float = 1.0,
+        transport: float = 1.0,
+        power: int = 2,
+        dimensions: int = 2,
+        seed: int | None = None,
+        **kwargs: Unpack[LayerArguments],
+    ) -> None:
+        super().__init__(**_arguments.of_keras(type(self), kwargs))
         if not isinstance(network, keras.Model) or not network.built:
             raise TypeError(
-                "`network` must be a Keras model that is built, such as Sequential with an Input. "
-                f"Received: {network!r}"
+                "Argument `network` must be a Keras model that is built, such as Sequential with "
+                f"an Input. Received: network={network!r}"
             )
-        for name, factor in (("proximity", proximity), ("transport", transport)):
-            if not np.isfinite(factor) or factor < 0.0:
-                raise ValueError(f"`{name}` must be a number of at least 0. Received: {factor!r}")
         if power not in (1, 2):
-            raise ValueError(f"`power` must be 1 or 2. Received: {power!r}")
+            raise ValueError(f"Argument `power` must be 1 or 2. Received: power={power!r}")
         self.network = network
-        self.proximity = float(proximity)
-        self.transport = float(transport)
+        self.proximity = _arguments.number("proximity", proximity)
+        self.transport = _arguments.number("transport", transport)
         self.power = power
-        self.dimensions = int(dimensions)
+        self.dimensions = _arguments.whole("dimensions", dimensions)
         self.seed = seed
         self._neurons = _layers_with_neurons(network)
         self._connections = _connections(network, self._neurons)
@@ -87,20 +95,20 @@ class Spatial(keras.Model):
         }
         self.built = True
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if self.proximity:
             self.add_loss(self.proximity * self.proximity_cost())
         if self.transport and self._connections:
             self.add_loss(self.transport * self.transport_cost())
         return self.network(inputs, training=training)
 
-    def proximity_cost(self):
-        """The cost of crowding, a scalar, without its factor."""
+    def proximity_cost(self) -> Tensor:
+        """Return the cost of crowding, a scalar, without its factor."""
         costs = [proximity(ops.convert_to_tensor(p)) for p in self._positions.values()]
         return sum(costs) / len(costs)
 
-    def transport_cost(self):
-        """The cost of long connections, a scalar, without its factor."""
+    def transport_cost(self) -> Tensor:
+        """Return the cost of long connections, a scalar, without its factor."""
         costs = [
             transport(
                 ops.reshape(self._kernel(connection), self._shape(connection)),
@@ -112,15 +120,15 @@ class Spatial(keras.Model):
         ]
         return sum(costs) / len(costs)
 
-    def _kernel(self, connection):
+    def _kernel(self, connection: Connection) -> keras.Variable:
         return _kernel(self._neurons[connection.target], connection.recurrent)
 
-    def _shape(self, connection):
+    def _shape(self, connection: Connection) -> tuple[int, int, int]:
         kernel = self._kernel(connection)
         return (-1, _units(self._neurons[connection.source]), int(kernel.shape[-1]))
 
-    def _placed(self, name, connection):
-        """The positions of all columns of a kernel: gates of one unit are at one place."""
+    def _placed(self, name: str, connection: Connection) -> Tensor:
+        """Return the positions of all columns of a kernel: gates of one unit are at one place."""
         gates = int(self._kernel(connection).shape[-1]) // _units(self._neurons[name])
         return ops.tile(ops.convert_to_tensor(self._positions[name]), (gates, 1))
 
@@ -135,15 +143,15 @@ class Spatial(keras.Model):
         return [*self._connections]
 
     def strengths(self, connection: Connection) -> np.ndarray:
-        """Summed |w| of a connection, (source units, target units)."""
+        """Return the summed |w| of a connection, (source units, target units)."""
         kernel = np.abs(ops.convert_to_numpy(self._kernel(connection)))
         source = _units(self._neurons[connection.source])
         target = _units(self._neurons[connection.target])
         gates = kernel.shape[-1] // target
         return kernel.reshape(-1, source, gates, target).sum(axis=(0, 2))
 
-    def split(self, outputs) -> dict[str, np.ndarray]:
-        """Gives each neuron to a task, greedily, from the outputs back.
+    def split(self, outputs: Sequence[int]) -> dict[str, np.ndarray]:
+        """Give each neuron to a task, greedily, from the outputs back.
 
         A neuron joins the task with the largest sum of |w| of its connections to the next layer.
 
@@ -154,14 +162,14 @@ class Spatial(keras.Model):
             Tasks by name of the layer, (units,).
         """
         names = [*self._neurons]
-        outputs = np.asarray(outputs)
-        if outputs.shape != (_units(self._neurons[names[-1]]),):
+        last = np.asarray(outputs)
+        if last.shape != (_units(self._neurons[names[-1]]),):
             raise ValueError(
-                "`outputs` must hold a task for each of the "
+                "Argument `outputs` must hold a task for each of the "
                 f"{_units(self._neurons[names[-1]])} neurons of {names[-1]}. Received: shape "
-                f"{outputs.shape}"
+                f"{last.shape}"
             )
-        tasks = {names[-1]: outputs}
+        tasks = {names[-1]: last}
         for connection in reversed([c for c in self._connections if not c.recurrent]):
             after = tasks[connection.target]
             strengths = self.strengths(connection)
@@ -169,8 +177,8 @@ class Spatial(keras.Model):
             tasks[connection.source] = np.argmax(sums, axis=0)
         return {name: tasks[name] for name in names}
 
-    def part(self, tasks: dict[str, np.ndarray], task: int) -> Any:
-        """A copy of the network with the neurons of the other tasks silenced.
+    def part(self, tasks: Mapping[str, np.ndarray], task: int) -> keras.Model:
+        """Return a copy of the network with the neurons of the other tasks silenced.
 
         Their connections to other layers and within their own become 0, which is the same as if
         they put out 0.
@@ -189,10 +197,10 @@ class Spatial(keras.Model):
             kernel.assign(kept.reshape(values.shape))
         return copy
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return self.network.compute_output_shape(input_shape)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             "network": keras.saving.serialize_keras_object(self.network),
             "proximity": self.proximity,
@@ -204,21 +212,27 @@ class Spatial(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: Config, custom_objects: dict[str, Any] | None = None) -> Self:
         network = keras.saving.deserialize_keras_object(config["network"], custom_objects)
         return cls(**{**config, "network": network})
 
 
-def _kernel(layer, recurrent=False):
+def _kernel(layer: keras.Layer, recurrent: bool = False) -> Any:
+    """Return the kernel of a layer, or its recurrent one; None if it has none."""
     role = "recurrent_kernel" if recurrent else "kernel"
     return next((m.variable for m in matrices(layer) if m.role == role), None)
 
 
-def _units(layer):
+def _units(layer: Any) -> int:
     return layer.filters if hasattr(layer, "filters") else layer.units
 
 
-def _layers_with_neurons(network):
+def _layers_with_neurons(network: keras.Model) -> dict[str, keras.Layer]:
+    """Return the layers whose neurons have positions, by name.
+
+    Raises:
+        ValueError: there are none, or one has neurons of another kind.
+    """
     found = {}
     for layer in network.layers:
         kernel = _kernel(layer)
@@ -242,13 +256,18 @@ def _layers_with_neurons(network):
             )
     if not found:
         raise ValueError(
-            "`network` has no layer with a kernel and units or filters. Received: layers "
-            f"{[layer.name for layer in network.layers]}"
+            "Argument `network` must have a layer with a kernel and units or filters. Received: "
+            f"layers {[layer.name for layer in network.layers]}"
         )
     return found
 
 
-def _connections(network, neurons):
+def _connections(network: keras.Model, neurons: dict[str, keras.Layer]) -> list[Connection]:
+    """Return the connections between the layers with neurons and within them.
+
+    Raises:
+        ValueError: the layers form no chain.
+    """
     sources = _sources(network, neurons)
     connections = []
     for place, name in enumerate(neurons):
@@ -267,8 +286,8 @@ def _connections(network, neurons):
     return connections
 
 
-def _sources(network, neurons):
-    """The layers with neurons that the inputs of each of them come from, by name."""
+def _sources(network: keras.Model, neurons: dict[str, keras.Layer]) -> dict[str, set[str]]:
+    """Return the layers with neurons that the inputs of each of them come from, by name."""
     if isinstance(network, keras.Sequential):
         names = [*neurons]
         return {name: set(names[place - 1 : place]) for place, name in enumerate(names)}
@@ -276,8 +295,8 @@ def _sources(network, neurons):
     for layer in network.get_config()["layers"]:
         parents[layer["name"]] = set(_histories(layer["inbound_nodes"]))
 
-    def above(name):
-        found = set()
+    def above(name: str) -> set[str]:
+        found: set[str] = set()
         for parent in parents[name]:
             found |= {parent} if parent in neurons else above(parent)
         return found
@@ -285,8 +304,8 @@ def _sources(network, neurons):
     return {name: above(name) for name in neurons}
 
 
-def _histories(nodes):
-    """Names of the layers whose outputs serialized calls take."""
+def _histories(nodes: Any) -> Iterator[str]:
+    """Yield the names of the layers whose outputs serialized calls take."""
     if isinstance(nodes, dict):
         if "keras_history" in nodes:
             yield nodes["keras_history"][0]

@@ -1,9 +1,13 @@
 """An embedding whose table is also the output projection of a language model."""
 
-from typing import Any
+from typing import Unpack
 
 import keras
 from keras import ops
+
+from snukeras import _arguments
+from snukeras._arguments import LayerArguments
+from snukeras._types import Config, Constraint, Initializer, Regularizer, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="snukeras")
@@ -50,16 +54,16 @@ class TiedEmbedding(keras.layers.Layer):
         input_dim: int,
         output_dim: int,
         use_bias: bool = True,
-        embeddings_initializer: Any = "uniform",
-        embeddings_regularizer: Any = None,
-        embeddings_constraint: Any = None,
-        bias_initializer: Any = "zeros",
-        **kwargs: Any,
+        embeddings_initializer: Initializer = "uniform",
+        embeddings_regularizer: Regularizer = None,
+        embeddings_constraint: Constraint = None,
+        bias_initializer: Initializer = "zeros",
+        **kwargs: Unpack[LayerArguments],
     ) -> None:
         for name, size in (("input_dim", input_dim), ("output_dim", output_dim)):
             if size < 1:
-                raise ValueError(f"Argument `{name}` has to be at least 1. Received: {size}")
-        super().__init__(**kwargs)
+                raise ValueError(f"Argument `{name}` must be at least 1. Received: {size}")
+        super().__init__(**_arguments.of_keras(type(self), kwargs))
         self.input_dim = int(input_dim)
         self.output_dim = int(output_dim)
         self.use_bias = bool(use_bias)
@@ -72,7 +76,7 @@ class TiedEmbedding(keras.layers.Layer):
         self.autocast = False
         self.bias = None
 
-    def build(self, input_shape: Any = None) -> None:
+    def build(self, input_shape: Shape | None = None) -> None:
         self.embeddings = self.add_weight(
             shape=(self.input_dim, self.output_dim),
             name="embeddings",
@@ -86,7 +90,7 @@ class TiedEmbedding(keras.layers.Layer):
             )
         self.built = True
 
-    def call(self, inputs: Any, reverse: bool = False) -> Any:
+    def call(self, inputs: Tensor, reverse: bool = False) -> Tensor:
         table = ops.cast(self.embeddings, self.compute_dtype)
         if not reverse:
             return ops.take(table, ops.cast(inputs, "int32"), axis=0)
@@ -100,12 +104,12 @@ class TiedEmbedding(keras.layers.Layer):
         logits = ops.matmul(ops.cast(inputs, self.compute_dtype), ops.transpose(table))
         return logits if self.bias is None else logits + ops.cast(self.bias, self.compute_dtype)
 
-    def compute_output_spec(self, inputs: Any, reverse: bool = False) -> keras.KerasTensor:
+    def compute_output_spec(self, inputs: Tensor, reverse: bool = False) -> keras.KerasTensor:
         lead = inputs.shape[:-1] if reverse else inputs.shape
         width = self.input_dim if reverse else self.output_dim
         return keras.KerasTensor((*lead, width), dtype=self.compute_dtype)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "input_dim": self.input_dim,

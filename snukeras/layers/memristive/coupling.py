@@ -1,8 +1,12 @@
 """How neurons of an all-memristive layer compete: level-tuned, winner-takes-all, or not at all."""
 
+from collections.abc import Sequence
+from typing import Self
+
 import keras
 from keras import ops
 
+from snukeras._types import Config, Tensor
 from snukeras.pcm._arrays import check_number
 
 
@@ -28,35 +32,36 @@ class LevelTuned:
 
     one_winner = False
 
-    def __init__(self, levels, chain=False):
+    def __init__(self, levels: Sequence[float], chain: bool = False) -> None:
         self.levels = [check_number("levels", level, minimum=0.0) for level in levels]
         if not self.levels or sorted(self.levels) != self.levels:
             raise ValueError(
-                "`levels` must be numbers that do not decrease, one a neuron: the last neuron "
-                f"takes the highest level. Received: {levels!r}"
+                "Argument `levels` must be numbers that do not decrease, one a neuron: the last "
+                f"neuron takes the highest level. Received: levels={levels!r}"
             )
         self.chain = bool(chain)
 
-    def check(self, units):
+    def check(self, units: int) -> None:
+        """Raise ValueError if the coupling is not one of so many neurons."""
         if len(self.levels) != units:
             raise ValueError(
-                f"`levels` must hold one level for each of the {units} neurons. Received: "
-                f"{len(self.levels)}"
+                f"Argument `levels` must hold one level for each of the {units} neurons. "
+                f"Received: levels={self.levels}"
             )
 
-    def __call__(self, potentials):
-        """Returns which neurons integrate, booleans of the shape (..., K) of `potentials`."""
+    def __call__(self, potentials: Tensor) -> Tensor:
+        """Return which neurons integrate, booleans of the shape (..., K) of `potentials`."""
         enabled = ops.cast(potentials > ops.convert_to_tensor(self.levels, "float32"), "int32")
         if self.chain:
             enabled = ops.cumprod(enabled, axis=-1)
         above = ops.flip(ops.cumsum(ops.flip(enabled, axis=-1), axis=-1), axis=-1) - enabled
         return ops.logical_and(enabled > 0, ops.equal(above, 0))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"levels": self.levels, "chain": self.chain}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         return cls(**config)
 
 
@@ -70,21 +75,21 @@ class WinnerTakesAll:
 
     one_winner = True
 
-    def __init__(self, level=0.0):
+    def __init__(self, level: float = 0.0) -> None:
         self.level = check_number("level", level, minimum=0.0)
 
-    def check(self, units):
-        pass
+    def check(self, units: int) -> None:
+        """Accept any number of neurons."""
 
-    def __call__(self, potentials):
-        """Returns which neurons integrate, booleans of the shape of `potentials`."""
+    def __call__(self, potentials: Tensor) -> Tensor:
+        """Return which neurons integrate, booleans of the shape of `potentials`."""
         return potentials > self.level
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"level": self.level}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         return cls(**config)
 
 

@@ -1,13 +1,17 @@
 """Networks of memristors alone: phase-change neurons and synapses that learn by coincidence."""
 
+from typing import Any, Self, Unpack
+
 import keras
 import numpy as np
 from keras import ops
 
 from snukeras import _arguments
+from snukeras._arguments import LayerArguments
+from snukeras._types import Config, Shape, Tensor
 from snukeras.layers.memristive.coupling import LevelTuned, WinnerTakesAll
 from snukeras.layers.memristive.neurons import PhaseChangeNeurons
-from snukeras.layers.memristive.steps import _READ, _RESET, _at, _check_steps, _over_time
+from snukeras.layers.memristive.steps import READ, RESET, Tensors, at_step, check_steps, over_time
 from snukeras.layers.memristive.synapses import PhaseChangeSynapses
 from snukeras.pcm import PulseState
 from snukeras.pcm._random import numbered
@@ -59,42 +63,51 @@ class AllMemristive(keras.layers.Layer):
 
     def __init__(
         self,
-        units,
-        coupling,
-        synapses=None,
-        neurons=None,
-        return_potentials=False,
-        seed=None,
-        **kwargs,
-    ):
-        super().__init__(**{"trainable": False, **kwargs})
+        units: int,
+        coupling: LevelTuned | WinnerTakesAll,
+        synapses: PhaseChangeSynapses | None = None,
+        neurons: PhaseChangeNeurons | None = None,
+        return_potentials: bool = False,
+        seed: int | None = None,
+        **kwargs: Unpack[LayerArguments],
+    ) -> None:
+        given = {"trainable": False, **kwargs}
+        super().__init__(**_arguments.of_keras(type(self), given))
         self.units = _arguments.whole("units", units)
         self.coupling = coupling
         if not isinstance(coupling, LevelTuned | WinnerTakesAll):
             raise TypeError(
-                "`coupling` must be LevelTuned([...]), WinnerTakesAll() or Uncoupled(). "
-                f"Received: {coupling!r}"
+                "Argument `coupling` must be LevelTuned([...]), WinnerTakesAll() or Uncoupled(). "
+                f"Received: coupling={coupling!r}"
             )
         coupling.check(self.units)
         self.synapses = PhaseChangeSynapses(units, seed=seed) if synapses is None else synapses
         self.neurons = PhaseChangeNeurons(units, seed=seed) if neurons is None else neurons
-        for name, part, cls in (
-            ("synapses", self.synapses, PhaseChangeSynapses),
-            ("neurons", self.neurons, PhaseChangeNeurons),
-        ):
-            if not isinstance(part, cls):
-                raise TypeError(f"`{name}` must be a {cls.__name__}. Received: {part!r}")
-            if part.units != self.units:
-                raise ValueError(
-                    f"`{name}` must have {self.units} units as the layer has. Received: "
-                    f"{part.units}"
-                )
+        self._check_part("synapses", self.synapses, PhaseChangeSynapses)
+        self._check_part("neurons", self.neurons, PhaseChangeNeurons)
         self.return_potentials = bool(return_potentials)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def build(self, input_shape):
-        _check_steps(type(self).__name__, input_shape)
+    def _check_part(
+        self,
+        name: str,
+        part: PhaseChangeSynapses | PhaseChangeNeurons,
+        cls: type[PhaseChangeSynapses] | type[PhaseChangeNeurons],
+    ) -> None:
+        """Refuse a part of another class, or of another number of units."""
+        if not isinstance(part, cls):
+            raise TypeError(
+                f"Argument `{name}` must be a {cls.__name__}. Received: {name}={part!r}"
+            )
+        if part.units != self.units:
+            raise ValueError(
+                f"Argument `{name}` must have {self.units} units as the layer has. "
+                f"Received: {part.units} units"
+            )
+
+    def build(self, input_shape: Shape) -> None:
+        check_steps(type(self).__name__, input_shape)
         # Keras may have built the parts already, when it loads a model.
         if not self.synapses.built:
             self.synapses.build(input_shape)
@@ -102,7 +115,9 @@ class AllMemristive(keras.layers.Layer):
             self.neurons.build((*input_shape[:-1], self.units))
         key = int(np.random.default_rng(self.seed).integers(2**31 - 1))
 
-        def state(name, shape, dtype="float32", initializer="zeros"):
+        def state(
+            name: str, shape: Shape, dtype: str = "float32", initializer: Any = "zeros"
+        ) -> keras.Variable:
             return self.add_weight(
                 shape=shape, name=name, dtype=dtype, autocast=False, initializer=initializer,
                 trainable=False,
@@ -121,13 +136,13 @@ class AllMemristive(keras.layers.Layer):
         self.cell_time = state("cell_time", (self.units,))
         self.built = True
 
-    def _long_ago(self, shape, dtype):
+    def _long_ago(self, shape: Shape, dtype: str) -> Tensor:
         return ops.full(shape, self.synapses.window, dtype)
 
-    def _cells(self, shape, key):
-        return self.neurons.device.reset(shape, 0.0, numbered(np.array([key, 0], "uint32"), _RESET))
+    def _cells(self, shape: tuple[int, ...], key: int) -> PulseState:
+        return self.neurons.device.reset(shape, 0.0, numbered(np.array([key, 0], "uint32"), RESET))
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor | Tensors:
         inputs = ops.cast(inputs, "float32")
         batch, length, features = ops.shape(inputs)
         if training:
@@ -136,46 +151,45 @@ class AllMemristive(keras.layers.Layer):
             stream = ops.reshape(inputs, (1, batch * length, features))
             spikes, potentials = self._learn(ops.transpose(stream, (1, 0, 2)))
             shape = (batch, length, self.units)
-            outputs = ops.reshape(spikes, shape), ops.reshape(potentials, shape)
+            outputs: Tensors = (ops.reshape(spikes, shape), ops.reshape(potentials, shape))
         else:
             outputs = self._respond(ops.transpose(inputs, (1, 0, 2)))
             outputs = tuple(ops.transpose(output, (1, 0, 2)) for output in outputs)
         return outputs if self.return_potentials else outputs[0]
 
-    def _respond(self, inputs):
-        """The response of the synapses as they are; inputs (steps, batch, features)."""
+    def _respond(self, inputs: Tensor) -> Tensors:
+        """Return the response of the synapses as they are; inputs (steps, batch, features)."""
         # The seed generator moves here alone: what is asked of a model does not change how it
         # learns on.
         seed = ops.cast(self.seed_generator.next(), "uint32")
         devices, clock = self.synapses.devices, ops.convert_to_tensor(self.synapses.clock)
         shape = (ops.shape(inputs)[1], self.units)
-        cells = self.neurons.device.reset(shape, clock, numbered(_at(seed, 0), _RESET))
+        cells = self.neurons.device.reset(shape, clock, numbered(at_step(seed, 0), RESET))
 
-        def step(i, state):
+        def step(i: Tensor, state: Tensors) -> tuple[Tensors, Tensors]:
             t = clock + ops.cast(i + 1, "float32") * self.neurons.step_time
             cells, _, spikes, _ = self._step(
-                PulseState(*state), devices, inputs[i], t, _at(seed, i + 1)
+                PulseState(*state), devices, inputs[i], t, at_step(seed, i + 1)
             )
             return self._shown(cells, spikes), tuple(cells)
 
-        return _over_time(step, ops.shape(inputs)[0], self._blank(inputs), tuple(cells))[0]
+        return over_time(step, ops.shape(inputs)[0], self._blank(inputs), tuple(cells))[0]
 
-    def _learn(self, inputs):
-        """Learns from one stream of inputs (steps, 1, features) on."""
+    def _learn(self, inputs: Tensor) -> Tensors:
+        """Learn from one stream of inputs (steps, 1, features) on; return the outputs."""
         key, first = ops.cast(self.key, "uint32"), ops.convert_to_tensor(self.steps)
         synapses = self.synapses
-        cells = (self.cell_conductance, self.cell_pulses, self.cell_time)
-        cells = tuple(ops.expand_dims(ops.convert_to_tensor(v), 0) for v in cells)
+        own = (self.cell_conductance, self.cell_pulses, self.cell_time)
         start = (
-            *cells,
+            *(ops.expand_dims(ops.convert_to_tensor(variable), 0) for variable in own),
             *synapses.devices,
             ops.convert_to_tensor(self.since),
             ops.convert_to_tensor(self.events),
         )
 
-        def step(i, state):
-            cells, devices, (since, events) = PulseState(*state[:3]), state[3:6], state[6:]
-            devices = PulseState(*devices)
+        def step(i: Tensor, state: Tensors) -> tuple[Tensors, Tensors]:
+            cells, devices = PulseState(*state[:3]), PulseState(*state[3:6])
+            since, events = state[6:]
             number = first + i + 1
             t = ops.cast(number, "float32") * self.neurons.step_time
             seed = ops.stack([key, ops.cast(number, "uint32")])
@@ -188,10 +202,8 @@ class AllMemristive(keras.layers.Layer):
             return self._shown(cells, spikes), (*cells, *devices, since, events)
 
         length = ops.shape(inputs)[0]
-        outputs, end = _over_time(step, length, self._blank(inputs), start)
-        for variable, value in zip(
-            (self.cell_conductance, self.cell_pulses, self.cell_time), end[:3], strict=True
-        ):
+        outputs, end = over_time(step, length, self._blank(inputs), start)
+        for variable, value in zip(own, end[:3], strict=True):
             variable.assign(value[0])
         steps = first + length
         synapses.keep(PulseState(*end[3:6]), ops.cast(steps, "float32") * self.neurons.step_time)
@@ -200,9 +212,15 @@ class AllMemristive(keras.layers.Layer):
         self.steps.assign(steps)
         return outputs
 
-    def _step(self, cells, devices, inputs, t, seed):
-        """Reads the synapses once, lets the neurons integrate; inputs (batch, features)."""
-        read = self.synapses.device.read(devices, t, numbered(seed, _READ))
+    def _step(
+        self, cells: PulseState, devices: PulseState, inputs: Tensor, t: Tensor, seed: Tensor
+    ) -> tuple[PulseState, Tensor, Tensor, list[Tensor]]:
+        """Read the synapses once and let the neurons integrate; inputs (batch, features).
+
+        Returns:
+            Cells, what the synapses read, spikes, and numbers of SET pulses and of RESETs.
+        """
+        read = self.synapses.device.read(devices, t, numbered(seed, READ))
         potentials = ops.matmul(inputs, read)
         drive = ops.where(self.coupling(potentials), potentials, 0.0)
         cells, spikes, *counts = self.neurons.advance(
@@ -210,24 +228,24 @@ class AllMemristive(keras.layers.Layer):
         )
         return cells, read, spikes, counts
 
-    def _shown(self, cells, spikes):
+    def _shown(self, cells: PulseState, spikes: Tensor) -> Tensors:
         return ops.cast(spikes, "float32"), self.neurons.fraction(cells.conductance)
 
-    def _blank(self, inputs):
+    def _blank(self, inputs: Tensor) -> Tensors:
         shape = (ops.shape(inputs)[0], ops.shape(inputs)[1], self.units)
         return ops.zeros(shape), ops.zeros(shape)
 
     def programming_events(self) -> dict[str, int]:
-        """Numbers of pulses that training has given to synapses and neurons, by EVENTS."""
+        """Return how many pulses training has given to synapses and neurons, by EVENTS."""
         if not self.built:
             raise ValueError("There are no devices before the layer is built. Call or fit it.")
         return dict(zip(EVENTS, ops.convert_to_numpy(self.events).tolist(), strict=True))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape | tuple[Shape, Shape]:
         shape = (*input_shape[:-1], self.units)
         return (shape, shape) if self.return_potentials else shape
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return super().get_config() | {
             "units": self.units,
             "coupling": keras.saving.serialize_keras_object(self.coupling),
@@ -238,7 +256,7 @@ class AllMemristive(keras.layers.Layer):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         config = dict(config)
         for part in ("coupling", "synapses", "neurons"):
             config[part] = keras.saving.deserialize_keras_object(config[part])

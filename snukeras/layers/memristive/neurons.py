@@ -1,20 +1,24 @@
 """Phase-change neurons: a device integrates the input and fires when it is conductive enough."""
 
+from typing import Self, Unpack
+
 import keras
 from keras import ops
 
 from snukeras import _arguments
+from snukeras._arguments import LayerArguments
+from snukeras._types import Config, Shape, Tensor
+from snukeras.layers.memristive.devices import checked_device, with_device
 from snukeras.layers.memristive.steps import (
-    _NEURON,
-    _RESET,
-    _at,
-    _check_steps,
-    _count,
-    _device,
-    _over_time,
-    _with_device,
+    NEURON,
+    RESET,
+    Tensors,
+    at_step,
+    check_steps,
+    count,
+    over_time,
 )
-from snukeras.pcm import PulseState
+from snukeras.pcm import PulsedPCM, PulseState
 from snukeras.pcm._arrays import check_number
 from snukeras.pcm._random import numbered
 
@@ -50,18 +54,19 @@ class PhaseChangeNeurons(keras.layers.Layer):
 
     def __init__(
         self,
-        units,
-        device=None,
-        threshold=0.35,
-        pulse_input=50.0,
-        max_pulses=4,
-        step_time=1e-3,
-        seed=None,
-        **kwargs,
-    ):
-        super().__init__(**{"trainable": False, **kwargs})
+        units: int,
+        device: PulsedPCM | None = None,
+        threshold: float = 0.35,
+        pulse_input: float = 50.0,
+        max_pulses: int = 4,
+        step_time: float = 1e-3,
+        seed: int | None = None,
+        **kwargs: Unpack[LayerArguments],
+    ) -> None:
+        given = {"trainable": False, **kwargs}
+        super().__init__(**_arguments.of_keras(type(self), given))
         self.units = _arguments.whole("units", units)
-        self.device = _device(device)
+        self.device = checked_device(device)
         self.threshold = check_number("threshold", threshold, above=0.0, maximum=1.0)
         self.pulse_input = check_number("pulse_input", pulse_input, above=0.0)
         self.max_pulses = _arguments.whole("max_pulses", max_pulses)
@@ -69,8 +74,8 @@ class PhaseChangeNeurons(keras.layers.Layer):
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def build(self, input_shape):
-        _check_steps(type(self).__name__, input_shape, "units")
+    def build(self, input_shape: Shape) -> None:
+        check_steps(type(self).__name__, input_shape, "units")
         if input_shape[-1] != self.units:
             raise ValueError(
                 f"The last axis of the inputs must be the {self.units} units. Received: "
@@ -78,12 +83,14 @@ class PhaseChangeNeurons(keras.layers.Layer):
             )
         self.built = True
 
-    def fraction(self, conductance):
-        """The membrane potential: the crystallised fraction for a conductance in uS."""
+    def fraction(self, conductance: Tensor) -> Tensor:
+        """Return the membrane potential: the crystallised fraction for a conductance in uS."""
         return conductance / self.device.g_max
 
-    def advance(self, cells, drive, t, seed, one_winner=False):
-        """One step.
+    def advance(
+        self, cells: PulseState, drive: Tensor, t: Tensor, seed: Tensor, one_winner: bool = False
+    ) -> tuple[PulseState, Tensor, Tensor, Tensor]:
+        """Take one step.
 
         Args:
             cells: PulseState (batch, units).
@@ -99,12 +106,12 @@ class PhaseChangeNeurons(keras.layers.Layer):
         pulses = ops.cast(pulses, "int32")
         none, no = ops.zeros((), "int32"), ops.zeros_like(drive, dtype="bool")
 
-        def body(m, state):
+        def body(m: Tensor, state: Tensors) -> Tensors:
             cells, (spikes, resting, sets, resets) = PulseState(*state[:3]), state[3:]
             # Spread evenly over the step: otherwise a weak input would be as early as a strong one.
             due = (m * pulses) // self.max_pulses > ((m - 1) * pulses) // self.max_pulses
             due = ops.logical_and(due, ops.logical_not(resting))
-            use = _NEURON + 3 * m
+            use = NEURON + 3 * m
             cells = self.device.pulse(cells, due, t, numbered(seed, use))
             read = self.fraction(self.device.read(cells, t, numbered(seed, use + 1)))
             fired = ops.logical_and(due, read >= self.threshold)
@@ -119,8 +126,8 @@ class PhaseChangeNeurons(keras.layers.Layer):
                 *cells,
                 ops.logical_or(spikes, fired),
                 ops.logical_or(resting, ended),
-                sets + _count(due),
-                resets + _count(melted),
+                sets + count(due),
+                resets + count(melted),
             )
 
         # A loop, not unrolled: so compilation takes a third of the time.
@@ -128,25 +135,27 @@ class PhaseChangeNeurons(keras.layers.Layer):
         spikes, _, sets, resets = state[3:]
         return PulseState(*state[:3]), spikes, sets, resets
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         seed = ops.cast(self.seed_generator.next(), "uint32")
         shape = (ops.shape(inputs)[0], self.units)
         drive = ops.transpose(ops.cast(inputs, "float32"), (1, 0, 2))
         # Step 0 is the RESET, before the first input.
-        cells = self.device.reset(shape, 0.0, numbered(_at(seed, 0), _RESET))
+        cells = self.device.reset(shape, 0.0, numbered(at_step(seed, 0), RESET))
 
-        def step(i, state):
+        def step(i: Tensor, state: Tensors) -> tuple[Tensors, Tensors]:
             t = ops.cast(i, "float32") * self.step_time
-            cells, spikes, _, _ = self.advance(PulseState(*state), drive[i], t, _at(seed, i + 1))
+            cells, spikes, _, _ = self.advance(
+                PulseState(*state), drive[i], t, at_step(seed, i + 1)
+            )
             return (ops.cast(spikes, "float32"),), tuple(cells)
 
-        (spikes,), _ = _over_time(step, ops.shape(drive)[0], (ops.zeros_like(drive),), cells)
+        (spikes,), _ = over_time(step, ops.shape(drive)[0], (ops.zeros_like(drive),), cells)
         return ops.transpose(spikes, (1, 0, 2))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return super().get_config() | {
             "units": self.units,
             "device": keras.saving.serialize_keras_object(self.device),
@@ -158,5 +167,5 @@ class PhaseChangeNeurons(keras.layers.Layer):
         }
 
     @classmethod
-    def from_config(cls, config):
-        return cls(**_with_device(config))
+    def from_config(cls, config: Config) -> Self:
+        return cls(**with_device(config))

@@ -1,43 +1,55 @@
 """Walk a sequence step by step, with random numbers of its own for every step and purpose."""
 
-import keras
+from collections.abc import Callable
+from typing import TypeAlias
+
 from keras import ops
 
-from snukeras.pcm import NandakumarPCM, PulsedPCM
+from snukeras._types import Shape, Tensor
+
+Tensors: TypeAlias = tuple[Tensor, ...]
 
 # Which random numbers of a step are whose; the neurons take three for each of their pulses.
-_READ, _SET, _RESET, _SELECT, _NEURON = 0, 1, 2, 3, 4
+READ, SET, RESET, SELECT, NEURON = 0, 1, 2, 3, 4
 
 
-def _device(device):
-    device = NandakumarPCM() if device is None else device
-    if not isinstance(device, PulsedPCM):
-        raise TypeError(
-            "`device` must be a PulsedPCM, such as snukeras.pcm.NandakumarPCM(). Received: "
-            f"{device!r}"
-        )
-    return device
+def check_steps(layer: str, shape: Shape, features: str = "features") -> None:
+    """Check the shape of the inputs of a layer.
 
+    Args:
+        layer: name of the class of the layer.
+        shape: what was received.
+        features: what the last axis holds.
 
-def _check_steps(name, shape, features="features"):
+    Raises:
+        ValueError: the shape is not (batch, steps, features) with a known last axis.
+    """
     if len(shape) != 3 or shape[-1] is None:
         raise ValueError(
-            f"{name} takes inputs of shape (batch, steps, {features}) with a known last axis. "
+            f"{layer} takes inputs of shape (batch, steps, {features}) with a known last axis. "
             f"Received: input_shape={tuple(shape)}"
         )
 
 
-def _over_time(step, length, outputs, state):
-    """Calls `step(i, state) -> (outputs, state)` for i = 0 ... length - 1.
+def over_time(
+    step: Callable[[Tensor, Tensors], tuple[Tensors, Tensors]],
+    length: Tensor,
+    outputs: Tensors,
+    state: Tensors,
+) -> tuple[Tensors, Tensors]:
+    """Call `step(i, state) -> (outputs, state)` for i = 0 ... length - 1.
 
     Args:
         step: function of the index and a tuple of tensors.
         length: number of steps.
         outputs: tensors (length, ...), to be written at each step.
         state: tuple of tensors.
+
+    Returns:
+        The outputs of all steps, and the last state.
     """
 
-    def body(i, outputs, state):
+    def body(i: Tensor, outputs: Tensors, state: Tensors) -> tuple[Tensor, Tensors, Tensors]:
         new, state = step(i, state)
         outputs = tuple(
             ops.slice_update(old, [i] + [0] * (len(old.shape) - 1), ops.expand_dims(value, 0))
@@ -51,16 +63,13 @@ def _over_time(step, length, outputs, state):
     return outputs, state
 
 
-def _at(seed, step):
-    """The two integers of a step: `seed` counts calls, here spread so that steps fit between."""
+def at_step(seed: Tensor, step: Tensor | int) -> Tensor:
+    """Return the two integers of a step of a call, whose `seed` counts calls: steps fit between."""
     # The multiplier is odd: the calls of one seed do not meet before 2**32 of them.
     calls = seed[1] * ops.convert_to_tensor(0x85EBCA6B, dtype="uint32")
     return ops.stack([seed[0], calls + ops.cast(step, "uint32")])
 
 
-def _count(where):
+def count(where: Tensor) -> Tensor:
+    """Return how many booleans are True, an int32 scalar."""
     return ops.sum(ops.cast(where, "int32"))
-
-
-def _with_device(config):
-    return {**config, "device": keras.saving.deserialize_keras_object(config["device"])}

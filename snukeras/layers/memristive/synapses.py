@@ -1,23 +1,27 @@
 """Phase-change synapses: devices that learn by coincidence of input and output spikes."""
 
+from typing import Self, Unpack
+
 import keras
 import numpy as np
 from keras import ops
 
 from snukeras import _arguments
+from snukeras._arguments import LayerArguments
+from snukeras._types import Config, Shape, Tensor
+from snukeras.layers.memristive.devices import checked_device, with_device
 from snukeras.layers.memristive.steps import (
-    _READ,
-    _RESET,
-    _SELECT,
-    _SET,
-    _at,
-    _check_steps,
-    _count,
-    _device,
-    _over_time,
-    _with_device,
+    READ,
+    RESET,
+    SELECT,
+    SET,
+    Tensors,
+    at_step,
+    check_steps,
+    count,
+    over_time,
 )
-from snukeras.pcm import PulseState
+from snukeras.pcm import PulsedPCM, PulseState
 from snukeras.pcm._arrays import check_number
 from snukeras.pcm._random import numbered, quick_uniform
 
@@ -54,18 +58,19 @@ class PhaseChangeSynapses(keras.layers.Layer):
 
     def __init__(
         self,
-        units,
-        device=None,
-        initial_pulses=20,
-        depression=0.3,
-        depress_above=1.0,
-        window=1,
-        seed=None,
-        **kwargs,
-    ):
-        super().__init__(**{"trainable": False, **kwargs})
+        units: int,
+        device: PulsedPCM | None = None,
+        initial_pulses: int = 20,
+        depression: float = 0.3,
+        depress_above: float = 1.0,
+        window: int = 1,
+        seed: int | None = None,
+        **kwargs: Unpack[LayerArguments],
+    ) -> None:
+        given = {"trainable": False, **kwargs}
+        super().__init__(**_arguments.of_keras(type(self), given))
         self.units = _arguments.whole("units", units)
-        self.device = _device(device)
+        self.device = checked_device(device)
         self.initial_pulses = _arguments.whole("initial_pulses", initial_pulses, 0)
         self.depression = check_number("depression", depression, minimum=0.0, maximum=1.0)
         self.depress_above = check_number("depress_above", depress_above, minimum=0.0)
@@ -73,13 +78,13 @@ class PhaseChangeSynapses(keras.layers.Layer):
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def build(self, input_shape):
-        _check_steps(type(self).__name__, input_shape)
+    def build(self, input_shape: Shape) -> None:
+        check_steps(type(self).__name__, input_shape)
         # Hashed, so that the numbers of neighbouring seeds have nothing in common.
         key = int(np.random.default_rng(self.seed).integers(2**31 - 1))
         shape = (input_shape[-1], self.units)
 
-        def state(name, index):
+        def state(name: str, index: int) -> keras.Variable:
             return self.add_weight(
                 shape=shape,
                 name=name,
@@ -98,7 +103,7 @@ class PhaseChangeSynapses(keras.layers.Layer):
         )  # fmt: skip
         self.built = True
 
-    def _initial(self, shape, key):
+    def _initial(self, shape: tuple[int, ...], key: int) -> PulseState:
         seed = np.array([key, 0], "uint32")
         devices = self.device.reset(shape, 0.0, numbered(seed, 0))
         for n in range(self.initial_pulses):
@@ -107,21 +112,29 @@ class PhaseChangeSynapses(keras.layers.Layer):
         return devices
 
     @property
-    def devices(self):
+    def devices(self) -> PulseState:
         """The devices as a PulseState of tensors (features, units)."""
         return PulseState(
             *(ops.convert_to_tensor(v) for v in (self.conductance, self.pulses, self.last_pulse))
         )
 
-    def keep(self, devices, t):
-        """Makes `devices` the state at time t (s)."""
+    def keep(self, devices: PulseState, t: Tensor) -> None:
+        """Make `devices` the state at time t (s)."""
         self.conductance.assign(devices.conductance)
         self.pulses.assign(devices.pulses)
         self.last_pulse.assign(devices.time)
         self.clock.assign(t)
 
-    def learn(self, devices, read, recent, spikes, t, seed):
-        """Applies the rule for the spikes of one step.
+    def learn(
+        self,
+        devices: PulseState,
+        read: Tensor,
+        recent: Tensor,
+        spikes: Tensor,
+        t: Tensor,
+        seed: Tensor,
+    ) -> tuple[PulseState, Tensor, Tensor]:
+        """Apply the rule for the spikes of one step.
 
         Args:
             devices: PulseState (features, units).
@@ -136,31 +149,31 @@ class PhaseChangeSynapses(keras.layers.Layer):
         """
         pre, post = ops.expand_dims(recent, 1), ops.expand_dims(spikes, 0)
         grow = ops.logical_and(pre, post)
-        chosen = quick_uniform(read.shape, numbered(seed, _SELECT).generator) < self.depression
+        chosen = quick_uniform(read.shape, numbered(seed, SELECT).generator) < self.depression
         melt = ops.logical_and(ops.logical_not(pre), post)
         melt = ops.logical_and(ops.logical_and(melt, chosen), read > self.depress_above)
-        devices = self.device.pulse(devices, grow, t, numbered(seed, _SET))
-        devices = self.device.reset_where(devices, melt, t, numbered(seed, _RESET))
-        return devices, _count(grow), _count(melt)
+        devices = self.device.pulse(devices, grow, t, numbered(seed, SET))
+        devices = self.device.reset_where(devices, melt, t, numbered(seed, RESET))
+        return devices, count(grow), count(melt)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         seed = ops.cast(self.seed_generator.next(), "uint32")
         inputs = ops.cast(inputs, "float32")
         spikes = ops.transpose(inputs, (1, 0, 2))
         devices, clock = self.devices, ops.convert_to_tensor(self.clock)
 
-        def step(i, state):
-            read = self.device.read(devices, clock, numbered(_at(seed, i), _READ))
+        def step(i: Tensor, state: Tensors) -> tuple[Tensors, Tensors]:
+            read = self.device.read(devices, clock, numbered(at_step(seed, i), READ))
             return (ops.matmul(spikes[i], read),), state
 
         shape = (ops.shape(spikes)[0], ops.shape(spikes)[1], self.units)
-        (potentials,), _ = _over_time(step, shape[0], (ops.zeros(shape),), ())
+        (potentials,), _ = over_time(step, shape[0], (ops.zeros(shape),), ())
         return ops.transpose(potentials, (1, 0, 2))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.units)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return super().get_config() | {
             "units": self.units,
             "device": keras.saving.serialize_keras_object(self.device),
@@ -172,5 +185,5 @@ class PhaseChangeSynapses(keras.layers.Layer):
         }
 
     @classmethod
-    def from_config(cls, config):
-        return cls(**_with_device(config))
+    def from_config(cls, config: Config) -> Self:
+        return cls(**with_device(config))
