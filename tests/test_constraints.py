@@ -149,6 +149,7 @@ def test_feedback_trains_latent_weights_and_shows_those_on_the_grid(mode, scale)
     assert not np.array_equal(held, np.clip(np.round(start / 0.2) * 0.2, -0.8, 0.8))
 
 
+@pytest.mark.slow
 def test_feedback_keeps_small_updates_of_several_kernels():
     constraint = PCMConstraint(levels=2, w_max=1.0, rounding="feedback")
     kernels = [keras.Variable(np.zeros((2, 3))), keras.Variable(np.zeros((4, 1)))]

@@ -13,6 +13,7 @@ def example(page):
     return re.search(r"<!-- example -->\n```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["level_tuned", "spatial"])
 def test_the_example_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -29,6 +29,7 @@ def test_a_block_that_fails_leaves_the_file_as_it_was(tmp_path):
     assert _files.read_json(path) == {"a": 1} and [*tmp_path.iterdir()] == [path]
 
 
+@pytest.mark.slow
 def test_a_folder_has_one_writer(tmp_path):
     with _files.locked(tmp_path, "training"):
         refused = pytest.raises(RuntimeError, match=f"Another training works in {tmp_path}")

@@ -158,6 +158,7 @@ print(json.dumps(results))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     tuple(int(part) for part in keras.__version__.split(".")[:2]) < (3, 10),
     reason="Keras before 3.10 adds up every metric of replicas wrongly, its own ones too",

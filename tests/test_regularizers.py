@@ -20,6 +20,7 @@ def test_the_cost_is_that_of_the_formula_unit_by_unit():
     assert float(SpikeRate(target=0.2)(maps)) == pytest.approx(0.68 / 3)
 
 
+@pytest.mark.slow
 def test_it_brings_a_silent_layer_to_its_target():
     keras.utils.set_random_seed(1)
     layer = SNU(20, **PAPER, return_sequences=True, activity_regularizer=SpikeRate(target=0.3))

@@ -80,6 +80,7 @@ def results():
     return json.loads(run.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_all_replicas_round_alike(results):
     first, second = np.asarray(results["constraint"])
     np.testing.assert_array_equal(first, second)

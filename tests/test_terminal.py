@@ -22,6 +22,7 @@ def python(*arguments, **options):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["snukeras-zoo.py", "snukeras-export.py"])
 def test_a_script_loads_saved_models_whatever_its_name(tmp_path, name):
     keras.Sequential([keras.Input((None, 3)), SNU(2)]).save(tmp_path / "model.keras")
@@ -33,6 +34,7 @@ def test_a_script_loads_saved_models_whatever_its_name(tmp_path, name):
     assert done.stdout == "8\n"
 
 
+@pytest.mark.slow
 def test_only_a_command_imports_the_modules_late():
     code = "import sys, {}snukeras; print('keras' in sys.modules)"
     assert python("-c", code.format("")).stdout == "True\n"
@@ -56,6 +58,7 @@ def test_stderr_is_quiet_while_keras_starts_and_not_after(capfd):
     assert capfd.readouterr().err == "an error"
 
 
+@pytest.mark.slow
 def test_keras_starts_without_stderr():
     code = "from snukeras import _terminal; _terminal.start_keras(); print('started')"
     done = python("-c", f"import os; os.close(2); {code}")

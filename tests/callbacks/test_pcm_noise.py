@@ -501,6 +501,7 @@ def test_refuses_a_second_one_before_the_first_batch():
         fit(unbuilt("sequential"), 1, PCMNoise(), PCMNoise())
 
 
+@pytest.mark.slow
 def test_other_layers_and_optimizers():
     model = keras.Sequential(
         [

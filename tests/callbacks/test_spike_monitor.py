@@ -32,8 +32,15 @@ def network(threshold=0.2, **arguments):
     return model
 
 
-@pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"steps_per_execution": 2},
-                                     {"run_eagerly": True}])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        pytest.param({"jit_compile": True}, marks=pytest.mark.slow),
+        pytest.param({"steps_per_execution": 2}, marks=pytest.mark.slow),
+        pytest.param({"run_eagerly": True}, marks=pytest.mark.slow),
+    ],
+)
 def test_history_has_the_rates_of_the_spikes(options):
     model, (x, y) = network(**options), data()
     x[:8, 3:] = 0  # masked
@@ -84,6 +91,7 @@ def test_a_silent_layer_is_told_before_a_long_epoch_ends():
             model.fit(x, y, batch_size=1, verbose=0, callbacks=[SpikeMonitor(), Stop()])
 
 
+@pytest.mark.slow
 def test_a_saturated_layer_is_told_and_a_busy_one_is_not(recwarn):
     x, y = data()
     model = network(threshold=-5.0)
@@ -115,6 +123,7 @@ def test_tensorboard_has_the_rates(tmp_path):
     assert b"epoch_first/rate" in events.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("monitor_first", [True, False])
 def test_it_stands_beside_noise_and_leaves_nothing_behind(monitor_first):
     model, (x, y) = network(), data()

@@ -6,6 +6,7 @@ import pytest
 from snukeras.datasets import wikitext2
 
 
+@pytest.mark.slow
 def test_real_files(data_folder, tmp_path):
     splits, vocabulary = wikitext2.load_data()
     assert [len(split) for split in splits] == [2_088_628, 217_646, 245_569]

@@ -235,6 +235,7 @@ def test_targets_give_the_metric_over_time(inside, capsys):
     check_complaint(capsys, "--metric is for --samples")
 
 
+@pytest.mark.slow
 def test_termination_leaves_nothing(inside, model_file):
     """SIGTERM in the middle of the work, in a process of its own."""
     code = (

@@ -229,6 +229,7 @@ def test_it_is_part_of_the_export(nir, tmp_path):
             np.testing.assert_array_equal(node.weight, again.nodes[name].weight)
 
 
+@pytest.mark.slow
 def test_command_line(nir, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     network().save("m.keras")

@@ -12,7 +12,17 @@ from snukeras.network.weights import collect
 from snukeras.zoo import presets
 
 
-@pytest.mark.parametrize("name", snukeras.zoo.list())
+# These are checked at every run; the others take longer.
+QUICK = {"jsb_snu", "jsb_snu_pcm", "jsb_lstm", "mnist_snu", "nottingham_ssnu"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+        for name in snukeras.zoo.list()
+    ],
+)
 def test_it_exports(name, tmp_path):
     model = presets.load(name)
     given, _ = presets.golden(name)

@@ -77,11 +77,13 @@ def assert_same_training(result, reference):
             np.testing.assert_allclose(result[name], reference[name], atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_mirrored_strategy(one_device, tmp_path):
     (result,) = finish([start(tmp_path, "mirrored", "mirrored")])
     assert_same_training(result, one_device)
 
 
+@pytest.mark.slow
 def test_multi_worker_mirrored_strategy(one_device, tmp_path):
     addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
     workers = []

@@ -57,6 +57,7 @@ def test_nested_tapes(cls, arguments, mask, x):
     assert_equal(in_graph(fused, x, mask), expected)
 
 
+@pytest.mark.slow
 def test_nested_tapes_in_a_compiled_function_and_for_any_length(x):
     fused, plain = twins(SSNU, x.shape, recurrent=True)
     expected = second_derivatives(plain, x)
@@ -73,6 +74,7 @@ def test_nested_tapes_over_maps():
     assert_equal(second_derivatives(fused, x), second_derivatives(plain, x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls, arguments, mask", CASES[:2])
 def test_tangents_and_products_with_the_hessian(cls, arguments, mask, x):
     direction = tf.constant(np.random.default_rng(2).normal(size=x.shape))

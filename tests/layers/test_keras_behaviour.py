@@ -204,6 +204,7 @@ def test_fit_learns_and_survives_saving(cls, jit_compile, x, tmp_path):
     assert again.layers[0].get_config() == model.layers[0].get_config()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("implementation", ["fused", "cell"])
 def test_both_paths_train_alike(implementation, x):
     def losses(implementation):

@@ -171,6 +171,7 @@ def test_learning_is_that_of_the_slow_network(coupling, window):
     assert wanted[:, :, 0].sum() > 3 and slow.events["synapse_reset"] > 3
 
 
+@pytest.mark.slow
 def test_patterns_of_different_size_go_to_the_neurons_of_their_levels():
     images = np.zeros((3, 30), "float32")
     images[0, :6] = images[1, :14] = images[2, :30] = 1
@@ -219,6 +220,7 @@ def test_the_batch_size_changes_nothing():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_a_saved_model_goes_on_bit_for_bit_also_after_predictions(tmp_path):
     layer = AllMemristive(UNITS, LevelTuned(LEVELS))  # a random seed
     model = fitted(model_of(layer), spikes(6))

@@ -32,7 +32,13 @@ def trained(quick, steps=3, **arguments):
 
 
 @pytest.mark.parametrize(
-    "arguments", [{}, {"dropout": 0.5}, {"go_backwards": True}, {"use_bias": False}]
+    "arguments",
+    [
+        {},
+        pytest.param({"dropout": 0.5}, marks=pytest.mark.slow),
+        pytest.param({"go_backwards": True}, marks=pytest.mark.slow),
+        pytest.param({"use_bias": False}, marks=pytest.mark.slow),
+    ],
 )
 def test_training_is_that_of_the_layer(arguments):
     (model, losses), (reference, expected) = trained(True, **arguments), trained(False, **arguments)
@@ -42,6 +48,7 @@ def test_training_is_that_of_the_layer(arguments):
         np.testing.assert_allclose(ours, theirs, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_the_model_stays_an_ordinary_one():
     model, _ = trained(True, steps=1)
     assert "inner_loop" not in vars(model.layers[0])

@@ -173,6 +173,7 @@ def test_truncates_towards_zero_and_keeps_the_rest():
     np.testing.assert_allclose(left, [-0.5, 0.5, -0.2, 0.2, -5.6, 5.6], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_model_holds_a_fresh_reading_after_each_step():
     layer = dense(use_bias=False)
     optimizer, _ = built(layer=layer, device=NandakumarPCM(), refresh_every=None)
@@ -288,6 +289,7 @@ def variables_of(model):
     return [v.numpy() for v in [*model.variables, *model.optimizer.variables]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_saving_and_loading_loses_nothing(tmp_path, jit_compile):
     x, y = music()
@@ -312,6 +314,7 @@ def test_saving_and_loading_loses_nothing(tmp_path, jit_compile):
     assert sum(count.sum() for count in model.optimizer.refresh_counts().values()) > 0
 
 
+@pytest.mark.slow
 def test_several_steps_per_execution_are_the_same_steps():
     x, y = music()
     results = []
@@ -336,7 +339,12 @@ def test_eager_steps_are_the_compiled_steps():
 
 
 @pytest.mark.parametrize(
-    "device, jit_compile", [(NandakumarPCM, True), (NandakumarPCM, False), (ExpStepPCM, False)]
+    "device, jit_compile",
+    [
+        pytest.param(NandakumarPCM, True, marks=pytest.mark.slow),
+        (NandakumarPCM, False),
+        (ExpStepPCM, False),
+    ],
 )
 def test_learns(device, jit_compile):
     random = np.random.default_rng(0)

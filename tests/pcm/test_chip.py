@@ -50,6 +50,7 @@ def test_ideal_chip_is_the_model(model, data):
     assert loss < 1e-9 and mae < 1e-4
 
 
+@pytest.mark.slow
 def test_errors_grow_with_time_and_compensation_helps(model, data):
     before = model.get_weights()
     chips = {c: Chip(model, seed=1, compensation=c) for c in (None, "global")}

@@ -8,6 +8,7 @@ from snukeras.pcm import Chip, DifferentialPair, GenericPCM, NandakumarPCM, Simu
 YEAR = 31536e3
 
 
+@pytest.mark.slow
 def test_simulated_hardware_programs_within_its_tolerance():
     hardware = SimulatedHardware(NandakumarPCM(20.0, seed=1))
     targets = np.random.default_rng(0).uniform(0, 8, (2, 40, 40)).astype("float32")
@@ -26,6 +27,7 @@ def programmed():
     return matrix, Chip({"w": matrix}, hardware=SimulatedHardware(seed=1))
 
 
+@pytest.mark.slow
 def test_program_and_verify_beats_writing_blindly(programmed):
     matrix, chip = programmed
 

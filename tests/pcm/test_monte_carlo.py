@@ -69,6 +69,7 @@ def test_resumes_where_it_stopped(task, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow
 def test_one_batch_gives_the_figures_of_several(task):
     model, x, y = task
     weights = np.linspace(0.1, 2.0, len(x), dtype="float32")
@@ -98,6 +99,7 @@ def test_a_network_made_again_has_the_same_rows(task, tmp_path):
         evaluate_chips(other, x, y, chips=2, times=(DAY,), results=path)
 
 
+@pytest.mark.slow
 def test_workers_give_the_same_rows(task):
     model, x, y = task
     arguments = {

@@ -39,6 +39,7 @@ def test_round_trip(w, scale, g_min, span):
     assert np.all(error <= 1e-6 * (1 + g_min / span) * pair.max_weight(w))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(weights, st.sampled_from(["tensor", "column"]), st.integers(2, 40))
 def test_levels(w, scale, levels):

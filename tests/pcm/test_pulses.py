@@ -29,6 +29,7 @@ def staircase(device, pulses, count=200_000):
         yield n, state.conductance.numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("g_max", [12, 20])
 def test_staircase_of_2018(g_max):
     rows = table(f"set_staircase_2018_gmax{g_max}.csv")
@@ -44,6 +45,7 @@ def test_staircase_of_2018(g_max):
         before = g
 
 
+@pytest.mark.slow
 def test_staircase_of_2020():
     rows = table("set_staircase_2020.csv")
     device = ExpStepPCM(g_max=25.0, reset_mean=0.0, reset_std=0.0, seed=1)

@@ -26,6 +26,7 @@ def test_quick_uniform_is_uniform():
     assert np.histogram(u * 2**24 % 256, 256)[0].std() < 1.3 * np.sqrt(1e6 / 256)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draw", [quick_normal, quick_uniform])
 def test_draws_are_independent(draw):
     seed = keras.random.SeedGenerator(3)

@@ -9,6 +9,7 @@ from snukeras.zoo.publishing import compare
 from snukeras.zoo.tasks import TASKS
 
 
+@pytest.mark.slow
 def test_a_bootstrap_interval_covers_as_often_as_it_says():
     random = np.random.default_rng(1)
     covered = 0
@@ -46,6 +47,7 @@ def test_two_presets(small_zoo):
         compare.compare("jsb_snu", "mnist_snu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["jsb_rnn", "mnist_snu"])
 def test_scores_add_up_to_the_figure(name, data_folder):
     preset = presets.info(name)

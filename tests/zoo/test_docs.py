@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import keras
+import pytest
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "zoo.md").read_text("utf-8")
 
@@ -18,6 +19,7 @@ def run(title):
     return names
 
 
+@pytest.mark.slow
 def test_another_head(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = run("another head")
@@ -26,6 +28,7 @@ def test_another_head(tmp_path, monkeypatch):
     assert keras.models.load_model("bass.keras").output_shape == (None, None, 88)
 
 
+@pytest.mark.slow
 def test_a_language_model():
     names = run("a language model")
     assert names["losses"][-1] < 0.6 * names["losses"][0]

@@ -90,6 +90,7 @@ def test_an_epoch_is_a_permutation_that_hangs_on_seed_and_number_alone(task):
     assert x.shape == (16, 28, 28, 1) and y.shape == (16, 10)
 
 
+@pytest.mark.slow
 def test_figure_is_the_accuracy_in_percent(task):
     model = recipes.network(recipe(), 0)
     model.compile(loss=task.loss({}), weighted_metrics=task.metrics())
@@ -101,6 +102,7 @@ def test_figure_is_the_accuracy_in_percent(task):
     assert not task.lower_is_better
 
 
+@pytest.mark.slow
 def test_trains_and_publishes(task, tmp_path):
     import json
 

@@ -139,6 +139,7 @@ def test_shipped_model_exports(name, tmp_path):
         assert worst <= 1e-5 * np.abs(weight.values).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in snukeras.zoo.list() if name.startswith("jsb_")])
 def test_shipped_figures_are_measured_again(name, data_folder):
     for measured, shipped in publish.evaluate(name).values():

@@ -59,6 +59,7 @@ def test_made_again_from_the_scores(tmp_path):
         np.testing.assert_array_equal(made, shipped)
 
 
+@pytest.mark.slow
 def test_none_is_in_the_data_set(data_folder):
     """Compared in all keys and shifted by up to a measure, no two pieces agree in half a song."""
     _, rolls = samples.read()

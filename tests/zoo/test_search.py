@@ -28,6 +28,7 @@ def run(folder, vary, progress=lambda event: None, **arguments):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_search(tmp_path):
     write_recipe(tmp_path)
     results = run(tmp_path, {"network.layers.1.rate": [0.1, 0.3]}, epochs=2)
@@ -58,6 +59,7 @@ def test_search(tmp_path):
     assert last == {**best, "batch_size": 7}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["start", "teacher"])
 def test_a_setting_is_tried_again_with_other_weights(tmp_path, key):
     write_recipe(tmp_path, **{key: {"model": "other"}})

@@ -90,6 +90,7 @@ def test_a_recipe_may_change_recordings_and_smooth_labels():
     assert Syllables().loss(recipe.loss).label_smoothing == 0.1
 
 
+@pytest.mark.slow
 def test_trains(tmp_path):
     from snukeras.zoo import training
 

@@ -171,6 +171,7 @@ def test_whole_vocabulary_is_exact_with_its_gradient(projection):
     np.testing.assert_allclose(half, exact_nll(features, table, 0.0, words), atol=0.1)
 
 
+@pytest.mark.slow
 def test_partition_function_is_estimated_without_bias(projection):
     features, table, bias, words = projection
     counts = np.array([90, 50, 20, 20, 10, 9, 8, 5, 4, 3, 2, 1])
@@ -204,6 +205,7 @@ def stateful_twin(model, rows):
     return twin
 
 
+@pytest.mark.slow
 def test_figure_counts_every_word_once_from_all_before_it():
     task, model = make_task(), network()
     text = task.texts["test"]
@@ -238,6 +240,7 @@ def test_trainer_carries_states_within_an_epoch_and_drops_them_after():
         np.testing.assert_allclose(logits, twin(x[0]), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_training_learns_resumes_and_publishes_in_half_precision(tmp_path):
     import json
 

@@ -131,6 +131,7 @@ def test_two_trainings_of_a_seed_do_not_share_a_folder(tmp_path):
     assert not [*(tmp_path / "runs").rglob(".partial.*")]
 
 
+@pytest.mark.slow
 def test_progress_within_a_long_epoch(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("snukeras.zoo.training.seeds._WITHIN_S", 0.0)
     write_recipe(tmp_path, seeds=[0], epochs=2)
@@ -165,6 +166,7 @@ def test_patience(tmp_path):
     assert result["epoch"] == 2 and result["epochs_trained"] == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "averaging", [{"class": "ema", "momentum": 0.7}, {"class": "swa", "first_epoch": 3}]
 )
@@ -202,6 +204,7 @@ HARDWARE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("averaging", [None, {"class": "ema", "momentum": 0.7}])
 def test_what_is_measured_lies_on_the_grid(tmp_path, averaging):
     write_recipe(tmp_path, seeds=[0], epochs=3, averaging=averaging, **HARDWARE)
@@ -215,6 +218,7 @@ def test_what_is_measured_lies_on_the_grid(tmp_path, averaging):
             np.testing.assert_allclose(constraint.nearest(kernel), kernel, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_noise_and_constraint_go_on_where_they_stopped(tmp_path):
     write_recipe(tmp_path, seeds=[0], epochs=4, **HARDWARE)
 
@@ -275,6 +279,7 @@ def test_weights_without_a_value_are_a_divergence(tmp_path):
         train(tmp_path, tmp_path / "runs")
 
 
+@pytest.mark.slow
 def test_progress_and_tensorboard(tmp_path, monkeypatch):
     write_recipe(tmp_path, seeds=[7], epochs=2)
     events = []
@@ -291,6 +296,7 @@ def test_progress_and_tensorboard(tmp_path, monkeypatch):
         train(tmp_path, tmp_path / "runs", tensorboard=True)
 
 
+@pytest.mark.slow
 def test_another_recipe_needs_a_restart(tmp_path):
     write_recipe(tmp_path, seeds=[0], epochs=1)
     train(tmp_path, tmp_path / "runs")
@@ -371,6 +377,7 @@ def uninterrupted(tmp_path_factory):
     return content / "runs" / "tiny" / "seed-0"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["in an epoch", "while saving"])
 def test_killed_training_goes_on_and_ends_the_same(tmp_path, uninterrupted, moment):
     content = write_recipe(tmp_path, seeds=[0], epochs=5)

@@ -12,6 +12,7 @@ from snukeras.zoo.publishing import publish
 from snukeras.zoo.training import transfer
 
 
+@pytest.mark.slow
 def test_start_from_a_pretrained_model(small_zoo):
     """Scaled potentials fire the same spikes, so the network computes the same."""
     content, _ = small_zoo
@@ -35,6 +36,7 @@ def test_start_from_a_pretrained_model(small_zoo):
         np.testing.assert_array_equal(new, scale * old)
 
 
+@pytest.mark.slow
 def test_a_soft_unit_starts_a_spiking_one(tmp_path):
     layer = {"units": 5, "recurrent": True, "return_sequences": True, "threshold": 2.0}
     head = {"class": "Dense", "units": 88, "activation": "sigmoid"}
@@ -105,6 +107,7 @@ def test_teacher_of_another_kind(small_zoo):
         transfer.taught(recipe, numbers, small_zoo[0])
 
 
+@pytest.mark.slow
 def test_scale_needs_thresholds_that_are_weights(tmp_path):
     """A threshold of the configuration is not scaled: the spikes would be others."""
     content = write_recipe(tmp_path, network=_with_units(trainable_threshold=False), seeds=[0])
@@ -125,6 +128,7 @@ def test_scale_needs_thresholds_that_are_weights(tmp_path):
             np.testing.assert_array_equal(model.get_weights()[0], source.get_weights()[0])
 
 
+@pytest.mark.slow
 def test_start_and_teacher_are_told_in_the_results_and_on_the_card(small_zoo, tmp_path):
     content = tmp_path / "content"
     shutil.copytree(small_zoo[0], content)
@@ -138,6 +142,7 @@ def test_start_and_teacher_are_told_in_the_results_and_on_the_card(small_zoo, tm
     assert '- teacher: model "tiny", weight 0.3' in card
 
 
+@pytest.mark.slow
 def test_a_teacher_changes_the_training(small_zoo, tmp_path):
     content = tmp_path / "content"
     shutil.copytree(small_zoo[0], content)

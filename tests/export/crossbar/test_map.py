@@ -107,6 +107,7 @@ def test_the_specification_is_enough(tmp_path, target, pack):
         assert all(grid[at] == np.float32(g) for at, g in mine.items())
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     shapes=st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=4),

@@ -44,6 +44,7 @@ def model(monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_as_the_guide_says(model, tmp_path):
     with pytest.raises(UnsupportedLayersError, match=r"gain \(Gain: tf2onnx"):
         to_onnx(model)

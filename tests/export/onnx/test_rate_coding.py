@@ -30,6 +30,7 @@ def images(inference="fixed"):
     )
 
 
+@pytest.mark.slow
 def test_an_image_network_takes_images_and_codes_them_alike(tmp_path):
     model = images()
     x = np.random.default_rng(0).random((8, 9, 9, 1)).astype("float32")

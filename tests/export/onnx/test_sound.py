@@ -57,6 +57,7 @@ def test_level_crossings_stream():
     assert found["ok"] and found["max_difference"] == 0
 
 
+@pytest.mark.slow
 def test_exports_with_random_sound(tmp_path):
     report = export(speech(), tmp_path / "out", streaming=True)
     assert report["verification"]["ok"] and report["verification"]["streaming"]["ok"]

@@ -49,6 +49,7 @@ def test_table_is_a_matrix_once():
     assert sum(weight.values.shape == (300, 6) for weight in weights.values()) == 1
 
 
+@pytest.mark.slow
 def test_export_to_pcm_with_streaming_form(tmp_path):
     report = export(language_model(), tmp_path / "out", target="pcm", streaming=True)
     assert report["verification"]["ok"]

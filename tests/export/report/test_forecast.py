@@ -103,6 +103,7 @@ def test_products_get_worse_with_time_and_compensation_helps(tmp_path, model, na
     assert found["metric"] is None and "no samples" in found["metric_left_out"]
 
 
+@pytest.mark.slow
 def test_coarse_levels_show_in_the_products(tmp_path, model):
     fine, coarse = (
         predicted(tmp_path, model, load_target("pcm").replace(levels=levels))["products"][0]
@@ -113,6 +114,7 @@ def test_coarse_levels_show_in_the_products(tmp_path, model):
     assert coarse["relative_error"]["global"][0] < 2 * fine["relative_error"]["global"][0]
 
 
+@pytest.mark.slow
 def test_metric_over_time(tmp_path, model, monkeypatch):
     rolls = [(np.random.default_rng(i).random((9, 88)) < 0.05).astype("uint8") for i in (0, 1)]
     songs = Samples.songs(rolls, "songs")
@@ -160,6 +162,7 @@ def test_a_matrix_larger_than_a_tile_keeps_its_scale(tmp_path, model):
     assert np.abs(tile).max() <= np.abs(kernel).max() * (1 + 1e-6)
 
 
+@pytest.mark.slow
 def test_risks_say_what_the_numbers_say(tmp_path, model):
     weights = model.get_weights()
     try:

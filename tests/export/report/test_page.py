@@ -131,6 +131,7 @@ def test_it_shows_the_figures_of_the_report(exported):
         assert part in text, part
 
 
+@pytest.mark.slow
 def test_the_same_input_gives_the_same_page(exported):
     folder, report = exported
     model = keras.models.load_model(folder / "model.keras")
