@@ -10,7 +10,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+
+JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
+"""What JSON holds."""
+
+JsonObject: TypeAlias = dict[str, Any]
+"""An object of a JSON file by its keys, where the file may hold more than its readers know."""
 
 _PARTIAL = ".partial."
 _LOCK = ".lock"
@@ -84,7 +93,7 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, text + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> JsonObject:
     """Read a JSON object.
 
     Raises:
@@ -121,6 +130,17 @@ def check_entries(
             what = " or ".join("null" if kind is NoneType else kind.__name__ for kind in names)
             found = f"{received[key]!r:.80}" if key in received else "nothing"
             raise ValueError(f"{where}: `{key}` has to be {what}. Received: {found}")
+
+
+def write_arrays(
+    path: Path | str, arrays: "Mapping[str, np.ndarray]", compress: bool = False
+) -> None:
+    """Write arrays as .npz by their names, without pickles."""
+    import numpy as np
+
+    write = np.savez_compressed if compress else np.savez
+    named: dict[str, Any] = {**arrays}  # for NumPy's types a name could be that of an option
+    write(path, **named)
 
 
 def sha256_of(path: Path) -> str:

@@ -12,16 +12,17 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from snukeras import _terminal
+from snukeras._files import JsonObject
 from snukeras.export.errors import BadInputError, ExportError
 
 if TYPE_CHECKING:
     import keras
 
     from snukeras.export.crossbar.map import CrossbarMap
-    from snukeras.export.crossbar.targets import Target
+    from snukeras.export.crossbar.targets import Target, TargetChanges
     from snukeras.export.samples import Samples
 
 Report = Callable[[str], None]
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     commands = {"verify": _verify, "readback": _read_back}
-    handlers: dict[int, Any] = {}
+    handlers = {}
     try:
         if arguments and arguments[0] in commands:
             parser = _verify_parser() if arguments[0] == "verify" else _readback_parser()
@@ -313,13 +314,15 @@ def _hardware(options: argparse.Namespace) -> "Target | None":
 
     if options.target == "onnx":
         return None
-    changes: dict[str, Any] = {}
-    if options.tile:
+    changes: TargetChanges = {}
+    if options.tile is not None:
         changes |= {"rows": options.tile[0], "columns": options.tile[1]}
-    for key in ("g_max", "g_min", "levels"):
-        value = getattr(options, key)
-        if value is not None:
-            changes[key] = value
+    if options.g_max is not None:
+        changes["g_max"] = options.g_max
+    if options.g_min is not None:
+        changes["g_min"] = options.g_min
+    if options.levels is not None:
+        changes["levels"] = options.levels
     return load_target(options.target).replace(**changes)
 
 
@@ -382,8 +385,7 @@ def _read_back(options: argparse.Namespace) -> int:
     check_output(output, False)
     with _terminal.status(options.json) as progress:
         _load_tensorflow(progress)
-        import numpy as np
-
+        from snukeras._files import write_arrays
         from snukeras.export.crossbar.load import load_map
         from snukeras.export.crossbar.readback import read_back
         from snukeras.export.loading import load_model
@@ -398,8 +400,7 @@ def _read_back(options: argparse.Namespace) -> int:
         with beside(output, False) as folder:
             text = json.dumps(result.report.to_dict(), indent=2, allow_nan=False)
             (folder / "readback.json").write_text(text + "\n", encoding="utf-8")
-            arrays: dict[str, Any] = dict(result.weights)
-            np.savez(folder / "weights.npz", **arrays)
+            write_arrays(folder / "weights.npz", result.weights)
             if path is not None:
                 progress("rebuilding the Keras model")
                 model = load_model(path)
@@ -432,7 +433,7 @@ def _name(model: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip(".") or "model"
 
 
-def _load(model: str, progress: Report) -> tuple["keras.Model", Path | None, dict[str, Any] | None]:
+def _load(model: str, progress: Report) -> tuple["keras.Model", Path | None, JsonObject | None]:
     """Load the model; also return its file (None for the zoo), and its figures, where known."""
     if not model.startswith("zoo:"):
         from snukeras.export.loading import load_model

@@ -8,12 +8,12 @@ import shutil
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import onnx
 
 from snukeras import __version__
+from snukeras._files import JsonObject
 from snukeras.export.crossbar.description import OnnxFile, Source
 from snukeras.export.crossbar.device_list import write_device_list
 from snukeras.export.crossbar.faults import Fault
@@ -77,7 +77,7 @@ class _Job:
     simulated: Simulated
     name: str
     source: Path | None
-    metrics: dict[str, Any] | None
+    metrics: JsonObject | None
     progress: Progress
 
 
@@ -100,7 +100,7 @@ def export(
     overwrite: bool = False,
     name: str | None = None,
     source: str | Path | None = None,
-    metrics: dict[str, Any] | None = None,
+    metrics: JsonObject | None = None,
     progress: Progress = lambda text: None,
 ) -> Report:
     """Export a model into a new folder, verify what was written, and return the report.

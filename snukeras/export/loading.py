@@ -3,10 +3,10 @@
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import keras
 
+from snukeras._files import JsonValue
 from snukeras.export.errors import BadInputError
 
 # Modules whose classes the command knows by itself.
@@ -67,7 +67,7 @@ def reload_problem(model: keras.Model, path: str | Path) -> str | None:
     return None
 
 
-def _foreign(config: Any) -> Iterator[str]:
+def _foreign(config: JsonValue) -> Iterator[str]:
     """Iterate over the names of classes and functions of other packages in a config."""
     if isinstance(config, dict):
         module, registered = config.get("module"), config.get("registered_name")

@@ -3,11 +3,11 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import keras
 
+from snukeras._types import Shape
 from snukeras.layers import ConvSNUCell, TiedEmbedding
 from snukeras.network import topology
 from snukeras.network.matrices import Matrix, digital_kernels, matrices
@@ -144,14 +144,14 @@ def _products(matrix: Matrix, call: Call, output: Ref | None) -> int:
     return _size(given[:-1])  # of a layer inside: once for each vector of the input
 
 
-def _outputs(cell: Any, given: tuple[int | None, ...]) -> int:
+def _outputs(cell: keras.Layer, given: Shape) -> int:
     """Return the number of elements that a cell puts out in a step."""
     if isinstance(cell, ConvSNUCell):
         return math.prod(cell.map_of(given[1:-1])) * cell.filters
     return _size(getattr(cell, "output_size", None) or (1,))
 
 
-def _size(shape: Any) -> int:
+def _size(shape: int | Sequence[int | None] | None) -> int:
     """Return the number of elements; sizes that are not known count as 1."""
     sizes = shape if isinstance(shape, tuple | list) else (shape,)
     return math.prod(size or 1 for size in keras.tree.flatten(sizes))

@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import h5py
 import keras
@@ -15,8 +15,11 @@ from snukeras import __version__
 from snukeras.export.errors import BadInputError, UnsupportedLayersError
 from snukeras.export.network import Network
 from snukeras.export.records import Record
-from snukeras.layers import SNU
+from snukeras.layers import SNU, SNUCell
 from snukeras.network.topology import Call, Key, Topology
+
+if TYPE_CHECKING:
+    from nir import NIRNode
 
 NOTE = (
     "The unit resets one step late: it shows its potential at the step of the spike and drops it "
@@ -141,7 +144,7 @@ class Layout:
         outputs: The Output nodes, in the order of the network.
     """
 
-    nodes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    nodes: "dict[str, NIRNode]" = dataclasses.field(default_factory=dict)
     edges: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     source: dict[Key, str] = dataclasses.field(default_factory=dict)
     units: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -222,8 +225,6 @@ def _problem(call: Call) -> str | None:
         return "NIR has no lateral inhibition"
     if layer.return_membrane:
         return "NIR has no output for membrane potentials (return_membrane)"
-    if layer.return_membrane:
-        return "NIR has no output for membrane potentials (return_membrane)"
     if not layer.return_sequences or layer.return_state or layer.go_backwards:
         return "NIR runs forward and puts out every step (return_sequences alone)"
     decay = cell.decay_values()
@@ -232,7 +233,8 @@ def _problem(call: Call) -> str | None:
     return None
 
 
-def _unit(nir: ModuleType, cell: Any, dt: float) -> Any:
+def _unit(nir: ModuleType, cell: SNUCell, dt: float) -> "NIRNode":
+    """Return the LIF node of a cell, or the IF node where it does not decay."""
     decay = cell.decay_values().astype("float64")
     zero = np.zeros(cell.units)
     threshold = cell.threshold_values().astype("float64")
@@ -242,7 +244,7 @@ def _unit(nir: ModuleType, cell: Any, dt: float) -> Any:
     return nir.LIF(tau=tau, r=tau / dt, v_leak=zero, v_threshold=threshold)
 
 
-def _linear(nir: ModuleType, kernel: Any, bias: Any) -> Any:
+def _linear(nir: ModuleType, kernel: keras.Variable, bias: keras.Variable | None) -> "NIRNode":
     """Return Linear or Affine; NIR's matrices are (outputs, inputs)."""
     weight = keras.ops.convert_to_numpy(kernel).T.copy()
     if bias is None:

@@ -1,10 +1,13 @@
 """Frozen records that files hold as JSON: read and checked once, written as they were read."""
 
+import contextlib
 import dataclasses
 import functools
 import types
 import typing
 from typing import Any, Self
+
+from snukeras._files import JsonObject, JsonValue
 
 
 def optional() -> Any:
@@ -32,7 +35,7 @@ class Record:
             raise KeyError(f"{type(self).__name__} has no {key!r}; it has {', '.join(names)}")
         return getattr(self, names[key])
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return the JSON object."""
         return {
             field.metadata.get("key", field.name): _to_json(getattr(self, field.name))
@@ -41,7 +44,7 @@ class Record:
         }
 
     @classmethod
-    def from_dict(cls, data: Any, where: str = "") -> Self:
+    def from_dict(cls, data: JsonValue, where: str = "") -> Self:
         """Read a JSON object.
 
         Args:
@@ -73,17 +76,18 @@ class Record:
 
 
 @functools.cache
-def _hints(cls: Any) -> dict[str, Any]:
+def _hints(cls: type[Record]) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
 @functools.cache
-def _names(cls: Any) -> dict[str, str]:
+def _names(cls: type[Record]) -> dict[str, str]:
     """Return the attribute of each key of the JSON."""
     return {field.metadata.get("key", field.name): field.name for field in dataclasses.fields(cls)}
 
 
-def _to_json(value: Any) -> Any:
+def _to_json(value: Any) -> JsonValue:
+    """Return the value of a field as JSON has it."""
     if isinstance(value, Record):
         return value.to_dict()
     if isinstance(value, tuple | list):
@@ -93,7 +97,7 @@ def _to_json(value: Any) -> Any:
     return value
 
 
-def _read(hint: Any, value: Any, where: str) -> Any:
+def _read(hint: Any, value: JsonValue, where: str) -> Any:
     """Return a JSON value as the type that a field asks for."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
@@ -101,26 +105,29 @@ def _read(hint: Any, value: Any, where: str) -> Any:
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in inner:
             return None
-        (kind,) = (part for part in inner if part is not type(None))
-        return _read(kind, value, where)
+        *others, last = (part for part in inner if part is not type(None))
+        for kind in others:
+            with contextlib.suppress(ValueError):
+                return _read(kind, value, where)
+        return _read(last, value, where)
     if origin is tuple and isinstance(value, list):
         return tuple(_read(inner[0], part, f"{where}[{i}]") for i, part in enumerate(value))
     if origin is dict and isinstance(value, dict):
         return {key: _read(inner[1], part, f"{where}.{key}") for key, part in value.items()}
     if isinstance(hint, type) and issubclass(hint, Record):
         return hint.from_dict(value, where)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is float and number:
-        return float(value)
-    # JSON Schema takes 1.0 for an integer.
-    if hint is int and number and value == int(value):
-        return int(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if hint is float:
+            return float(value)
+        # JSON Schema takes 1.0 for an integer.
+        if hint is int and value == int(value):
+            return int(value)
     if hint in (str, bool) and isinstance(value, hint):
         return value
     wanted = getattr(hint, "__name__", str(hint))
     raise ValueError(f"{where} must be of type {wanted}. Received: {_short(value)}")
 
 
-def _short(value: Any) -> str:
+def _short(value: JsonValue) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}..."

@@ -6,11 +6,12 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 
+from snukeras._files import write_arrays
 from snukeras.export.errors import BadInputError
 from snukeras.export.network import Network
 from snukeras.export.verify.figures import METRICS
@@ -94,15 +95,12 @@ class Samples:
 
     def save(self, path: str | Path) -> None:
         """Write the samples as .npz, without pickles."""
-        arrays: dict[str, Any] = {
-            "kind": np.asarray(self.kind),
-            "metric": np.asarray(self.metric),
-        }
+        arrays = {"kind": np.asarray(self.kind), "metric": np.asarray(self.metric)}
         for number, feeds in enumerate(self.batches):
             arrays |= {f"{number}.input.{index}": feed for index, feed in enumerate(feeds)}
             if self.targets is not None:
                 arrays[f"{number}.target"] = self.targets[number]
-        np.savez_compressed(path, **arrays)
+        write_arrays(path, arrays, compress=True)
 
     @classmethod
     def load(cls, path: str | Path) -> "Samples":

@@ -11,10 +11,11 @@ import os
 import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
+from snukeras._files import JsonObject, JsonValue
 from snukeras.export.crossbar.description import ArrayReference
 from snukeras.export.errors import MapError
 
@@ -54,7 +55,7 @@ class MapWriter:
         self._file.write(view)
         return ArrayReference(offset, name, data.shape, hashlib.sha256(view).hexdigest())
 
-    def finish(self, description: dict[str, Any]) -> None:
+    def finish(self, description: JsonObject) -> None:
         """Write the description and the header, which completes the file."""
         text = json.dumps(description, ensure_ascii=False, allow_nan=False, indent=1)
         data = text.encode("utf-8")
@@ -134,7 +135,7 @@ class MapReader:
             raise self.error(f"is cut off or inconsistent: no array fits at byte {offset}")
         return offset, stop
 
-    def _read_description(self, size: int) -> dict[str, Any]:
+    def _read_description(self, size: int) -> JsonObject:
         magic, version, zero, offset, length, digest = HEADER.unpack(self._data[: HEADER.size])
         if magic != MAGIC:
             raise self.error("is not a crossbar map (its first eight bytes differ)")
@@ -154,7 +155,7 @@ class MapReader:
         return parse_json(data, self.error)
 
 
-def parse_json(data: bytes, error: Callable[[str], Exception]) -> dict[str, Any]:
+def parse_json(data: bytes, error: Callable[[str], Exception]) -> JsonObject:
     """Parse strict JSON: UTF-8, an object, no repeated keys, no NaN.
 
     Args:
@@ -162,7 +163,7 @@ def parse_json(data: bytes, error: Callable[[str], Exception]) -> dict[str, Any]
         error: Makes the exception to raise from what is wrong.
     """
 
-    def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def no_repeats(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
         found = dict(pairs)
         if len(found) != len(pairs):
             raise ValueError("a key is repeated")

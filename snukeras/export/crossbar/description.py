@@ -4,8 +4,9 @@ The meaning of each field is specified in export/crossbar-map.md.
 """
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from snukeras._files import JsonObject
 from snukeras.export.records import Record, optional
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ class Description(Record):
     units: Units
     source: Source
     onnx: OnnxFile
-    target: dict[str, Any]
+    target: JsonObject
     scale: str
     seed: int
     packed: bool

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -163,7 +163,7 @@ class CrossbarMap:
             yield parameter.values
 
 
-def part_of(block: Any) -> tuple[slice, slice]:
+def part_of(block: BlockEntry) -> tuple[slice, slice]:
     """Return the rows and columns of its matrix that a block holds."""
     return (
         slice(block.row, block.row + block.rows),

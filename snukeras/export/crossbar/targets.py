@@ -4,12 +4,18 @@ import dataclasses
 import functools
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from snukeras._content import folder
+from snukeras._files import JsonObject
 from snukeras.export.crossbar.container import parse_json
 from snukeras.export.errors import BadInputError
 from snukeras.export.records import Record
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+    from jsonschema import Draft202012Validator
 
 ENTRY_POINTS = "snukeras.export_targets"
 # Largest conductances that a target may have, uS; and the smallest range, as a share of the
@@ -32,6 +38,24 @@ class ReadOut(Record):
     mvm_nJ: float  # noqa: N815 (its name in the file)
     mvm_ns: float
     source: str
+
+
+class TargetChanges(TypedDict, total=False):
+    """What `Target.replace` changes."""
+
+    name: str
+    title: str
+    rows: int
+    columns: int
+    crosspoint: str
+    devices_per_polarity: int
+    g_min: float
+    g_max: float
+    levels: int | None
+    dac_bits: int | None
+    adc_bits: int | None
+    energy: tuple[ReadOut, ...]
+    sources: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +105,7 @@ class Target:
         """Devices of a tile."""
         return self.rows * self.bit_lines * self.devices_per_polarity
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return the content of a target file (export/target.schema.json)."""
         return {
             "format": "snukeras-target",
@@ -105,7 +129,7 @@ class Target:
         }
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any], where: str = "target") -> "Target":
+    def from_dict(cls, data: JsonObject, where: str = "target") -> "Target":
         """Read the content of a target file.
 
         Raises:
@@ -162,7 +186,7 @@ class Target:
                 f"{where}: levels must be at least 2 (g_min and g_max). Received: {self.levels}."
             )
 
-    def replace(self, **changes: Any) -> "Target":
+    def replace(self, **changes: Unpack[TargetChanges]) -> "Target":
         """Return a copy with other values of the named attributes, checked."""
         target = dataclasses.replace(self, **changes)
         target.check("options")
@@ -173,7 +197,7 @@ def _whole(value: float | None) -> int | None:
     return None if value is None else int(value)
 
 
-def schema_problem(data: Any, schema_file: str) -> str | None:
+def schema_problem(data: JsonObject, schema_file: str) -> str | None:
     """Return what in `data` breaks a JSON Schema of export/, in one line; None if nothing."""
     from jsonschema import exceptions
 
@@ -185,7 +209,7 @@ def schema_problem(data: Any, schema_file: str) -> str | None:
 
 
 @functools.cache
-def _validator(schema_file: str) -> Any:
+def _validator(schema_file: str) -> "Draft202012Validator":
     import jsonschema
 
     schema = json.loads((folder("export") / schema_file).read_text(encoding="utf-8"))
@@ -230,7 +254,7 @@ def load_target(name: str) -> Target:
 
 
 @functools.cache
-def _entry_points() -> dict[str, Any]:
+def _entry_points() -> "dict[str, EntryPoint]":
     from importlib import metadata
 
     return {entry.name: entry for entry in metadata.entry_points(group=ENTRY_POINTS)}

@@ -6,9 +6,11 @@ from typing import Any
 
 import keras
 
+from snukeras._types import Tensor
 from snukeras.export.onnx.graph import GraphBuilder
 
 Emit = Callable[[GraphBuilder, str, str], str]
+Function = Callable[[Tensor], Tensor]
 
 
 def _op(name: str, **attributes: Any) -> Emit:
@@ -39,7 +41,7 @@ def _exponential(graph: GraphBuilder, x: str, hint: str) -> str:
     return graph.node("Exp", [x], hint)
 
 
-_BY_FUNCTION: dict[Any, Emit] = {
+_BY_FUNCTION: dict[Function, Emit] = {
     keras.activations.linear: lambda graph, x, hint: x,
     keras.activations.relu: _op("Relu"),
     keras.activations.relu6: _relu6,
@@ -62,7 +64,7 @@ _BY_FUNCTION: dict[Any, Emit] = {
 }
 
 
-def emitter(activation: Any) -> Emit | None:
+def emitter(activation: keras.Layer | Function | None) -> Emit | None:
     """Return the function that adds an activation's nodes, or None if there is none.
 
     Args:

@@ -2,13 +2,13 @@
 
 import dataclasses
 import json
-from typing import Any
 
 import keras
 import numpy as np
 import onnx
 from onnx import helper
 
+from snukeras._files import JsonObject
 from snukeras.export.errors import BadInputError, ExportError, UnsupportedLayersError
 from snukeras.export.onnx.convert import convert
 from snukeras.export.onnx.graph import IR_VERSION, GraphBuilder, element_type
@@ -162,14 +162,14 @@ def _leave(context: Context, plan: Topology, values: Values) -> list[onnx.ValueI
     return outputs
 
 
-def describe_units(plan: Topology, traces: dict[str, Trace]) -> dict[str, dict[str, Any]]:
+def describe_units(plan: Topology, traces: dict[str, Trace]) -> dict[str, JsonObject]:
     """Describe each layer of units for the file's metadata.
 
     Returns:
         By layer its class, units, decay, threshold and switches, and "scan": its Scan node and the
         tensors that hold its input, its mask, and, inside the loop, s and y of a step.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, JsonObject] = {}
     for call in plan.calls:
         layer = call.op
         cells = {call.name: getattr(layer, "cell", None)}
@@ -195,9 +195,8 @@ def describe_units(plan: Topology, traces: dict[str, Trace]) -> dict[str, dict[s
     return found
 
 
-def _short(values: Any) -> float | list[float]:
+def _short(values: np.ndarray) -> float | list[float]:
     """Return one number where all units have the same, else the list."""
-    values = np.asarray(values)
     if values.size and np.all(values == values[0]):
         return float(values[0])
     return [float(value) for value in values]

@@ -1,7 +1,8 @@
 """Convert one call of a layer: by its handler, or with tf2onnx."""
 
 import dataclasses
-from typing import Any
+
+import keras
 
 from snukeras.export.onnx.handlers import CannotLowerError, Context, Value, check_policy, handler_of
 from snukeras.export.onnx.tf2onnx_call import through_tf2onnx
@@ -30,7 +31,9 @@ def convert(context: Context, call: Call, values: list[Value]) -> list[Value]:
     return through_tf2onnx(context, call, values)
 
 
-def _with_mask(call: Call, layer: Any, values: list[Value]) -> tuple[Call, Any, list[Value]]:
+def _with_mask(
+    call: Call, layer: keras.Layer, values: list[Value]
+) -> tuple[Call, keras.Layer, list[Value]]:
     """Let handlers find the mask with the tensor, whether Keras names it in the call or not."""
     mask = call.kwargs.get("mask")
     if isinstance(mask, Ref):

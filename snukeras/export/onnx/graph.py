@@ -5,10 +5,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import ArrayLike
 from onnx import helper, numpy_helper
 
 OPSET = 17
 IR_VERSION = 8
+
+_Content = tuple[str, tuple[int, ...], bytes]  # dtype, shape and bytes of a constant
 
 
 class GraphBuilder:
@@ -23,7 +26,7 @@ class GraphBuilder:
         self.parent = parent
         self.initializers: dict[str, onnx.TensorProto] = {}
         self._names: set[str] = set() if parent is None else parent._names
-        self._constants: dict[Any, str] = {} if parent is None else parent._constants
+        self._constants: dict[_Content | None, str] = {} if parent is None else parent._constants
         self.opsets: dict[str, int] = {"": OPSET}
 
     def unique(self, hint: str) -> str:
@@ -35,7 +38,7 @@ class GraphBuilder:
         self._names.add(name)
         return name
 
-    def constant(self, values: Any, hint: str, dtype: str = "float32") -> str:
+    def constant(self, values: ArrayLike, hint: str, dtype: str = "float32") -> str:
         """Return the name of an initializer; equal small ones are shared."""
         if self.parent is not None:
             return self.parent.constant(values, hint, dtype)
@@ -152,7 +155,10 @@ def _rename_node(
 
 
 def subgraph(
-    body: GraphBuilder, name: str, inputs: Sequence[Any], outputs: Sequence[Any]
+    body: GraphBuilder,
+    name: str,
+    inputs: Sequence[onnx.ValueInfoProto],
+    outputs: Sequence[onnx.ValueInfoProto],
 ) -> onnx.GraphProto:
     """Return the graph of a loop body, with value infos for its inputs and outputs."""
     return helper.make_graph(body.nodes, name, list(inputs), list(outputs))

@@ -13,13 +13,18 @@ arguments; tf2onnx then converts the call, as it does every layer without a hand
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
+
+import keras
 
 from snukeras.export.errors import ExportError
-from snukeras.export.onnx.activations import emitter
+from snukeras.export.onnx.activations import Function, emitter
 from snukeras.export.onnx.graph import GraphBuilder, element_type
 from snukeras.layers import LogMel
 from snukeras.network.topology import Call, Key
+
+if TYPE_CHECKING:
+    from snukeras.export.onnx.layers.snu_scan import Trace
 
 
 class CannotLowerError(ExportError):
@@ -49,7 +54,7 @@ class Context:
     graph: GraphBuilder
     streaming: bool = False
     states: list[tuple[int, str, str]] = dataclasses.field(default_factory=list)
-    traces: dict[str, Any] = dataclasses.field(default_factory=dict)
+    traces: "dict[str, Trace]" = dataclasses.field(default_factory=dict)
     frames: dict[Key, LogMel] = dataclasses.field(default_factory=dict)
 
     def enter(self, name: str, label: str) -> str:
@@ -63,7 +68,7 @@ class Context:
         self.states.append((units, entry, out))
 
 
-Handler = Callable[[Context, Call, Any, list[Value]], list[Value] | None]
+Handler = Callable[[Context, Call, keras.Layer, list[Value]], list[Value] | None]
 _HANDLERS: dict[type, Handler] = {}
 
 
@@ -78,7 +83,7 @@ def handles(*classes: type) -> Callable[[Handler], Handler]:
     return register
 
 
-def handler_of(layer: Any) -> Handler | None:
+def handler_of(layer: keras.Layer) -> Handler | None:
     """Return the handler of a layer's class, or None."""
     return _HANDLERS.get(type(layer))
 
@@ -88,7 +93,7 @@ def own_layers() -> list[str]:
     return sorted({cls.__name__ for cls in _HANDLERS})
 
 
-def check_policy(layer: Any) -> None:
+def check_policy(layer: keras.Layer) -> None:
     """Raise CannotLowerError where a layer computes in anything but float32."""
     policy = getattr(layer, "dtype_policy", None)
     if policy is None or policy.name == "float32":
@@ -107,7 +112,7 @@ def as_float(context: Context, call: Call, index: int, value: Value) -> str:
     return context.graph.node("Cast", [value.name], f"{call.name}/cast", to=element_type("float32"))
 
 
-def activate(context: Context, call: Call, activation: Any, x: str) -> str:
+def activate(context: Context, call: Call, activation: keras.Layer | Function, x: str) -> str:
     """Return x after an activation that `emitter` knows."""
     emit = emitter(activation)
     if emit is None:
@@ -122,11 +127,16 @@ def mask_of(context: Context, value: Value) -> str | None:
     return value.mask
 
 
-def check_step(layer: Any, initial: Any) -> None:
-    """Raise CannotLowerError where a recurrent layer cannot go step by step."""
+def check_step(layer: keras.layers.RNN, starts: bool) -> None:
+    """Raise CannotLowerError where a recurrent layer cannot go step by step.
+
+    Args:
+        layer: The layer.
+        starts: Whether it is given an initial state.
+    """
     if layer.go_backwards:
         raise CannotLowerError("go_backwards needs the whole sequence; it cannot stream")
-    if not layer.return_sequences or layer.return_state or initial:
+    if not layer.return_sequences or layer.return_state or starts:
         raise CannotLowerError(
             "streaming needs return_sequences=True, no return_state and no initial_state"
         )

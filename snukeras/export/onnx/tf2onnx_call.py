@@ -4,14 +4,19 @@ import dataclasses
 import inspect
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import keras
 import onnx
 
+from snukeras._files import JsonObject
+from snukeras._types import Shape, Tensor
 from snukeras.export.onnx.graph import OPSET
 from snukeras.export.onnx.handlers import CannotLowerError, Context, Value
 from snukeras.network.topology import Call, Ref
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 # Layers that treat each step alone along the last axis, so that they stream as they are.
 _STEPWISE = (
@@ -79,7 +84,7 @@ class _Function:
         self.call, self.masked, self.streaming = call, masked, streaming
         self.masks = 0
 
-    def __call__(self, *tensors: Any) -> list[Any]:
+    def __call__(self, *tensors: Tensor) -> list[Tensor]:
         import tensorflow as tf
 
         layer, count = self.call.op, len(self.call.inputs)
@@ -96,7 +101,8 @@ class _Function:
         # Identity keeps outputs apart that are one and the same tensor.
         return [tf.identity(tensor) for tensor in (*results, *carried)]
 
-    def _arguments(self, tensors: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
+    def _arguments(self, tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], JsonObject]:
+        """Return the arguments of the call, with tensors in place of their references."""
         order = iter(tensors)
         args, kwargs = keras.tree.map_structure(
             lambda x: next(order) if isinstance(x, Ref) else x, (self.call.args, self.call.kwargs)
@@ -105,7 +111,9 @@ class _Function:
             args, kwargs = keras.tree.map_structure(_with_time, (args, kwargs))
         return args, kwargs
 
-    def _carried(self, args: Any, masks: dict[int, Any], count: int) -> list[Any]:
+    def _carried(
+        self, args: Sequence[Tensor], masks: dict[int, Tensor], count: int
+    ) -> list[Tensor]:
         """Return the masks that the layer hands on."""
         layer = self.call.op
         carries = isinstance(layer, keras.layers.Layer) and layer.supports_masking
@@ -117,23 +125,25 @@ class _Function:
         return [mask for mask in keras.tree.flatten(found) if mask is not None]
 
 
-def _is_timeless(shape: tuple[int | None, ...]) -> bool:
+def _is_timeless(shape: Shape) -> bool:
     """Whether a tensor has no time axis in the whole form, as a mean over time has none."""
     return len(shape) == 2 and shape[1] is not None
 
 
-def _with_time(x: Any) -> Any:
+def _with_time(x: Tensor) -> Tensor:
     return keras.ops.expand_dims(x, 1) if keras.ops.is_tensor(x) else x
 
 
-def _signature(shape: tuple[int | None, ...], context: Context) -> tuple[int | None, ...]:
+def _signature(shape: Shape, context: Context) -> Shape:
     """Return the shape of one input; in streaming form the time axis is gone."""
     if not shape:
         return ()
     return (None, *shape[2:]) if context.streaming else (None, *shape[1:])
 
 
-def convert_function(function: Callable[..., Any], signature: Sequence[Any]) -> onnx.ModelProto:
+def convert_function(
+    function: Callable[..., list[Tensor]], signature: "Sequence[tf.TensorSpec]"
+) -> onnx.ModelProto:
     """Convert a function of tensors with tf2onnx.
 
     Raises:

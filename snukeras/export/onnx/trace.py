@@ -7,11 +7,11 @@ copy.
 
 import dataclasses
 import json
-from typing import Any
 
 import onnx
 from onnx import TensorProto, helper
 
+from snukeras._files import JsonObject
 from snukeras.export.errors import VerificationError
 from snukeras.export.onnx.graph import described
 
@@ -52,7 +52,7 @@ def add_traces(model: onnx.ModelProto) -> dict[str, Traced]:
     return found
 
 
-def _add(graph: onnx.GraphProto, name: str, scan: dict[str, Any]) -> Traced:
+def _add(graph: onnx.GraphProto, name: str, scan: JsonObject) -> Traced:
     node = next(n for n in graph.node if n.op_type == "Scan" and n.name == scan["node"])
     attributes = {attribute.name: attribute for attribute in node.attribute}
     body = attributes["body"].g

@@ -1,8 +1,8 @@
 """The content of report.json."""
 
 import dataclasses
-from typing import Any
 
+from snukeras._files import JsonObject
 from snukeras.export.crossbar.description import FaultEntry, Source
 from snukeras.export.nir import NirFile
 from snukeras.export.records import Record, named
@@ -40,7 +40,7 @@ class End(Record):
     """An input or output of the ONNX file; dynamic sizes have names."""
 
     name: str
-    shape: tuple[Any, ...]
+    shape: tuple[int | str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +60,7 @@ class MapEntry(Record):
     """The crossbar map: its target, numbers, and how much of the tiles is used."""
 
     file: str
-    target: dict[str, Any]
+    target: JsonObject
     weights: int
     devices: int
     tiles: int
@@ -100,7 +100,7 @@ class Report(Record):
     snukeras: str
     packages: dict[str, str]
     source: Source
-    metrics: dict[str, Any] | None
+    metrics: JsonObject | None
     parameters: int
     options: Options
     network: tuple[CallEntry, ...]

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from snukeras import _terminal
+from snukeras._files import JsonObject
 from snukeras.export.crossbar.targets import Target
 from snukeras.export.report.units import (
     energy_text,
@@ -86,7 +87,7 @@ def show(report: "Report", folder: Path) -> None:
         screen.line(f"`snukeras-export verify` cannot load the model: {verification.reload}.")
 
 
-def _show_caveat(screen: Screen, metrics: dict[str, Any] | None) -> None:
+def _show_caveat(screen: Screen, metrics: JsonObject | None) -> None:
     """Say why figures on the sample chorales are not those of the data set.
 
     Args:

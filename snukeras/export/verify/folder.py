@@ -2,9 +2,9 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import keras
+import numpy as np
 
 from snukeras.export.crossbar.container import parse_json
 from snukeras.export.crossbar.load import load_map
@@ -63,7 +63,7 @@ class Twin:
         plan = topology.read(twin)
         return cls(twin, plan, runner(plan, twin, [plan.outputs[0][1].key]))
 
-    def outputs(self, samples: Samples) -> Any:
+    def outputs(self, samples: Samples) -> list[np.ndarray]:
         """Return the first outputs of the samples, batch by batch."""
         return first_outputs(self.run, self.topology, samples)
 

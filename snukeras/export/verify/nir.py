@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from snukeras.export.samples import Samples
 from snukeras.export.verify.results import NirResult
 from snukeras.export.verify.running import runner
 from snukeras.export.verify.spikes import contradictions, potentials_of
+
+if TYPE_CHECKING:
+    from nir import NIRGraph, NIRNode
 
 # Outputs behind the last spikes: Keras adds in float32.
 _ABSOLUTE, _RELATIVE = 1e-4, 1e-4
@@ -40,7 +43,12 @@ def compare_nir(network: Network, path: str | Path, samples: Samples) -> NirResu
 
 
 def _compare(
-    network: Network, graph: Any, layout: Layout, nir: ModuleType, dt: float, samples: Samples
+    network: Network,
+    graph: "NIRGraph",
+    layout: Layout,
+    nir: ModuleType,
+    dt: float,
+    samples: Samples,
 ) -> NirResult:
     plan = network.topology
     cells = {call.name: call for call in plan.calls if call.name in layout.units}
@@ -74,7 +82,7 @@ def _compare(
 
 
 def simulate(
-    nir: ModuleType, graph: Any, inputs: dict[str, np.ndarray], dt: float
+    nir: ModuleType, graph: "NIRGraph", inputs: dict[str, np.ndarray], dt: float
 ) -> dict[str, np.ndarray]:
     """Step a graph by Euler's rule; units reset to zero in the step of the spike.
 
@@ -117,7 +125,7 @@ def simulate(
 
 
 def _step(
-    nir: ModuleType, node: Any, v: np.ndarray, drive: np.ndarray, dt: float
+    nir: ModuleType, node: "NIRNode", v: np.ndarray, drive: np.ndarray, dt: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the spikes and the potentials after a step."""
     if isinstance(node, nir.LIF):
@@ -128,7 +136,7 @@ def _step(
     return spikes, np.where(spikes > 0, 0.0, v)
 
 
-def _order(nir: ModuleType, graph: Any, before: dict[str, list[str]]) -> list[str]:
+def _order(nir: ModuleType, graph: "NIRGraph", before: dict[str, list[str]]) -> list[str]:
     """Order the nodes so that each comes behind those that feed it in the same step."""
     waiting, order = list(graph.nodes), []
     while waiting:
@@ -145,7 +153,7 @@ def _order(nir: ModuleType, graph: Any, before: dict[str, list[str]]) -> list[st
 
 
 def _loops_back(
-    nir: ModuleType, graph: Any, before: dict[str, list[str]], source: str, name: str
+    nir: ModuleType, graph: "NIRGraph", before: dict[str, list[str]], source: str, name: str
 ) -> bool:
     """Whether an edge from a unit to a Linear node is on the way back to that unit."""
     return isinstance(graph.nodes[source], nir.LIF | nir.IF) and name in before[source]

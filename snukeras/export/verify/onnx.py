@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -25,11 +25,14 @@ from snukeras.export.verify.running import runner
 from snukeras.export.verify.spikes import contradictions, potentials_of
 from snukeras.network.topology import Key
 
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
 # Soft outputs of the two runtimes agree to this, absolutely and relative to their size.
 ABSOLUTE, RELATIVE = 1e-5, 1e-4
 
 
-def session(model: str | bytes) -> Any:
+def session(model: str | bytes) -> "InferenceSession":
     """Open an ONNX Runtime session on the CPU, quiet; `model` is a path or the bytes of a file."""
     import onnxruntime
 
@@ -38,7 +41,7 @@ def session(model: str | bytes) -> Any:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def run_onnx(runtime: Any, feeds: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+def run_onnx(runtime: "InferenceSession", feeds: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     """Return all outputs of one batch by name; states start at zero."""
     entries = runtime.get_inputs()
     named = {entry.name: feed for entry, feed in zip(entries, feeds, strict=False)}
@@ -126,7 +129,7 @@ class _Twin:
 
     def __init__(self, entry: UnitLayer) -> None:
         self.entry, self.layer = entry, entry.layer
-        self._twin: Any = None
+        self._twin: keras.layers.RNN | None = None
 
     def outputs(
         self,
@@ -235,7 +238,9 @@ def compare_streaming(whole: str | bytes, step: str | bytes, samples: Samples) -
     return DifferenceResult(ok, worst)
 
 
-def _streamed(runtime: Any, feeds: Sequence[np.ndarray]) -> dict[str, list[np.ndarray]]:
+def _streamed(
+    runtime: "InferenceSession", feeds: Sequence[np.ndarray]
+) -> dict[str, list[np.ndarray]]:
     """Return the outputs of all steps by name; states start at zero and are fed back."""
     entries = runtime.get_inputs()
     inputs, states = entries[: len(feeds)], entries[len(feeds) :]

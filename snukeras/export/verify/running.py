@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import keras
 import numpy as np
 
+from snukeras._types import Tensor
 from snukeras.export.samples import Samples
 from snukeras.network import topology
 from snukeras.network.topology import Key, Topology
@@ -15,6 +15,7 @@ from snukeras.network.topology import Key, Topology
 _SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")
 
 Run = Callable[[Sequence[np.ndarray]], dict[Key, np.ndarray]]
+Compute = Callable[..., list[Tensor]]
 
 
 def runner(plan: Topology, model: keras.Model, keys: Sequence[Key]) -> Run:
@@ -26,7 +27,7 @@ def runner(plan: Topology, model: keras.Model, keys: Sequence[Key]) -> Run:
         keys: The tensors.
     """
 
-    def tensors(*feeds: Any) -> list[Any]:
+    def tensors(*feeds: Tensor) -> list[Tensor]:
         values = topology.run(plan, list(feeds))
         return [values[key] for key in keys]
 
@@ -51,7 +52,7 @@ def _can_be_compiled(plan: Topology) -> bool:
     return keras.backend.backend() == "tensorflow" and named and not loops
 
 
-def _compiled(function: Callable[..., list[Any]], plan: Topology) -> Callable[..., list[Any]]:
+def _compiled(function: Compute, plan: Topology) -> Compute:
     """Compile for inputs whose batch and time are not known, so that lengths need no new one."""
     import tensorflow as tf
 

@@ -9,12 +9,11 @@ for both, then wherever they differ first, the potential was within rounding of 
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
 
-from snukeras.layers import ConvSNUCell
+from snukeras.layers import ConvSNUCell, SNUCell
 
 Sized = tuple[np.ndarray, np.ndarray]
 
@@ -27,7 +26,7 @@ _EXACT = (keras.activations.linear, keras.activations.relu, keras.activations.le
 
 
 def potentials_of(
-    cell: Any,
+    cell: SNUCell,
     x: np.ndarray,
     y: np.ndarray,
     mask: np.ndarray | None = None,
@@ -86,7 +85,7 @@ def potentials_of(
 
 
 def contradictions(
-    cell: Any,
+    cell: SNUCell,
     s: np.ndarray,
     bound: np.ndarray,
     y: np.ndarray,
@@ -105,7 +104,7 @@ def contradictions(
 class _Products:
     """The matrix products of a cell in float64, each with the sum of its terms' magnitudes."""
 
-    def __init__(self, cell: Any) -> None:
+    def __init__(self, cell: SNUCell) -> None:
         self.weight, self.loop, self.bias = (
             None if v is None else np.asarray(v, "float64")
             for v in (cell.kernel, cell.recurrent_kernel, cell.bias)
@@ -129,7 +128,7 @@ class _Products:
         assert self.loop is not None
         return self.product(y, self.loop), self.product(np.abs(y), np.abs(self.loop))
 
-    def product(self, x: np.ndarray, weight: Any) -> np.ndarray:
+    def product(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """Return the product with a kernel."""
         return x @ weight
 
@@ -141,7 +140,7 @@ class _Products:
 class _Convolutions(_Products):
     """The products of a convolutional cell; maps are flattened, filters last."""
 
-    def product(self, x: np.ndarray, weight: Any) -> np.ndarray:
+    def product(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
         cell, own = self.cell, x.ndim == 2  # the cell's own outputs come flattened
         lead = x.shape[:1] if own else x.shape[:2]
         maps = (*cell.map_shape, cell.filters) if own else x.shape[2:]

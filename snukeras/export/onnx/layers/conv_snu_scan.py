@@ -8,12 +8,13 @@ has them first.
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, Self
 
 import numpy as np
 
 from snukeras.export.onnx.graph import GraphBuilder
-from snukeras.export.onnx.layers.snu_scan import Unit
+from snukeras.export.onnx.layers.snu_scan import Unit, fields_of
+from snukeras.layers import SNUCell
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,6 @@ class ConvUnit(Unit):
         strides, dilations, pads: of the convolution of the input, `pads` as ONNX has them.
     """
 
-    product_sign: ClassVar[str] = "* "
     maps: tuple[int, ...] = ()
     sizes: tuple[int, ...] = ()
     strides: tuple[int, ...] = ()
@@ -34,28 +34,34 @@ class ConvUnit(Unit):
     pads: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, cell: Any, name: str, **more: Any) -> "Unit":
-        """Read a cell that has been built; `sizes`, of its input maps, must be given."""
-        sizes, window = tuple(more["sizes"]), cell.kernel_size
+    def of(cls, cell: SNUCell, name: str, sizes: Sequence[int] = ()) -> Self:
+        """Read a convolutional cell that has been built.
+
+        Args:
+            cell: The cell.
+            name: Name of its layer in the graph.
+            sizes: Sizes of its input maps, without channels.
+        """
+        fields = fields_of(cell, name, "* ")
         maps = (*cell.map_of(sizes), cell.filters)
         places = math.prod(maps[:-1])
         pads = [0] * (2 * cell.rank)
         if cell.padding == "same":
-            pads = _same(sizes, window, cell.strides, cell.dilation_rate)
-        return super().of(
-            cell,
-            name,
-            units=places * cell.filters,
-            decay=np.tile(cell.decay_values(), places),
-            threshold=np.tile(cell.threshold_values(), places),
+            pads = _same(sizes, cell.kernel_size, cell.strides, cell.dilation_rate)
+        fields["units"] = places * cell.filters
+        for key in ("decay", "threshold"):
+            fields[key] = np.tile(fields[key], places)
+        return cls(
+            **fields,
             maps=maps,
+            sizes=tuple(sizes),
             strides=cell.strides,
             dilations=cell.dilation_rate,
             pads=tuple(pads),
-            **more,
         )
 
     def product(self, graph: GraphBuilder, x: str) -> str:
+        """Add the convolution of the input, (..., units), for all leading axes."""
         name, rank = self.name, len(self.sizes)
         maps = graph.constant([-1, *self.sizes, self.kernel.shape[-2]], f"{name}/maps", "int64")
         folded = graph.node("Reshape", [x, maps], f"{name}/folded")
@@ -74,6 +80,7 @@ class ConvUnit(Unit):
         return graph.node("Reshape", [z, shape], f"{name}/drive")
 
     def recur(self, graph: GraphBuilder, y: str, a: str) -> str:
+        """Add a and the convolution of the outputs y of the step before."""
         assert self.recurrent_kernel is not None
         window = self.recurrent_kernel.shape[: len(self.sizes)]
         ones = [1] * len(self.sizes)
@@ -94,16 +101,23 @@ class ConvUnit(Unit):
         return self.flat(graph, graph.node("Tile", [largest, repeated], f"{self.name}/winners"))
 
     def flat(self, graph: GraphBuilder, state: str) -> str:
+        """Add maps as states, (batch, units)."""
         shape = graph.constant([0, self.units], f"{self.name}/flat_shape", "int64")
         return graph.node("Reshape", [state, shape], f"{self.name}/flat")
 
     def shaped(self, graph: GraphBuilder, y: str, lead: int) -> str:
+        """Add outputs (..., units) as maps, behind `lead` axes."""
         # A zero keeps the axis as it is.
         shape = graph.constant([0] * lead + list(self.maps), f"{self.name}/map_shape", "int64")
         return graph.node("Reshape", [y, shape], f"{self.name}/maps_of")
 
     def _convolve(
-        self, graph: GraphBuilder, x: str, kernel: np.ndarray, role: str, **attributes: Any
+        self,
+        graph: GraphBuilder,
+        x: str,
+        kernel: np.ndarray,
+        role: str,
+        **attributes: Any,
     ) -> str:
         """Add a convolution of maps with their channels last; that of the input has the bias."""
         name, rank = self.name, len(self.sizes)

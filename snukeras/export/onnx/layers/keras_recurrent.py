@@ -6,11 +6,12 @@ a loop for them.
 """
 
 import dataclasses
-from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import ArrayLike
 
+from snukeras.export.onnx.activations import Function
 from snukeras.export.onnx.graph import GraphBuilder
 from snukeras.export.onnx.handlers import (
     CannotLowerError,
@@ -24,7 +25,7 @@ from snukeras.export.onnx.handlers import (
 from snukeras.network.topology import Call
 
 # Keras's activation: ONNX's name for it, alpha, beta.
-_ACTIVATIONS: dict[Any, tuple[str, float | None, float | None]] = {
+_ACTIVATIONS: dict[Function, tuple[str, float | None, float | None]] = {
     keras.activations.sigmoid: ("Sigmoid", None, None),
     keras.activations.tanh: ("Tanh", None, None),
     keras.activations.relu: ("Relu", None, None),
@@ -52,13 +53,13 @@ class _Kind:
 
     operator: str
     order: tuple[int, ...]
-    activations: tuple[Any, ...]
-    attributes: dict[str, Any]
+    activations: tuple[Function, ...]
+    attributes: dict[str, int | list[float]]
     equation: str
     labels: str
 
 
-def _kind(cell: Any) -> _Kind:
+def _kind(cell: keras.Layer) -> _Kind:
     if isinstance(cell, keras.layers.LSTMCell):
         return _Kind(
             "LSTM",
@@ -82,7 +83,9 @@ def _kind(cell: Any) -> _Kind:
 
 
 @handles(keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)
-def _gated(context: Context, call: Call, layer: Any, values: list[Value]) -> list[Value] | None:
+def _gated(
+    context: Context, call: Call, layer: keras.layers.RNN, values: list[Value]
+) -> list[Value] | None:
     graph, name, cell = context.graph, call.name, layer.cell
     kind = _kind(cell)
     initial = [value.name for value in values[1:]]
@@ -98,7 +101,8 @@ def _gated(context: Context, call: Call, layer: Any, values: list[Value]) -> lis
         for entry, label in zip(entries, kind.labels, strict=False)
     ]
     found = [_ACTIVATIONS[activation] for activation in kind.activations]
-    alphas, betas = ([part[i] for part in found if part[i] is not None] for i in (1, 2))
+    alphas = [alpha for _, alpha, _ in found if alpha is not None]
+    betas = [beta for _, _, beta in found if beta is not None]
     attributes = dict(kind.attributes)
     attributes |= {"activation_alpha": alphas} if alphas else {}
     attributes |= {"activation_beta": betas} if betas else {}
@@ -131,7 +135,7 @@ def _gated(context: Context, call: Call, layer: Any, values: list[Value]) -> lis
 
 
 def _check(
-    context: Context, layer: Any, values: list[Value], keeps: bool, known: bool
+    context: Context, layer: keras.layers.RNN, values: list[Value], keeps: bool, known: bool
 ) -> str | None:
     """Refuse what has no form; return the mask.
 
@@ -144,7 +148,7 @@ def _check(
     """
     mask, initial = mask_of(context, values[0]), values[1:]
     if context.streaming:
-        check_step(layer, initial)
+        check_step(layer, bool(initial))
     if layer.stateful and initial:
         raise CannotLowerError("it is stateful and is given an initial state as well")
     if layer.stateful and mask is not None:
@@ -157,7 +161,7 @@ def _check(
     return mask
 
 
-def _time_first(context: Context, name: str, layer: Any, x: str) -> str:
+def _time_first(context: Context, name: str, layer: keras.layers.RNN, x: str) -> str:
     """Add the sequence as ONNX has it, (time, batch, features), in the order of processing."""
     graph = context.graph
     if context.streaming:
@@ -178,10 +182,12 @@ def _move(graph: GraphBuilder, op: str, x: str, axis: int, hint: str) -> str:
     return graph.node(op, [x, axes], hint)
 
 
-def _weights(graph: GraphBuilder, cell: Any, order: tuple[int, ...], name: str) -> list[str]:
+def _weights(
+    graph: GraphBuilder, cell: keras.Layer, order: tuple[int, ...], name: str
+) -> list[str]:
     """Return the names of W, R and B in ONNX's shapes and order of gates."""
 
-    def stacked(values: Any) -> np.ndarray:
+    def stacked(values: ArrayLike) -> np.ndarray:
         gates = np.split(np.asarray(values, "float32"), len(order), axis=-1)
         return np.concatenate([gates[gate] for gate in order], axis=-1)
 

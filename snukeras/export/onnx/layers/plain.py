@@ -1,7 +1,6 @@
 """ONNX forms of our own for Keras's plain layers, so that graphs stay short and readable."""
 
 import dataclasses
-from typing import Any
 
 import keras
 import numpy as np
@@ -26,7 +25,7 @@ Lowered = list[Value] | None
 
 
 @handles(keras.layers.Dense)
-def _dense(context: Context, call: Call, layer: Any, values: list[Value]) -> Lowered:
+def _dense(context: Context, call: Call, layer: keras.layers.Dense, values: list[Value]) -> Lowered:
     graph, name = context.graph, call.name
     if emitter(layer.activation) is None or getattr(layer, "quantization_mode", None):
         return None
@@ -50,12 +49,12 @@ def _dense(context: Context, call: Call, layer: Any, values: list[Value]) -> Low
     keras.layers.ActivityRegularization,
     keras.layers.Identity,
 )
-def _identity(context: Context, call: Call, layer: Any, values: list[Value]) -> Lowered:
+def _identity(context: Context, call: Call, layer: keras.Layer, values: list[Value]) -> Lowered:
     return [values[0]]
 
 
 @handles(keras.layers.Activation, keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU)
-def _activation(context: Context, call: Call, layer: Any, values: list[Value]) -> Lowered:
+def _activation(context: Context, call: Call, layer: keras.Layer, values: list[Value]) -> Lowered:
     if emitter(layer) is None:
         return None
     x = as_float(context, call, 0, values[0])
@@ -63,7 +62,9 @@ def _activation(context: Context, call: Call, layer: Any, values: list[Value]) -
 
 
 @handles(keras.layers.Masking)
-def _masking(context: Context, call: Call, layer: Any, values: list[Value]) -> Lowered:
+def _masking(
+    context: Context, call: Call, layer: keras.layers.Masking, values: list[Value]
+) -> Lowered:
     graph, name = context.graph, call.name
     x = as_float(context, call, 0, values[0])
     skip = graph.constant(layer.mask_value, f"{name}/mask_value")
@@ -80,7 +81,9 @@ def _masking(context: Context, call: Call, layer: Any, values: list[Value]) -> L
 
 
 @handles(keras.layers.Normalization)
-def _normalization(context: Context, call: Call, layer: Any, values: list[Value]) -> Lowered:
+def _normalization(
+    context: Context, call: Call, layer: keras.layers.Normalization, values: list[Value]
+) -> Lowered:
     """Subtract the mean, divide by the standard deviation, as fixed by `adapt` or given."""
     if layer.mean is None:
         raise CannotLowerError("it has no mean and variance yet; call its `adapt`")
@@ -104,7 +107,12 @@ def _normalization(context: Context, call: Call, layer: Any, values: list[Value]
 
 
 @handles(keras.layers.GlobalAveragePooling1D)
-def _running_mean(context: Context, call: Call, layer: Any, values: list[Value]) -> Lowered:
+def _running_mean(
+    context: Context,
+    call: Call,
+    layer: keras.layers.GlobalAveragePooling1D,
+    values: list[Value],
+) -> Lowered:
     """As one step, add the mean of the steps so far; whole sequences are left to tf2onnx."""
     if not context.streaming:
         return None
@@ -123,7 +131,9 @@ def _running_mean(context: Context, call: Call, layer: Any, values: list[Value])
 
 
 @handles(keras.layers.TimeDistributed)
-def _time_distributed(context: Context, call: Call, layer: Any, values: list[Value]) -> Lowered:
+def _time_distributed(
+    context: Context, call: Call, layer: keras.layers.TimeDistributed, values: list[Value]
+) -> Lowered:
     """Lower the inner layer on batch and time folded into one axis; no loop is needed."""
     if not _simple(call):
         raise CannotLowerError("TimeDistributed takes one tensor")
@@ -151,7 +161,7 @@ def _time_distributed(context: Context, call: Call, layer: Any, values: list[Val
 _LAST_AXIS = (keras.layers.Dense, keras.layers.Activation, keras.layers.ReLU)
 
 
-def _inner(context: Context, name: str, inner: Any, ref: Ref, x: str) -> list[Value]:
+def _inner(context: Context, name: str, inner: keras.Layer, ref: Ref, x: str) -> list[Value]:
     """Lower a layer, or the layers of a model, on tensors that have no time axis."""
     context = dataclasses.replace(context, streaming=False)
     if not isinstance(inner, keras.Model):

@@ -1,7 +1,6 @@
 """Layers of SNU and SSNU units in ONNX: sequence or step, states, Bidirectional."""
 
 import dataclasses
-from typing import Any
 
 import keras
 
@@ -33,18 +32,23 @@ _CONVOLUTIONAL = (ConvSNU1D, ConvSNU2D, ConvSSNU1D, ConvSSNU2D)
 
 
 @handles(SNU, SSNU)
-def _unit(context: Context, call: Call, layer: Any, values: list[Value]) -> list[Value]:
+def _unit(
+    context: Context, call: Call, layer: keras.layers.RNN, values: list[Value]
+) -> list[Value]:
     return _lower(context, call, layer, Unit.of(layer.cell, call.name), values)
 
 
 @handles(keras.layers.RNN)
-def _rnn(context: Context, call: Call, layer: Any, values: list[Value]) -> list[Value] | None:
+def _rnn(
+    context: Context, call: Call, layer: keras.layers.RNN, values: list[Value]
+) -> list[Value] | None:
     return _unit(context, call, layer, values) if _is_unit(layer) else None
 
 
 @handles(*_CONVOLUTIONAL)
-def _conv_unit(context: Context, call: Call, layer: Any, values: list[Value]) -> list[Value]:
-    sizes = call.inputs[0].shape[2:-1]
+def _conv_unit(context: Context, call: Call, layer: SNU, values: list[Value]) -> list[Value]:
+    # The layer itself refuses maps of unknown sizes.
+    sizes = [size for size in call.inputs[0].shape[2:-1] if size is not None]
     return _lower(context, call, layer, ConvUnit.of(layer.cell, call.name, sizes=sizes), values)
 
 
@@ -58,7 +62,7 @@ def _split(values: list[Value]) -> tuple[Value, tuple[str, str] | None]:
 
 
 def _lower(
-    context: Context, call: Call, layer: Any, unit: Unit, values: list[Value]
+    context: Context, call: Call, layer: keras.layers.RNN, unit: Unit, values: list[Value]
 ) -> list[Value]:
     value, initial = _split(values)
     mask = mask_of(context, value)
@@ -111,13 +115,13 @@ def _lower(
 def _lower_step(
     context: Context,
     call: Call,
-    layer: Any,
+    layer: keras.layers.RNN,
     unit: Unit,
     x: str,
     initial: tuple[str, str] | None,
 ) -> list[Value]:
     graph = context.graph
-    check_step(layer, initial)
+    check_step(layer, initial is not None)
     s, y = context.enter(call.name, "s"), context.enter(call.name, "y")
     s_next, y_next = step(graph, unit, x, s, y)
     context.leave(call.name, "s", unit.units, s, s_next)
@@ -128,7 +132,7 @@ def _lower_step(
 
 @handles(keras.layers.Bidirectional)
 def _bidirectional(
-    context: Context, call: Call, layer: Any, values: list[Value]
+    context: Context, call: Call, layer: keras.layers.Bidirectional, values: list[Value]
 ) -> list[Value] | None:
     forward, backward = layer.forward_layer, layer.backward_layer
     if context.streaming:
@@ -186,7 +190,7 @@ class UnitLayer:
     """
 
     name: str
-    layer: Any
+    layer: keras.layers.RNN
     source: Ref
     initial: list[Ref]
     output: Key | None
@@ -209,7 +213,7 @@ def unit_layers(plan: Topology) -> list[UnitLayer]:
     return found
 
 
-def _is_unit(layer: Any) -> bool:
+def _is_unit(layer: keras.Layer) -> bool:
     return type(layer) in (SNU, SSNU) or (
         type(layer) is keras.layers.RNN and type(layer.cell) in (SNUCell, SSNUCell)
     )

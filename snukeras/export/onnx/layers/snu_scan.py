@@ -9,23 +9,79 @@ k is added first, so that ONNX Runtime makes one node of the recurrent product, 
 """
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Self, TypedDict
 
+import keras
 import numpy as np
 from onnx import TensorProto, ValueInfoProto, helper
 
 from snukeras.export.onnx.activations import Emit, emitter, supported
 from snukeras.export.onnx.graph import GraphBuilder, subgraph
 from snukeras.export.onnx.handlers import CannotLowerError
+from snukeras.layers import SNUCell
 
 FLOAT, BOOL = TensorProto.FLOAT, TensorProto.BOOL
+
+
+class Fields(TypedDict):
+    """What every `Unit` has."""
+
+    name: str
+    spiking: bool
+    inhibition: bool
+    units: int
+    kernel: np.ndarray
+    recurrent_kernel: np.ndarray | None
+    bias: np.ndarray | None
+    decay: np.ndarray
+    threshold: np.ndarray
+    activation: Emit
+    equation: str
+
+
+def fields_of(cell: SNUCell, name: str, sign: str = "") -> Fields:
+    """Read a cell.
+
+    Args:
+        cell: The cell.
+        name: Name of its layer in the graph.
+        sign: What stands for its product in the equation, between x and W.
+
+    Raises:
+        CannotLowerError: Its state activation has no ONNX form here.
+    """
+    activation = emitter(cell.state_activation)
+    label = getattr(cell.state_activation, "__name__", type(cell.state_activation).__name__)
+    if activation is None:
+        raise CannotLowerError(
+            f"state_activation {label!r} has no ONNX form; use one of {', '.join(supported())}"
+        )
+    terms = [f"x[t] {sign}W"]
+    terms += ["c"] if cell.bias is not None else []
+    terms += [f"y[t-1] {sign}H"] if cell.recurrent_kernel is not None else []
+    gate = "max(y[t-1])" if cell.lateral_inhibition else "y[t-1]"
+    terms += [f"decay * s[t-1] * (1 - {gate})"]
+    h = "step" if cell.spiking else "sigmoid"
+    return {
+        "name": name,
+        "spiking": cell.spiking,
+        "inhibition": cell.lateral_inhibition,
+        "units": cell.units,
+        "kernel": np.asarray(cell.kernel),
+        "recurrent_kernel": _array(cell.recurrent_kernel),
+        "bias": _array(cell.bias),
+        "decay": np.asarray(cell.decay_values()),
+        "threshold": np.asarray(cell.threshold_values()),
+        "activation": activation,
+        "equation": f"s[t] = {label}({' + '.join(terms)}); y[t] = {h}(s[t] - threshold)"
+        + ("; step(z) = 1 if z > 0 else 0" if cell.spiking else ""),
+    }
 
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
     """The numbers of an SNU or SSNU cell for the graph, and its matrix products."""
 
-    product_sign: ClassVar[str] = ""
     name: str
     spiking: bool
     inhibition: bool
@@ -39,39 +95,9 @@ class Unit:
     equation: str
 
     @classmethod
-    def of(cls, cell: Any, name: str, **more: Any) -> "Unit":
-        """Read a cell; `more` are fields that replace or add to those of the cell.
-
-        Raises:
-            CannotLowerError: Its state activation has no ONNX form here.
-        """
-        activation = emitter(cell.state_activation)
-        label = getattr(cell.state_activation, "__name__", type(cell.state_activation).__name__)
-        if activation is None:
-            raise CannotLowerError(
-                f"state_activation {label!r} has no ONNX form; use one of {', '.join(supported())}"
-            )
-        terms = [f"x[t] {cls.product_sign}W"]
-        terms += ["c"] if cell.bias is not None else []
-        terms += [f"y[t-1] {cls.product_sign}H"] if cell.recurrent_kernel is not None else []
-        gate = "max(y[t-1])" if cell.lateral_inhibition else "y[t-1]"
-        terms += [f"decay * s[t-1] * (1 - {gate})"]
-        h = "step" if cell.spiking else "sigmoid"
-        fields = {
-            "name": name,
-            "spiking": cell.spiking,
-            "inhibition": cell.lateral_inhibition,
-            "units": cell.units,
-            "kernel": np.asarray(cell.kernel),
-            "recurrent_kernel": _array(cell.recurrent_kernel),
-            "bias": _array(cell.bias),
-            "decay": np.asarray(cell.decay_values()),
-            "threshold": np.asarray(cell.threshold_values()),
-            "activation": activation,
-            "equation": f"s[t] = {label}({' + '.join(terms)}); y[t] = {h}(s[t] - threshold)"
-            + ("; step(z) = 1 if z > 0 else 0" if cell.spiking else ""),
-        }
-        return cls(**{**fields, **more})
+    def of(cls, cell: SNUCell, name: str) -> Self:
+        """Read a cell; see `fields_of`."""
+        return cls(**fields_of(cell, name))
 
     def product(self, graph: GraphBuilder, x: str) -> str:
         """Add x W (+ c) for all leading axes."""
@@ -84,6 +110,7 @@ class Unit:
 
     def recur(self, graph: GraphBuilder, y: str, a: str) -> str:
         """Add a + y H of one step."""
+        assert self.recurrent_kernel is not None
         kernel = graph.constant(self.recurrent_kernel, f"{self.name}/recurrent_kernel")
         return graph.node("Gemm", [y, kernel, a], f"{self.name}/recur")
 
@@ -157,7 +184,7 @@ class Run:
     trace: Trace
 
 
-def _array(variable: Any) -> np.ndarray | None:
+def _array(variable: keras.Variable | None) -> np.ndarray | None:
     return None if variable is None else np.asarray(variable)
 
 
