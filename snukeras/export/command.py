@@ -239,7 +239,7 @@ def _export(options: argparse.Namespace) -> int:
     output = Path(options.output or f"{_name(options.model)}-{label}")
     from snukeras.export.folder import check_output
 
-    # What costs nothing to check is checked before the seconds that TensorFlow takes.
+    # Check the output folder first: loading TensorFlow takes seconds.
     check_output(output, options.overwrite)
     with _terminal.status(options.json) as progress:
         _load_tensorflow(progress)

@@ -60,7 +60,7 @@ def check_output(output: Path, overwrite: bool) -> None:
 
 
 def _is_ours(folder: Path, name: str) -> bool:
-    """Whether a file is one of an export, as its list of checksums has it."""
+    """Return whether a file is one of an export, as its list of checksums has it."""
     if name == CHECKSUMS:
         return True
     if name not in FILES or not (folder / name).is_file() or (folder / name).is_symlink():
@@ -73,7 +73,7 @@ def _is_ours(folder: Path, name: str) -> bool:
 def beside(output: Path, overwrite: bool) -> Iterator[Path]:
     """Give a temporary folder beside `output` that takes its place when all is done.
 
-    What a killed process left beside `output` is put right first.
+    First `sweep` repairs what killed processes left beside `output`.
     """
     sweep(output)
     folder = output.parent / f".{output.name}.part-{os.getpid()}-{secrets.token_hex(4)}"
@@ -116,7 +116,7 @@ def sweep(output: Path) -> None:
 
 
 def _runs(number: int) -> bool:
-    """Whether a process of this number is running on this machine."""
+    """Return whether a process of this number is running on this machine."""
     try:
         os.kill(number, 0)
     except (ProcessLookupError, OverflowError):

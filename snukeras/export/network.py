@@ -133,7 +133,7 @@ def _products(matrix: Matrix, call: Call, output: Ref | None) -> int:
     layer = call.op.layer if isinstance(call.op, keras.layers.TimeDistributed) else call.op
     given = call.inputs[0].shape[1:]
     if isinstance(layer, TiedEmbedding) and not call.kwargs.get("reverse"):
-        return 0  # a row is read; only the projection is a product
+        return 0  # the call reads a row; only the projection is a product
     if isinstance(layer, keras.layers.Embedding):
         return _size(given)
     if isinstance(layer, keras.layers.RNN | keras.layers.Bidirectional):

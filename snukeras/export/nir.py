@@ -108,8 +108,8 @@ def write_nir(network: Network, path: str | Path, dt: float) -> NirFile:
 def _rewrite(memory: io.BytesIO, path: str | Path, order: Sequence[str]) -> None:
     """Write a graph to its file, its nodes in the order of the network.
 
-    Left out is what nir 1.0.4 refuses: resets, and the metadata of nodes. The library writes nodes
-    by the alphabet, and there are readers that run them in the order in which they find them.
+    Resets and the metadata of nodes are left out, because nir 1.0.4 refuses them. The library
+    sorts nodes by name, and some readers run nodes in the order of the file.
 
     Args:
         memory: The file as the library writes it.

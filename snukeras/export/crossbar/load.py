@@ -80,7 +80,7 @@ def adders_of(blocks: tuple[BlockEntry, ...]) -> tuple[AdderEntry, ...]:
 
 
 def _check_names(crossbar: CrossbarMap, demand: Demand) -> None:
-    """Names are paths of layer names; none may lead out of a folder that they are used in."""
+    """Check that names are paths of layer names, and lead out of no folder they are used in."""
     names = crossbar.matrices + [entry.name for entry in crossbar.description.parameters]
     demand(len(set(names)) == len(names), "a name is used twice")
     for name in names:
@@ -90,7 +90,7 @@ def _check_names(crossbar: CrossbarMap, demand: Demand) -> None:
 
 
 def _check_shape(entry: MatrixEntry, demand: Demand) -> None:
-    """The axes of a weight make its rows and columns."""
+    """Check that the axes of a weight make its rows and columns."""
     rank = len(entry.shape)
     both = entry.row_axes is not None and entry.column_axes is not None
     demand(
@@ -109,7 +109,7 @@ def _check_shape(entry: MatrixEntry, demand: Demand) -> None:
 
 
 def _check_cover(entry: MatrixEntry, own: list[BlockEntry], demand: Demand) -> None:
-    """The blocks of a matrix cover it once."""
+    """Check that the blocks of a matrix cover it once."""
     area = sum(block.rows * block.columns for block in own)
     demand(area == entry.rows * entry.columns, f"blocks do not cover {entry.name} once")
     covered = np.zeros((entry.rows, entry.columns), dtype=bool)
@@ -142,7 +142,7 @@ def _check_scale(crossbar: CrossbarMap, entry: MatrixEntry, demand: Demand) -> N
 def _check_conductances(
     crossbar: CrossbarMap, index: int, entry: MatrixEntry, demand: Demand
 ) -> None:
-    """Conductances lie in the range and on their levels, but for those of stuck devices."""
+    """Check that conductances lie in range and on their levels, but for those of stuck devices."""
     stuck = {
         (fault.polarity, fault.row, fault.column): np.float32(fault.conductance_uS)
         for fault in crossbar.description.faults
@@ -165,7 +165,7 @@ def _check_conductances(
 
 
 def _check_faults(crossbar: CrossbarMap, demand: Demand) -> None:
-    """Every stuck device is at the address of its weight, and holds what the map says."""
+    """Check that every stuck device is at the address of its weight and holds what the map says."""
     for fault in crossbar.description.faults:
         demand(
             fault.matrix < len(crossbar.matrices) and _is_at_its_address(crossbar, fault),
@@ -199,7 +199,7 @@ def _check_totals(crossbar: CrossbarMap, demand: Demand) -> None:
 
 
 def _check_tiles(crossbar: CrossbarMap, demand: Demand) -> None:
-    """Every block's lines are on its tile, and no cross-point is used twice."""
+    """Check that every block's lines are on its tile, and that no cross-point is used twice."""
     target, tiles = crossbar.target, crossbar.description.tiles
     blocks = list(crossbar.blocks())
     numbers = [tile.tile for tile in tiles]

@@ -8,7 +8,7 @@ import numpy as np
 from snukeras.export.crossbar.targets import Target
 from snukeras.export.errors import BadInputError
 
-# What a map can describe in reasonable time and space.
+# Limits that keep the size of a map, and the time to write it, reasonable.
 MAX_WEIGHTS, MAX_BLOCKS = 10**10, 50_000
 
 Space = tuple[int, int, int, int]  # first word line, first bit line, word lines, bit lines

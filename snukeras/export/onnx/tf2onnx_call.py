@@ -126,7 +126,7 @@ class _Function:
 
 
 def _is_timeless(shape: Shape) -> bool:
-    """Whether a tensor has no time axis in the whole form, as a mean over time has none."""
+    """Return whether a tensor has no time axis in the whole form either, like a mean over time."""
     return len(shape) == 2 and shape[1] is not None
 
 

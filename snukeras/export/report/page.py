@@ -33,7 +33,7 @@ MAX_TILES, MAX_CALLS = 48, 60
 # So many of the largest matrices have large pictures.
 _LARGE = 12
 _BINS = 40
-# Of a heat map, at most, in rem; narrower ones keep their shape.
+# Largest height of a heat map in rem; wide matrices have lower ones.
 _HEIGHT = 24
 _COMPENSATION = {"none": "not compensated", "global": "compensated"}
 _STYLE = """

@@ -129,7 +129,7 @@ def _decay(
     exact, sign = reference.values["keras"], 1.0 if reference.lower_is_better else -1.0
     end = helped.mean[-1]
     worst = max(sign * end, sign * bare.mean[-1]) * sign
-    # How much worse it gets, as a share of the figure.
+    # The loss of the metric, as a share of its value.
     loss = sign * (worst - exact) / max(abs(exact), abs(worst), 1e-9)
     text = (
         f"The {reference.title} on the samples is {exact:.2f} {reference.unit} in Keras, "

@@ -27,7 +27,7 @@ CHIPS = 3
 LARGE = 2_000_000
 # ... and beyond this many the metric over time is left to snukeras.pcm.evaluate_chips.
 MAX_WEIGHTS = 6_000_000
-# As many matrices, and one tile of each, have their product simulated.
+# The products of this many matrices are simulated, on one tile of each.
 MAX_MATRICES = 16
 _VECTORS = 64
 

@@ -194,7 +194,7 @@ def verify(
 
 
 def _belongs(network: Network, folder: Path, crossbar: CrossbarMap) -> bool:
-    """Whether a map names the ONNX file and the weights beside it."""
+    """Return whether a map names the ONNX file and the weights beside it."""
     named = crossbar.description
     return (
         named.onnx.file == ONNX

@@ -155,5 +155,5 @@ def _order(nir: ModuleType, graph: "NIRGraph", before: dict[str, list[str]]) -> 
 def _loops_back(
     nir: ModuleType, graph: "NIRGraph", before: dict[str, list[str]], source: str, name: str
 ) -> bool:
-    """Whether an edge from a unit to a Linear node is on the way back to that unit."""
+    """Return whether an edge from a unit to a Linear node is on the way back to that unit."""
     return isinstance(graph.nodes[source], nir.LIF | nir.IF) and name in before[source]

@@ -44,7 +44,7 @@ def runner(plan: Topology, model: keras.Model, keys: Sequence[Key]) -> Run:
 
 
 def _can_be_compiled(plan: Topology) -> bool:
-    """Whether TensorFlow can make a graph of it that computes what the eager network does."""
+    """Return whether TensorFlow can make a graph that computes what the eager network does."""
     layers = [call.op for call in plan.calls]
     # In a graph TimeDistributed gets the shape wrong where the number of steps is not known.
     loops = any(isinstance(layer, keras.layers.TimeDistributed) for layer in layers)
@@ -53,7 +53,7 @@ def _can_be_compiled(plan: Topology) -> bool:
 
 
 def _compiled(function: Compute, plan: Topology) -> Compute:
-    """Compile for inputs whose batch and time are not known, so that lengths need no new one."""
+    """Compile once for inputs of any batch size and length."""
     import tensorflow as tf
 
     signature = [tf.TensorSpec(ref.shape, ref.dtype) for _, ref in plan.inputs]

@@ -113,7 +113,7 @@ def _running_mean(
     layer: keras.layers.GlobalAveragePooling1D,
     values: list[Value],
 ) -> Lowered:
-    """As one step, add the mean of the steps so far; whole sequences are left to tf2onnx."""
+    """Add the mean of the steps so far, for streaming; leave whole sequences to tf2onnx."""
     if not context.streaming:
         return None
     if layer.data_format != "channels_last" or layer.keepdims:
@@ -178,7 +178,7 @@ def _inner(context: Context, name: str, inner: keras.Layer, ref: Ref, x: str) ->
 
 
 def _simple(call: Call) -> bool:
-    """Whether the call takes one tensor and nothing else that matters."""
+    """Return whether the call takes one tensor and nothing else that matters."""
     rest = [v for k, v in call.kwargs.items() if k not in ("mask", "training") and v is not None]
     return (
         len(call.inputs) == 1

@@ -1,4 +1,4 @@
-"""What turns images into input of units, in ONNX: RateCoding and ElasticDistortion."""
+"""Layers that turn images into input of units, in ONNX: RateCoding and ElasticDistortion."""
 
 from snukeras.export.onnx.handlers import CannotLowerError, Context, Value, as_float, handles
 from snukeras.export.onnx.layers.snu_scan import FLOAT

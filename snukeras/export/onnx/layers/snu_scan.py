@@ -191,9 +191,11 @@ def _array(variable: keras.Variable | None) -> np.ndarray | None:
 def _decide(
     graph: GraphBuilder, unit: Unit, z: str, k: str, y: str | None, wants_y: bool = True
 ) -> tuple[str, str, str | None]:
-    """Add the nodes of one step up to the output: (s, what y follows from, y or None).
+    """Add the nodes of one step up to the output.
 
-    y follows from the spikes, as bool, or from s - threshold; see `_put_out`.
+    Returns:
+        s; the cause of y, which is the spikes as bool, or s - threshold (see `_put_out`); and y,
+        or None where it is not wanted.
     """
     name = unit.name
     a = graph.node("Add", [z, k], f"{name}/a")
@@ -255,7 +257,7 @@ class _Scan:
         # it as well.
         self.carries_y = recurrent or asked.states or asked.last or mask
         self.outside = not mask and (unit.spiking or self.carries_y)
-        # With a given state the output shown at masked steps before the first one is still zero.
+        # Masked steps before the first other one show zeros, even where a state is given.
         self.shows = mask and asked.initial is not None and not asked.zero_output_for_mask
         self.body = GraphBuilder(graph)
         self.inputs: list[ValueInfoProto] = []
@@ -384,7 +386,7 @@ class _Scan:
             self._scan_out(str(shown), FLOAT)
 
     def _last_of_sequence(self) -> bool:
-        """Whether the last output shown is not the last state, but one of the sequence."""
+        """Return whether the last output shown is not the last state, but one of the sequence."""
         asked = self.asked
         return asked.last and asked.mask is not None and asked.zero_output_for_mask
 

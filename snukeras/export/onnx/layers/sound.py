@@ -1,4 +1,4 @@
-"""What turns sound into input of units, in ONNX: LogMel and LevelCrossing.
+"""Layers that turn sound into input of units, in ONNX: LogMel and LevelCrossing.
 
 A frame of sound is a step. So the streaming form takes a frame of samples where the whole form
 takes all samples, and says in its metadata, under `FRAMES`, how long a frame is and how far it is
@@ -17,7 +17,7 @@ FRAMES = "snukeras.frames"
 
 @handles(LogMel)
 def _log_mel(context: Context, call: Call, layer: LogMel, values: list[Value]) -> list[Value]:
-    """ONNX's operator STFT, the sum of powers in bands, and their logarithm."""
+    """Add ONNX's operator STFT, the sum of powers in bands, and their logarithm."""
     graph, name = context.graph, call.name
     x = as_float(context, call, 0, values[0])
     if context.streaming:
@@ -46,7 +46,7 @@ def _log_mel(context: Context, call: Call, layer: LogMel, values: list[Value]) -
 def _level_crossing(
     context: Context, call: Call, layer: LevelCrossing, values: list[Value]
 ) -> list[Value]:
-    """The level of a step beside that of the step before; as one step, the latter is a state."""
+    """Compare the level of each step with that before it, which is a state in streaming form."""
     graph, name = context.graph, call.name
     mask = mask_of(context, values[0])
     x = as_float(context, call, 0, values[0])
