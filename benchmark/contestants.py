@@ -28,6 +28,7 @@ class Contestant:
 
     @property
     def recurrent(self) -> bool:
+        """Whether the unit has a recurrent kernel."""
         return self.unit.endswith(" recurrent")
 
     @property
@@ -37,6 +38,7 @@ class Contestant:
 
     @property
     def is_floor(self) -> bool:
+        """Whether it does the bare matrix products alone."""
         return self.kind == "products"
 
     @property
@@ -48,6 +50,7 @@ class Contestant:
         return ", ".join(marks)
 
     def to_json(self) -> dict[str, Any]:
+        """Return the fields, for a request to a worker and for results."""
         return asdict(self)
 
 
@@ -107,7 +110,7 @@ _NEEDS = {
 
 
 def installed(library: str) -> bool:
-    """Whether a library and what it needs can be imported; imports nothing."""
+    """Return whether a library and what it needs can be imported; import nothing."""
     return all(
         importlib.util.find_spec(name) is not None for name in (library, *_NEEDS.get(library, ()))
     )

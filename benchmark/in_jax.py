@@ -27,7 +27,7 @@ def build(
     make = _spyx if contestant.library == "spyx" else _by_hand
     parameters, apply = make(network)
 
-    def outputs(parameters, x):
+    def outputs(parameters: Any, x: jax.Array) -> jax.Array:
         z = apply(parameters, x)
         return z.mean(0) if network.labels else z
 
@@ -35,7 +35,7 @@ def build(
         infer = jax.jit(outputs)
         return lambda: infer(parameters, x)
 
-    def loss_of(parameters, x, y):
+    def loss_of(parameters: Any, x: jax.Array, y: jax.Array) -> jax.Array:
         z = outputs(parameters, x)
         if network.labels:
             return optax.softmax_cross_entropy_with_integer_labels(z, y).mean()
@@ -43,7 +43,7 @@ def build(
 
     update = {"sgd": optax.sgd, "adam": optax.adam}[optimizer](rate)
 
-    def step(state, x, y):
+    def step(state: tuple[Any, Any], x: jax.Array, y: jax.Array) -> tuple[Any, jax.Array]:
         parameters, of_optimizer = state
         loss, gradients = jax.value_and_grad(loss_of)(parameters, x, y)
         changes, of_optimizer = update.update(gradients, of_optimizer, parameters)
@@ -52,7 +52,7 @@ def build(
     compiled = jax.jit(step, donate_argnums=0)
     state = (parameters, update.init(parameters))
 
-    def train():
+    def train() -> jax.Array:
         nonlocal state
         state, loss = compiled(state, x, y)
         return loss
@@ -61,7 +61,7 @@ def build(
 
 
 def _spyx(network: Network) -> tuple[Any, Callable]:
-    """spyx.nn.LIF with its default surrogate; spyx.nn.run is its lax.scan over time."""
+    """Make a network of spyx.nn.LIF with its default surrogate; spyx.nn.run scans over time."""
     import spyx.nn
     from flax import nnx
 
@@ -73,7 +73,7 @@ def _spyx(network: Network) -> tuple[Any, Callable]:
     # Split and merged as in spyx.optimize.compile_fit, which spares nnx.jit's work in each call.
     graph, parameters = nnx.split((nnx.List(linear), nnx.List(units)))
 
-    def apply(parameters, x):
+    def apply(parameters: Any, x: jax.Array) -> jax.Array:
         linear, units = nnx.merge(graph, parameters)
         for before, unit in zip(linear[:-1], units, strict=True):
             x, _ = spyx.nn.run(unit, before(x))
@@ -83,7 +83,7 @@ def _spyx(network: Network) -> tuple[Any, Callable]:
 
 
 def _by_hand(network: Network) -> tuple[Any, Callable]:
-    """The equations of snukeras.layers.SNU, differentiated by JAX."""
+    """Make a network of the equations of snukeras.layers.SNU, differentiated by JAX."""
     rng = np.random.default_rng(0)
     parameters = []
     for i, (n, m) in enumerate(itertools.pairwise(network.sizes)):
@@ -93,8 +93,10 @@ def _by_hand(network: Network) -> tuple[Any, Callable]:
         offset = np.full(m, 0.0 if last else 1.0, "float32")
         parameters.append({"kernel": jnp.asarray(kernel), "offset": jnp.asarray(offset)})
 
-    def unit(drive, threshold):
-        def body(carry, a):
+    def unit(drive: jax.Array, threshold: jax.Array) -> jax.Array:
+        def body(
+            carry: tuple[jax.Array, jax.Array], a: jax.Array
+        ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
             s, y = carry
             s = jax.nn.relu(a + 0.8 * s * (1 - y))
             y = _step(s - threshold)
@@ -103,7 +105,7 @@ def _by_hand(network: Network) -> tuple[Any, Callable]:
         zeros = jnp.zeros_like(drive[0])
         return jax.lax.scan(body, (zeros, zeros), drive)[1]
 
-    def apply(parameters, x):
+    def apply(parameters: Any, x: jax.Array) -> jax.Array:
         for layer in parameters[:-1]:
             x = unit(x @ layer["kernel"], layer["offset"])
         return x @ parameters[-1]["kernel"] + parameters[-1]["offset"]
@@ -112,12 +114,12 @@ def _by_hand(network: Network) -> tuple[Any, Callable]:
 
 
 @jax.custom_jvp
-def _step(z):
+def _step(z: jax.Array) -> jax.Array:
     return (z > 0).astype(z.dtype)
 
 
 @_step.defjvp
-def _step_jvp(primals, tangents):
+def _step_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     (z,), (tangent,) = primals, tangents
     return _step(z), (1 - jnp.tanh(z) ** 2) * tangent
 

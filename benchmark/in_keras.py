@@ -52,7 +52,7 @@ def build(
     model.fit(data, steps_per_epoch=1, epochs=1, verbose=0)
     iterator = iter(data)
 
-    def step():
+    def step() -> tf.Tensor:
         return model.train_function(iterator)["loss"]
 
     # The loss that Keras reports is the mean since the last reset.
@@ -79,6 +79,7 @@ def model_of(contestant: Contestant, network: Network, **arguments: Any) -> kera
 def compile_model(
     model: keras.Model, contestant: Contestant, network: Network, optimizer: str, rate: float
 ) -> None:
+    """Compile a model with the contestant's `jit_compile` and the loss of the network."""
     chosen = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}[optimizer]
     if network.labels:
         loss: Any = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -101,7 +102,7 @@ def products(contestant: Contestant, network: Network, work: str) -> Callable[[]
     ]
 
     @tf.function(jit_compile=contestant.jit_compile, autograph=False)
-    def function(factors):
+    def function(factors: list[tuple[tf.Tensor, tf.Tensor]]) -> list[tf.Tensor]:
         results = []
         for (left, right), (_, _, _, times) in zip(factors, shapes, strict=True):
             for _ in range(times):
@@ -123,10 +124,10 @@ def part(contestant: Contestant, network: Network) -> Callable[[], Any]:
     for layer in layers:
         layer.cell.project = lambda drive: drive
 
-    def scans(drives):
+    def scans(drives: list[tf.Tensor]) -> list[tf.Tensor]:
         return [layer(drive) for layer, drive in zip(layers, drives, strict=True)]
 
-    def call(drives):
+    def call(drives: list[tf.Tensor]) -> list[tf.Tensor]:
         return [drive[0, 0] for drive in drives]
 
     function = tf.function(
@@ -170,9 +171,11 @@ def stored_bytes(contestant: Contestant, network: Network) -> int | None:
         return 0.0
 
     @tf.function(autograph=False)
-    def step(inputs):
-        tapes, outputs, done = [], [], []
-        # What the first passes need in passing serves the later ones: only what is held adds up.
+    def step(inputs: tf.Tensor) -> list[list[tf.Tensor]]:
+        tapes: list[tf.GradientTape] = []
+        outputs: list[tf.Tensor] = []
+        done: list[tf.Tensor] = []
+        # Later passes reuse scratch memory; only tensors kept for the backward pass accumulate.
         for _ in range(4):
             with tf.control_dependencies(done), tf.GradientTape() as tape:
                 outputs.append(layer(tf.identity(inputs), training=True))

@@ -32,7 +32,7 @@ def build(
     if work == "inference":
         model.eval()
 
-        def infer():
+        def infer() -> torch.Tensor:
             with torch.inference_mode():
                 return model(x)
 
@@ -48,7 +48,7 @@ def build(
     else:
         loss_of = torch.nn.BCEWithLogitsLoss()
 
-    def train():
+    def train() -> torch.Tensor:
         update.zero_grad(set_to_none=True)
         loss = loss_of(model(x), y)
         loss.backward()
@@ -61,14 +61,14 @@ def build(
 class _Stack(torch.nn.Module):
     """Recurrent layers and a linear output at every step; mean over time for labels."""
 
-    def __init__(self, layer: Callable, network: Network):
+    def __init__(self, layer: Callable, network: Network) -> None:
         super().__init__()
         pairs = itertools.pairwise(network.sizes[:-1])
         self.layers = torch.nn.ModuleList([layer(n, m) for n, m in pairs])
         self.readout = torch.nn.Linear(network.sizes[-2], network.sizes[-1])
         self.labels = network.labels
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         for layer in self.layers:
             x = layer(x)
         x = self.readout(x)
@@ -76,25 +76,25 @@ class _Stack(torch.nn.Module):
 
 
 class _LSTM(torch.nn.Module):
-    def __init__(self, inputs: int, units: int):
+    def __init__(self, inputs: int, units: int) -> None:
         super().__init__()
         self.lstm = torch.nn.LSTM(inputs, units)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.lstm(x)[0]
 
 
 class _Leaky(torch.nn.Module):
     """snntorch.Leaky with its defaults: subtracting reset, arctangent surrogate."""
 
-    def __init__(self, inputs: int, units: int):
+    def __init__(self, inputs: int, units: int) -> None:
         super().__init__()
         import snntorch
 
         self.linear = torch.nn.Linear(inputs, units)
         self.unit = snntorch.Leaky(beta=0.8)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         membrane = self.unit.reset_mem()
         spikes = []
         for drive in self.linear(x).unbind(0):
@@ -106,14 +106,14 @@ class _Leaky(torch.nn.Module):
 class _LIFNode(torch.nn.Module):
     """spikingjelly's LIFNode in multi-step mode; the same decay and hard reset as the SNU."""
 
-    def __init__(self, inputs: int, units: int):
+    def __init__(self, inputs: int, units: int) -> None:
         super().__init__()
         from spikingjelly.activation_based import neuron
 
         self.linear = torch.nn.Linear(inputs, units)
         self.unit = neuron.LIFNode(tau=5.0, decay_input=False, step_mode="m")
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.unit.reset()
         return self.unit(self.linear(x))
 
@@ -121,7 +121,7 @@ class _LIFNode(torch.nn.Module):
 class _LIFBox(torch.nn.Module):
     """norse's LIFBoxCell, its cheapest leaky unit with a threshold, decay 0.8, over time."""
 
-    def __init__(self, inputs: int, units: int):
+    def __init__(self, inputs: int, units: int) -> None:
         super().__init__()
         import norse.torch
         from norse.torch.functional.lif_box import LIFBoxParameters
@@ -130,7 +130,7 @@ class _LIFBox(torch.nn.Module):
         # dt = 1 ms: v += dt / tau * (5 x - v), with the drive scaled to what the others get.
         self.unit = norse.torch.LIFBoxCell(LIFBoxParameters(tau_mem_inv=torch.as_tensor(200.0)))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         state, spikes = None, []
         for drive in (5.0 * self.linear(x)).unbind(0):
             spike, state = self.unit(drive, state)
@@ -153,7 +153,7 @@ def _products(contestant: Contestant, network: Network, work: str) -> Callable[[
         for rows, inner, columns, _ in shapes
     ]
 
-    def step():
+    def step() -> torch.Tensor:
         with torch.inference_mode():
             for (left, right), (_, _, _, times) in zip(factors, shapes, strict=True):
                 for _ in range(times):

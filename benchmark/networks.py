@@ -81,10 +81,12 @@ class Network:
         return sum(2 * r * i * c * times for r, i, c, times in self.products(work, recurrent))
 
     def to_json(self) -> dict[str, Any]:
+        """Return the fields, for a request to a worker and for results."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Network":
+        """Make the network that `to_json` described."""
         return cls(**{**content, "sizes": tuple(content["sizes"])})
 
 

@@ -97,7 +97,7 @@ def markdown(results: dict[str, Any], part: str | None = None) -> str:
 
 
 def _speed_markdown(speed: dict[str, Any], threads: str) -> str:
-    """One table: contestants by networks and works; of jit_compile on and off the faster."""
+    """Return one table: contestants by networks and works, the faster of jit_compile on and off."""
     rows = [row for row in speed["rows"] if row["threads"] == threads]
     if not rows:
         return ""
@@ -222,7 +222,7 @@ def markdown_table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def _figures(value: float) -> str:
-    """Three significant figures, without an exponent."""
+    """Return three significant figures, without an exponent."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 

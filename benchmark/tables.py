@@ -72,7 +72,7 @@ def _unit(rows: Iterable[dict], unit: str, jit_compile: bool | None = None) -> d
 
 
 def _short(speed: dict[str, Any]) -> str:
-    """Ratios to torch LSTM of this package, Keras's LSTM and the fastest peer."""
+    """Return ratios to torch LSTM of this package, Keras's LSTM and the fastest peer."""
     header = ["one thread, torch LSTM = 1", *(f"{n}, {w}" for n, w in BARS)]
     lines: dict[str, list[str]] = {}
     for case in BARS:
@@ -101,7 +101,7 @@ def _named(rows: list[dict]) -> str:
 
 
 def _bars(speed: dict[str, Any]) -> str:
-    """Each aim with what was measured: one thread and all, jit_compile off and on."""
+    """Return each aim with what was measured: one thread and all, jit_compile off and on."""
     body = []
     for aim, measure, case, low, high in _aims():
         line, verdicts = [aim], []
@@ -134,7 +134,7 @@ def _aims() -> Iterable[tuple[str, Callable[..., float | None], tuple[str, str],
 
 
 def _of_base(speed: dict, case: tuple[str, str], threads: str, jit: bool) -> float | None:
-    """The step in steps of torch LSTM."""
+    """Return the time of our step as a share of that of torch LSTM."""
     row = _unit(_rows(speed, case, threads, "snukeras"), "SNU", jit)
     return row["ratio"] if row else None
 
@@ -144,14 +144,14 @@ def _quotient(above: dict | None, below: dict | None) -> float | None:
 
 
 def _peers(speed: dict, case: tuple[str, str], threads: str, jit: bool) -> float | None:
-    """The step of the fastest peer in steps of ours."""
+    """Return how many of our steps a step of the fastest peer takes."""
     peers = _rows(speed, case, threads, *PEERS)
     best = min(peers, key=lambda row: row["milliseconds"], default=None)
     return _quotient(best, _unit(_rows(speed, case, threads, "snukeras"), "SNU", jit))
 
 
 def _floors(speed: dict, case: tuple[str, str], threads: str, jit: bool) -> float | None:
-    """The step in times of its bare matrix products."""
+    """Return the time of our step as a multiple of that of its matrix products alone."""
     floors = [
         floor
         for floor in speed["floors"]
@@ -164,7 +164,7 @@ def _floors(speed: dict, case: tuple[str, str], threads: str, jit: bool) -> floa
 
 
 def _lstms(speed: dict, case: tuple[str, str], threads: str, jit: bool) -> float | None:
-    """The step of Keras's LSTM in steps of the recurrent variant, of the same setting."""
+    """Return how many of our recurrent steps a step of Keras's LSTM takes, jit_compile alike."""
     return _quotient(
         _unit(_rows(speed, case, threads, "keras"), "LSTM", jit),
         _unit(_rows(speed, case, threads, "snukeras"), "SNU recurrent", jit),

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from benchmark.contestants import Contestant
@@ -83,9 +84,11 @@ class Worker:
 
     @property
     def alive(self) -> bool:
+        """Whether the process is running."""
         return self._process.poll() is None
 
     def close(self) -> None:
+        """End the process."""
         if self.alive:
             self._process.terminate()
         self._process.wait()
@@ -109,7 +112,7 @@ def processors() -> int:
 
 
 @contextlib.contextmanager
-def _bound_to_one_processor():
+def _bound_to_one_processor() -> Iterator[None]:
     """Bind this thread to one processor, which a process started meanwhile inherits."""
     if not hasattr(os, "sched_setaffinity"):
         yield

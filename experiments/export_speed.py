@@ -47,7 +47,7 @@ WIDE = (5000, 5000)
 
 
 def network(cls: str, recurrent: bool) -> "keras.Model":
-    """A network 88-150-88 of random weights."""
+    """Return a network 88-150-88 of random weights."""
     import keras
 
     from snukeras import layers
@@ -115,7 +115,7 @@ def latency(rounds: int = 300, steps: int = 3000) -> dict[str, Any]:
 
 
 def _session(proto: Any) -> Any:
-    """A session on one thread."""
+    """Open a session on one thread."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -127,7 +127,7 @@ def _session(proto: Any) -> Any:
 
 
 def _step(session: Any, x: np.ndarray, count: int) -> float:
-    """Median time of one step, its states fed back by the caller as in use."""
+    """Return the median time of one step in us, its states fed back by the caller as in use."""
     entry, *states = session.get_inputs()
     held = [np.zeros((1, state.shape[1]), "float32") for state in states]
     times = []
@@ -177,6 +177,7 @@ def scale(widths: tuple[int, ...] = WIDE, features: int = KEYS) -> dict[str, Any
         seconds = time.perf_counter() - start
         size = sum(path.stat().st_size for path in (Path(folder) / "export").iterdir())
     stages.append(("", seconds))
+    assert report.map is not None  # "pcm" has one
     return {
         "experiment": "scale",
         "processor": _processor(),
@@ -230,7 +231,7 @@ def presets(names: list[str], known: dict[str, Any] | None = None) -> dict[str, 
 
 
 def _peak() -> int:
-    """The largest memory of this process so far."""
+    """Return the largest memory of this process so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024)
 

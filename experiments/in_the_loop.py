@@ -198,7 +198,7 @@ def devices(optimizer: "PCMOptimizer") -> dict[str, Any]:
 
 
 def _short(path: str) -> str:
-    """Layer and kernel of a path; the names of cells between them differ from run to run."""
+    """Return layer and kernel of a path; the names of cells between them differ by run."""
     _, layer, *_, kernel = path.split("/")
     return f"{layer}/{kernel}"
 

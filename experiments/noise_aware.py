@@ -159,7 +159,7 @@ def _seed(
             y,
             mask.astype(np.float32),
             chips=chips,
-            times=TIMES.values(),
+            times=[*TIMES.values()],
             seed=seed,
             results=folder / f"chips-{compensation}.json",
             workers=workers,

@@ -214,6 +214,7 @@ class _Fit:
             self.function(self.iterator)
 
     def turn(self) -> None:
+        """Take the time of a step, on average over a turn."""
         begin = time.perf_counter()
         for _ in range(self.steps):
             logs = self.function(self.iterator)
@@ -221,6 +222,7 @@ class _Fit:
         self.times.append((time.perf_counter() - begin) / self.steps)
 
     def seconds(self) -> float:
+        """Return the median of the turns, in seconds a step."""
         return float(np.median(self.times))
 
 

@@ -60,7 +60,7 @@ NAMES = ("MNIST", "Fashion-MNIST")
 
 
 def fashion() -> tuple[Any, Any]:
-    """Fashion-MNIST, from the Debian package dataset-fashion-mnist or else from Keras."""
+    """Return Fashion-MNIST, from the Debian package dataset-fashion-mnist or else from Keras."""
     import keras
 
     if not DEBIAN.is_dir():
@@ -78,7 +78,7 @@ def fashion() -> tuple[Any, Any]:
 
 @functools.cache
 def load() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Both data sets side by side: inputs (n, 1568) and labels (n, 2) for each split."""
+    """Return both data sets side by side: inputs (n, 1568) and labels (n, 2) for each split."""
     from snukeras.datasets import mnist
 
     random = np.random.default_rng(0)
@@ -99,7 +99,7 @@ def load() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def network(kind: str, variant: str, factor: float, seed: int) -> "keras.Model":
-    """A `Spatial` model.
+    """Make a `Spatial` model.
 
     Args:
         kind: One of NETWORKS.
@@ -177,7 +177,7 @@ def fit(
 
 
 def accuracies(network: "keras.Model", data: tuple[np.ndarray, np.ndarray]) -> list[float]:
-    """Accuracy of both tasks."""
+    """Return the accuracy of both tasks."""
     x, y = data
     logits = network.predict(x, batch_size=1000, verbose=0)
     return [
@@ -186,7 +186,7 @@ def accuracies(network: "keras.Model", data: tuple[np.ndarray, np.ndarray]) -> l
 
 
 def after_split(model: Any, data: tuple[np.ndarray, np.ndarray]) -> list[float]:
-    """Accuracy of each task with the neurons of the other silenced."""
+    """Return the accuracy of each task with the neurons of the other silenced."""
     tasks = model.split(TASKS)
     return [accuracies(model.part(tasks, task), data)[task] for task in range(2)]
 
@@ -215,14 +215,14 @@ def search(folder: Path, kind: str) -> None:
 
 
 def searched(folder: Path, kind: str) -> list[dict[str, Any]]:
-    """What `search` has tried for a kind; those without a search go by "dense"."""
+    """Return what `search` has tried for a kind; kinds without a search take that of "dense"."""
     runs: list[dict[str, Any]] = _files.read_json(folder / "search.json")["runs"]
     own = [run for run in runs if run["network"] == kind]
     return own or [run for run in runs if run["network"] == "dense"]
 
 
 def chosen(folder: Path, kind: str, variant: str) -> float:
-    """The factor that `search` has found best for a variant."""
+    """Return the factor that `search` has found best for a variant."""
     if variant == "none":
         return 0.0
     tried = [run for run in searched(folder, kind) if run["variant"] == variant]

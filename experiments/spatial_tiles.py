@@ -43,13 +43,13 @@ LAYOUT = {True: "position", False: "spectrum"}
 
 
 def kernels(model: Any) -> list[Any]:
-    """The kernels between neurons, as variables."""
+    """Return the kernels between neurons, as variables."""
     layers = [model.network.get_layer(c.target) for c in model.connections if not c.recurrent]
     return [getattr(layer, "cell", layer).kernel for layer in layers]
 
 
 def matrices(model: Any) -> list[np.ndarray]:
-    """The weights between neurons."""
+    """Return the weights between neurons."""
     return [np.asarray(kernel) for kernel in kernels(model)]
 
 
@@ -108,7 +108,7 @@ def bisected(
 
 
 def along_positions(positions: Sequence[np.ndarray]) -> Callable[..., list[np.ndarray]]:
-    """Scores along the direction in which the neurons of all layers spread the most."""
+    """Score along the direction in which the neurons of all layers spread the most."""
 
     def scores(groups: list[np.ndarray]) -> list[np.ndarray]:
         everyone = np.concatenate([p[group] for p, group in zip(positions, groups, strict=True)])
@@ -119,7 +119,7 @@ def along_positions(positions: Sequence[np.ndarray]) -> Callable[..., list[np.nd
 
 
 def along_spectrum(weights: Sequence[np.ndarray]) -> Callable[..., list[np.ndarray]]:
-    """Scores by the second eigenvector of the graph of |weights| (the Fiedler vector).
+    """Score by the second eigenvector of the graph of |weights| (the Fiedler vector).
 
     Cutting the graph at its median is the classic spectral bisection.
     """
@@ -131,7 +131,7 @@ def along_spectrum(weights: Sequence[np.ndarray]) -> Callable[..., list[np.ndarr
             block = np.abs(matrix[np.ix_(groups[layer], groups[layer + 1])])
             graph[edges[layer] : edges[layer + 1], edges[layer + 1] : edges[layer + 2]] = block
         graph = graph + graph.T
-        # Joins what hangs together by nothing, so that there is one second eigenvector.
+        # Connect the graph weakly so that its second eigenvector is unique.
         graph += 1e-3 * graph.mean() + 1e-12
         root = 1.0 / np.sqrt(graph.sum(axis=1))
         vectors = np.linalg.eigh(np.eye(len(graph)) - root[:, None] * graph * root)[1]
@@ -141,7 +141,7 @@ def along_spectrum(weights: Sequence[np.ndarray]) -> Callable[..., list[np.ndarr
 
 
 def orders(model: Any, seed: int) -> dict[str, list[np.ndarray]]:
-    """Orders of the neurons of each layer, by name; `seed` is that of the shuffled one."""
+    """Return orders of the neurons of each layer, by name; `seed` is for the shuffled one."""
     positions = [*model.positions.values()]
     random = np.random.default_rng(seed)
     trained = [np.arange(len(p)) for p in positions]
@@ -157,7 +157,7 @@ def orders(model: Any, seed: int) -> dict[str, list[np.ndarray]]:
 def crossing(
     weights: Sequence[np.ndarray], order: Sequence[np.ndarray], side: int
 ) -> dict[str, int]:
-    """Values between tiles of `side` rows and columns for each input, and the tiles needed."""
+    """Count values between tiles of `side` rows and columns for each input, and the tiles."""
     from snukeras.export.crossbar.placement import place, traffic
     from snukeras.export.crossbar.targets import load_target
 
@@ -169,7 +169,7 @@ def crossing(
 
 
 def measure(network: str, variant: str, factor: float, seed: int, test: bool) -> dict[str, Any]:
-    """Train and prune a network; its accuracy and traffic before and after each pruning.
+    """Train and prune a network; return accuracy and traffic before and after each pruning.
 
     Args:
         network, variant, factor, seed: As for `spatial.train`.
@@ -198,7 +198,7 @@ def measure(network: str, variant: str, factor: float, seed: int, test: bool) ->
 
 
 def deepest(run: dict[str, Any], runs: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
-    """The level with the most pruned that validation allows, or None.
+    """Return the level with the most pruned that validation allows, or None.
 
     It may lose LOST against the best that the network without costs of the same seed has at any
     level. So a cost that takes accuracy pays for it with weights.
@@ -217,7 +217,7 @@ def deepest(run: dict[str, Any], runs: Iterable[dict[str, Any]]) -> dict[str, An
 
 
 def values(level: dict[str, Any], variant: str, side: int = TILES[0]) -> int:
-    """Values between tiles in the layout of a variant: by position, or by spectrum without."""
+    """Return the values between tiles in a variant's layout: by position, else by spectrum."""
     layout = LAYOUT[spatial.VARIANTS[variant][0]]
     return int(level["crossing"][layout][str(side)]["values"])
 
@@ -233,7 +233,7 @@ def search(folder: Path, kind: str) -> None:
 
 
 def chosen(folder: Path, kind: str, variant: str) -> float:
-    """The factor of a variant with the least traffic at its `deepest` level."""
+    """Return the factor of a variant with the least traffic at its `deepest` level."""
     runs = spatial.searched(folder, kind)
     tried = {
         run["factor"]: level
@@ -260,7 +260,7 @@ def experiment(folder: Path, kind: str, seeds: Sequence[int] = spatial.SEEDS) ->
 
 
 def _own(runs: list[dict[str, Any]]) -> Iterable[tuple[str, str, list[dict[str, Any]]]]:
-    """The runs of each network and variant that has some."""
+    """Iterate over the runs of each network and variant that has some."""
     for kind in spatial.NETWORKS:
         for variant in spatial.VARIANTS:
             own = [run for run in runs if (run["network"], run["variant"]) == (kind, variant)]
@@ -269,7 +269,7 @@ def _own(runs: list[dict[str, Any]]) -> Iterable[tuple[str, str, list[dict[str, 
 
 
 def _crossings(levels: Sequence[dict[str, Any]], variant: str, side: int) -> list[str]:
-    """Values between tiles for each order; positions that do not train are no order."""
+    """Return the values between tiles for each order; positions count where they train."""
     return [
         reporting.spread([level["crossing"][order][str(side)]["values"] for level in levels], ".0f")
         if order != "position" or spatial.VARIANTS[variant][0]

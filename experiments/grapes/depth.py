@@ -42,7 +42,7 @@ def measure(method: str, rate: float, seed: int, images: int | None = None) -> d
     from snukeras.optimizers import GRAPES, with_grapes
 
     keras.utils.set_random_seed(seed)
-    data = training._data(images)
+    data = training.mnist_sets(images)
     arguments = {"use_bias": False, "kernel_initializer": "he_uniform"}
     hidden = [keras.layers.Dense(UNITS, "relu", **arguments) for _ in range(HIDDEN)]
     output = keras.layers.Dense(10, "softmax", **arguments)
@@ -64,7 +64,7 @@ def measure(method: str, rate: float, seed: int, images: int | None = None) -> d
     model.fit(x[order], y[order], batch_size=BATCH, shuffle=False, verbose=0)
     # A network without values says nothing: argmax of NaN is the first class.
     return {
-        "test": round(100 * training._accuracy(model, data["test"]), 3),
+        "test": round(100 * training.accuracy_of(model, data["test"]), 3),
         "finite": all(bool(np.isfinite(w).all()) for w in model.get_weights()),
         "factor": round(float(np.prod(means)), 1) if propagate else 1.0,
     }

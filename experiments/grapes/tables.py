@@ -47,7 +47,7 @@ _TRAINED = {"float": "in float", "constraint": "PCMConstraint", "noise": "PCMNoi
 
 
 def _groups(trainings: list[dict[str, Any]]) -> Iterator[tuple[str, str, dict[str, list]]]:
-    """Network, scenario, and the trainings of each method, with the same seeds in order."""
+    """Iterate over network, scenario, and each method's trainings, with the same seeds in order."""
     for kind in NETWORKS:
         for scenario in dict.fromkeys(run["scenario"] for run in trainings):
             found = [r for r in trainings if (r["network"], r["scenario"]) == (kind, scenario)]
@@ -75,7 +75,7 @@ def _accuracy_rows(results: dict[str, list]) -> _Rows:
 
 
 def _epochs(runs: list[dict[str, Any]]) -> str:
-    """After how many epochs the validation accuracy first is at the target."""
+    """Return after how many epochs the validation accuracy first is at the target."""
     reached = []
     for run in runs:
         found = [part for part, accuracy in enumerate(run["valid"], 1) if accuracy >= TARGET]
@@ -139,7 +139,7 @@ def _modulation_rows(results: dict[str, list]) -> _Rows:
 
 
 def _differences(method: str, figures: dict[str, np.ndarray]) -> list[str]:
-    """The paired differences of a method from plain and from matched."""
+    """Return the paired differences of a method from plain and from matched."""
     cells = []
     for other in ("plain", "matched"):
         if METHODS.index(method) <= METHODS.index(other):

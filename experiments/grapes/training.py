@@ -141,9 +141,9 @@ def train(part: str, kind: str, scenario: str, method: str, seed: int, **changed
         changed: `epochs`, `learning_rate` or `images` (of each set), to try something out.
     """
     if part == "forgetting":
-        data = _tasks(scenario, _data(changed.get("images")), seed)
+        data = two_tasks(scenario, mnist_sets(changed.get("images")), seed)
     else:
-        data = [_data(changed.get("images"))]
+        data = [mnist_sets(changed.get("images"))]
     # Whole executions alone, so that there is one graph for all batches.
     steps = min(100, len(data[0]["train"][0]) // BATCH // QUARTERS)
     own = settings(part, kind, scenario, changed)
@@ -158,13 +158,13 @@ def train(part: str, kind: str, scenario: str, method: str, seed: int, **changed
     return {**result, "modulation_at_end": _modulation(model)}
 
 
-_compiled: dict[tuple, Any] = {}
+COMPILED: dict[tuple, Any] = {}
 
 
 def _fresh(
     kind: str, scenario: str, method: str, seed: int, learning_rate: float, steps: int
 ) -> tuple[Any, Any]:
-    """A plain network at its start, and the compiled model that trains it."""
+    """Return a plain network at its start, and the compiled model that trains it."""
     import keras
 
     keras.utils.set_random_seed(seed)
@@ -173,14 +173,14 @@ def _fresh(
         from snukeras.constraints import PCMConstraint
 
         constraint = _counted(lambda count: PCMConstraint(seed=1000 * seed + count))
-        _compiled.clear()  # its generator starts with the constraint
+        COMPILED.clear()  # its generator starts with the constraint
     start = network(kind, 5 if scenario == "split" else 10, constraint)
     states = [v for v in start.variables if all(v is not w for w in start.weights)]
     for number, state in enumerate(states):
         state.assign([1000 * seed + number, 0])
     # One compiled model serves all seeds.
     key = (kind, scenario, method, learning_rate, steps)
-    if key not in _compiled:
+    if key not in COMPILED:
         plain = start
         model = by_method(plain, method)
         model.compile(
@@ -189,15 +189,15 @@ def _fresh(
             steps_per_execution=steps,
             jit_compile=False,
         )
-        _compiled[key] = plain, model
-    plain, model = _compiled[key]
+        COMPILED[key] = plain, model
+    plain, model = COMPILED[key]
     for variable, value in zip(plain.variables, start.variables, strict=True):
         variable.assign(value)
     return plain, model
 
 
 def _counted(make: Any) -> Any:
-    """A function without arguments that calls `make` with 0, 1, 2, ..."""
+    """Return a function without arguments that calls `make` with 0, 1, 2, ..."""
     counter = iter(range(1_000))
     return lambda: make(next(counter))
 
@@ -230,10 +230,12 @@ class _Trainer:
             yield
 
     def accuracy(self, data: Any) -> float:
-        return _accuracy(self.model, data)
+        """Return the accuracy on inputs and one-hot digits."""
+        return accuracy_of(self.model, data)
 
 
-def _accuracy(model: "keras.Model", data: Any) -> float:
+def accuracy_of(model: "keras.Model", data: Any) -> float:
+    """Return the accuracy of a model on inputs and one-hot digits."""
     x, y = data
     predicted = model.predict(x, batch_size=500, verbose=0)
     return float(np.mean(predicted.argmax(axis=1) == y.argmax(axis=1)))
@@ -272,7 +274,7 @@ def _forget(trainer: _Trainer, tasks: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _on_chip(plain: Any, model: Any, test: Any, seed: int) -> float:
-    """Test accuracy of the network on a chip, a day after it was programmed."""
+    """Return the test accuracy of the network on a chip, a day after it was programmed."""
     from snukeras.network import matrices
     from snukeras.pcm import Chip
 
@@ -281,14 +283,14 @@ def _on_chip(plain: Any, model: Any, test: Any, seed: int) -> float:
     held = Chip(clean, compensation="global", seed=seed).weights(DAY)
     for name, variable in variables.items():
         variable.assign(held[name])
-    accuracy = _accuracy(model, test)
+    accuracy = accuracy_of(model, test)
     for name, variable in variables.items():
         variable.assign(clean[name])
     return round(accuracy, 5)
 
 
 def _modulation(model: "keras.Model") -> list[dict[str, float]]:
-    """Mean and deviation of M over the units of each hidden layer."""
+    """Return mean and deviation of M over the units of each hidden layer."""
     from snukeras.optimizers import GRAPES
 
     factors = [np.array(w.modulation()) for w in model.layers if isinstance(w, GRAPES)]
@@ -298,8 +300,8 @@ def _modulation(model: "keras.Model") -> list[dict[str, float]]:
 
 
 @functools.cache
-def _data(images: int | None = None) -> dict[str, Any]:
-    """MNIST as flat intensities in [0, 1] with one-hot digits: train, valid, test."""
+def mnist_sets(images: int | None = None) -> dict[str, Any]:
+    """Return MNIST as flat intensities in [0, 1] with one-hot digits: train, valid, test."""
     from snukeras.datasets import mnist
 
     (x, y), test = mnist.load_data()
@@ -314,8 +316,8 @@ def _data(images: int | None = None) -> dict[str, Any]:
     }
 
 
-def _tasks(scenario: str, data: dict[str, Any], seed: int) -> list[dict[str, Any]]:
-    """The two tasks of a test of forgetting."""
+def two_tasks(scenario: str, data: dict[str, Any], seed: int) -> list[dict[str, Any]]:
+    """Return the two tasks of a test of forgetting."""
     if scenario == "permuted":
         places = np.random.default_rng((seed, 784)).permutation(784)
         second = {name: (x[:, places], y) for name, (x, y) in data.items()}

@@ -55,7 +55,7 @@ def search(name: str, folder: Path) -> list[dict[str, Any]]:
 
 
 def settings(folder: Path, name: str, coupling: str, condition: dict[str, Any]) -> dict[str, float]:
-    """Level and depression that `search` has chosen for a coupling and condition."""
+    """Return level and depression that `search` has chosen for a coupling and condition."""
     found = [
         search for search in _files.read_json(folder / f"search_{name}.json")["runs"]
         if search["coupling"] == SETTINGS_OF[coupling]
@@ -66,7 +66,7 @@ def settings(folder: Path, name: str, coupling: str, condition: dict[str, Any]) 
 
 
 def couplings(name: str, condition: dict[str, Any]) -> list[str]:
-    """The couplings that run at a condition: controls do not run everywhere."""
+    """Return the couplings that run at a condition: controls do not run everywhere."""
     controlled = TASKS[name].get("controlled", [condition])
     return [c for c in COUPLINGS if SETTINGS_OF[c] == c or condition in controlled]
 

@@ -15,7 +15,7 @@ anew for each condition. The tasks then run with ten others. All of it is in
 experiments/results/level_tuned; what is there already is not done again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +30,7 @@ INITIAL_PULSES = 20  # SET pulses to each synapse
 
 
 def network(task: Any, coupling: str, level: float, depression: float, seed: int) -> "keras.Model":
-    """The network for a task: as many neurons as there are things to learn.
+    """Make the network for a task: as many neurons as there are things to learn.
 
     Args:
         task: `Images` or `Streams`.
@@ -48,15 +48,15 @@ def network(task: Any, coupling: str, level: float, depression: float, seed: int
     # Levels in uS follow from what a device conducts when the network starts, on average.
     conductance = INITIAL_PULSES * NandakumarPCM().granularity(INITIAL_PULSES)
     levels = task.levels(level, conductance)
-    chosen = {
+    makers: dict[str, Callable[[], Any]] = {
         "level-tuned": lambda: layers.LevelTuned(levels),
         "chain": lambda: layers.LevelTuned(levels, chain=True),
         "winner-takes-all": lambda: layers.WinnerTakesAll(levels[0]),
         "uncoupled": lambda: layers.Uncoupled(levels[0]),
-    }[coupling]()
+    }
     layer = layers.AllMemristive(
         units,
-        chosen,
+        makers[coupling](),
         synapses=layers.PhaseChangeSynapses(
             units,
             initial_pulses=INITIAL_PULSES,
@@ -76,7 +76,7 @@ def network(task: Any, coupling: str, level: float, depression: float, seed: int
 
 
 def agreement(conductances: np.ndarray, members: np.ndarray) -> float:
-    """Intersection over union of a set of inputs and the inputs with conductive synapses.
+    """Return intersection over union of a set of inputs and those with conductive synapses.
 
     A synapse counts as conductive above the middle of the means within and outside the set.
     """
@@ -89,7 +89,7 @@ def agreement(conductances: np.ndarray, members: np.ndarray) -> float:
 
 
 def assign(conductances: np.ndarray, sets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The neuron of each set, one each, and how well its synapses agree with the set."""
+    """Return the neuron of each set, one each, and how well its synapses agree with the set."""
     from scipy.optimize import linear_sum_assignment
 
     table = np.array(
@@ -141,7 +141,7 @@ def train(
 
 
 def recognised(model: "keras.Model", task: Any, neurons: np.ndarray, seed: int) -> float:
-    """Share of new presentations at which the right neuron, and no other, fires."""
+    """Return the share of new presentations at which the right neuron, and no other, fires."""
     x, shown = task.test(seed)
     spikes = np.asarray(model.predict(x, batch_size=len(x), verbose=0)[0]).sum(axis=1) > 0
     return float((spikes == (np.arange(spikes.shape[1]) == neurons[shown][:, None])).all(1).mean())

@@ -45,7 +45,7 @@ def draw(folder: Path, tasks: Collection[str]) -> None:
 
 
 def _trained(folder: Path, name: str, coupling: str, **condition: Any) -> dict[str, Any]:
-    """Train one network; conductances, potentials and spikes of all steps."""
+    """Train one network; return conductances, potentials and spikes of all steps."""
     import tensorflow as tf
 
     definition = tasks.TASKS[name]

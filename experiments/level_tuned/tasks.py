@@ -15,7 +15,7 @@ RATE = 0.05  # spikes a step of each stream
 
 
 def pattern_images() -> np.ndarray:
-    """Four images (4, 10, 10) of 20 pixels: two bars across, one down, one aslant."""
+    """Draw four images (4, 10, 10) of 20 pixels: two bars across, one down, one aslant."""
     images = np.zeros((4, SIDE, SIDE), "float32")
     images[0, 1:3] = images[1, 6:8] = 1
     images[2, :, 3:5] = 1
@@ -25,7 +25,7 @@ def pattern_images() -> np.ndarray:
 
 
 def square_images() -> np.ndarray:
-    """Three squares (3, 10, 10) of 9, 25 and 49 pixels, each inside the next."""
+    """Draw three squares (3, 10, 10) of 9, 25 and 49 pixels, each inside the next."""
     images = np.zeros((3, SIDE, SIDE), "float32")
     for image, (low, high) in zip(images, ((4, 7), (3, 8), (2, 9)), strict=True):
         image[low:high, low:high] = 1
@@ -33,14 +33,14 @@ def square_images() -> np.ndarray:
 
 
 def noisy(images: np.ndarray, noise: float, random: np.random.Generator) -> np.ndarray:
-    """Images with each pixel that is on lost with probability `noise`, and as many others on."""
+    """Turn each pixel that is on off with probability `noise`, and as many others on."""
     on = images.sum(axis=-1, keepdims=True)
     chance = np.where(images > 0, 1.0 - noise, noise * on / (images.shape[-1] - on))
     return (random.random(images.shape) < chance).astype("float32")
 
 
 def ascending(potentials: np.ndarray, share: float) -> list[float]:
-    """Levels for things with these potentials, ascending: each above the thing before by a share.
+    """Return ascending levels for things with these potentials: a share above the thing before.
 
     Things of one size are all of one level.
     """
@@ -61,17 +61,20 @@ class Images:
         self.noise = noise
 
     def training(self, steps: int, seed: int) -> np.ndarray:
+        """Return presentations to learn from, (presentations, PRESENTATION, pixels)."""
         random = np.random.default_rng([seed, 1])
         order = random.integers(0, len(self.sets), steps // PRESENTATION)
         return noisy(np.repeat(self.sets[order][:, None], PRESENTATION, 1), self.noise, random)
 
     def test(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return new presentations, and which image each shows."""
         random = np.random.default_rng([seed, 2])
         shown = np.repeat(np.arange(len(self.sets)), TESTS)
         steps = np.repeat(self.sets[shown][:, None], PRESENTATION, 1)
         return noisy(steps, self.noise, random), shown
 
     def levels(self, share: float, conductance: float) -> list[float]:
+        """Return a level in uS for each image; devices conduct `conductance` at the start."""
         return ascending(self.sets.sum(axis=1) * conductance, share)
 
 
@@ -91,13 +94,14 @@ class Streams:
         self.joined, self.apart = RATE + root * (1.0 - RATE), RATE * (1.0 - root)
 
     def training(self, steps: int, seed: int) -> np.ndarray:
+        """Return spikes to learn from, (chunks, CHUNK, streams)."""
         spikes = correlated_streams(
             self.sizes, self.correlation, sum(self.sizes), RATE, steps, seed
         )
         return spikes.reshape(-1, CHUNK, spikes.shape[1])
 
     def test(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Moments at which the reference process of one group spikes and no other does."""
+        """Return moments at which the reference process of one group spikes and no other does."""
         random = np.random.default_rng([seed, 2])
         shown = np.repeat(np.arange(len(self.sets)), TESTS)
         correlated = self.sets.sum(axis=0) > 0
@@ -108,7 +112,8 @@ class Streams:
         return (random.random(chance.shape) < chance).astype("float32"), shown
 
     def levels(self, share: float, conductance: float) -> list[float]:
-        # Of a group, so many streams spike at a time.
+        """Return a level in uS for each group; devices conduct `conductance` at the start."""
+        # size * joined streams of a group spike at a time.
         return ascending(self.sets.sum(axis=1) * self.joined * conductance, share)
 
 

@@ -17,8 +17,8 @@ def digits(monkeypatch):
         labels = np.arange(count) % 10
         noisy = np.clip(images[labels] + random.normal(0, 0.1, (count, 784)), 0, 1)
         x[name] = (np.float32(noisy), np.eye(10, dtype="float32")[labels])
-    monkeypatch.setattr(training, "_data", lambda images=None: x)
-    training._compiled.clear()
+    monkeypatch.setattr(training, "mnist_sets", lambda images=None: x)
+    training.COMPILED.clear()
     return x
 
 
@@ -42,7 +42,7 @@ def test_trainings_go_on_and_can_be_repeated(digits, tmp_path, monkeypatch):
     assert tables.table("modulation", tmp_path).count("±") == 4
 
     # One model serves several seeds; alone, a seed gives the same.
-    training._compiled.clear()
+    training.COMPILED.clear()
     alone = training.train("accuracy", "relu", "float", "grapes", 1, epochs=1)
     (among,) = (
         run for run in results["trainings"] if run["method"] == "grapes" and run["seed"] == 1
@@ -54,12 +54,12 @@ def test_trainings_go_on_and_can_be_repeated(digits, tmp_path, monkeypatch):
 
 
 def test_two_tasks_one_after_the_other(digits):
-    first, second = training._tasks("split", digits, seed=0)
+    first, second = training.two_tasks("split", digits, seed=0)
     assert len(first["train"][0]) == len(second["train"][0]) == 300
     assert first["test"][1].shape == (25, 5) and (second["test"][1].sum(axis=1) == 1).all()
     np.testing.assert_array_equal(first["test"][0][0], digits["test"][0][0])
     np.testing.assert_array_equal(second["test"][0][0], digits["test"][0][5])
-    same, permuted = training._tasks("permuted", digits, seed=0)
+    same, permuted = training.two_tasks("permuted", digits, seed=0)
     assert same is digits
     given, found = digits["valid"][0], permuted["valid"][0]
     np.testing.assert_array_equal(np.sort(given, axis=1), np.sort(found, axis=1))
