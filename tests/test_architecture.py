@@ -38,6 +38,13 @@ def test_every_path_exists(page):
         assert (ROOT / path).exists(), path
 
 
+def test_every_folder_of_the_package_is_in_the_plan():
+    plan = ARCHITECTURE.split("## Which way imports run")[0]
+    for path in sorted((ROOT / "snukeras").rglob("__init__.py")):
+        folder = path.parent.relative_to(ROOT).as_posix()
+        assert folder == "snukeras" or f"`{folder}/`" in plan, folder
+
+
 def test_every_name_is_in_the_file_before_it():
     walks = re.findall(r"`(snukeras/[\w/]+\.py)`\s+\((`[\w.]+`(?:,\s+`[\w.]+`)*)\)", ARCHITECTURE)
     assert len(walks) > 25
