@@ -24,8 +24,10 @@ from snukeras.datasets import (
     streams,
     wikitext2,
 )
+from snukeras.datasets._fetch import at_hand
 
 __all__ = [
+    "at_hand",
     "jsb_chorales",
     "mnist",
     "nottingham",

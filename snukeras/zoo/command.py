@@ -1,6 +1,7 @@
 """The command `snukeras-zoo`: list, describe, train, measure and check the models of the zoo."""
 
 import argparse
+import functools
 import json
 import os
 import sys
@@ -8,13 +9,19 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from snukeras import __version__
+from snukeras._files import JsonObject, JsonValue
 from snukeras._terminal import console, plain, start_keras
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from snukeras.zoo.training.seeds import Event
+    from snukeras.zoo.training.seeds import Progress as Reported
+
+Run = Callable[[argparse.Namespace], int]
 
 _DONE, _FAILED, _USAGE, _INTERRUPTED = 0, 1, 2, 130
 
@@ -86,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    def command(name: str, run: Run, text: str) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=text, description=text, parents=[common])
         made.set_defaults(run=run)
         return made
@@ -115,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_training(command: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
+def _add_training(command: Callable[[str, Run, str], argparse.ArgumentParser]) -> None:
     """Add the two commands that train."""
     train = command("train", _train, "train a model by its recipe; goes on where it was stopped")
     train.add_argument("name")
@@ -175,13 +182,14 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _lists(text: str) -> Any:
+def _lists(text: str) -> JsonValue:
     try:
-        return json.loads(text)
+        values: JsonValue = json.loads(text)
     except (ValueError, RecursionError):
         raise argparse.ArgumentTypeError(
             f'expected JSON such as {{"batch_size": [4, 8]}}, not {text[:80]!r}'
         ) from None
+    return values
 
 
 def _known(name: str, names: list[str], what: str) -> bool:
@@ -304,23 +312,22 @@ def _train(arguments: argparse.Namespace) -> int:
             f"Change {presets.RECIPE}, or train without --publish."
         )
     with _progress() as progress:
-        options: dict[str, Any] = {
-            "content": arguments.content,
-            "runs": arguments.runs,
-            "restart": arguments.restart,
-            "tensorboard": arguments.tensorboard,
-            "progress": progress,
-        }
-        if arguments.publish:
-            results = publish.train_and_publish(arguments.name, **options)
-        else:
-            results = training.train(
-                arguments.name,
+        run: Callable[..., JsonObject] = publish.train_and_publish
+        if not arguments.publish:
+            run = functools.partial(
+                training.train,
                 seeds=arguments.seeds,
                 epochs=arguments.epochs,
                 test=True if arguments.test else None,
-                **options,
             )
+        results = run(
+            arguments.name,
+            content=arguments.content,
+            runs=arguments.runs,
+            restart=arguments.restart,
+            tensorboard=arguments.tensorboard,
+            progress=progress,
+        )
     splits = [split for split in ("valid", "test") if split in results]
     for seed in results["seeds"]:
         figures = ", ".join(f"{split} {seed[split]:.4f}" for split in splits)
@@ -333,20 +340,20 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _progress() -> Iterator[Any]:
+def _progress() -> "Iterator[Reported | None]":
     """Yield what training reports to: a bar for each seed on a terminal, else lines (None)."""
     shown = console()
     if not shown.is_terminal:
         yield None
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
     from rich.progress import TimeRemainingColumn as Remaining
 
     text = TextColumn("{task.description}", markup=False)
     with Progress(text, BarColumn(), MofNCompleteColumn(), Remaining(), console=shown) as bars:
-        tasks: dict[int, Any] = {}
+        tasks: dict[int, TaskID] = {}
 
-        def report(event: dict[str, Any]) -> None:
+        def report(event: "Event") -> None:
             seed = event["seed"]
             if seed not in tasks:
                 tasks[seed] = bars.add_task("", total=event["epochs"])

@@ -1,7 +1,7 @@
 """Pictures of what a pretrained model does: the notes it hears, its spikes, what it expects."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,16 +10,10 @@ from snukeras.zoo import presets, samples
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
 
 _INK, _SPIKE, _HIT = "#1b2a41", "#b23a48", "#2a9d8f"
 _LOWEST, _HIGHEST = 12, 64  # the keys that the chorales use, with a margin
-_IMAGE: dict[str, Any] = {
-    "aspect": "auto",
-    "origin": "lower",
-    "interpolation": "nearest",
-    "vmin": 0,
-    "vmax": 1,
-}
 
 
 def draw(name: str, path: Path | str, chorale: int = 0, content: Path | str | None = None) -> None:
@@ -77,7 +71,7 @@ def draw(name: str, path: Path | str, chorale: int = 0, content: Path | str | No
 
 
 def _roll(axes: "Axes", roll: np.ndarray) -> None:
-    axes.imshow(roll.T, cmap=_fading(_INK), **_IMAGE)
+    _show(axes, roll, _INK)
     _keys(axes)
 
 
@@ -85,7 +79,7 @@ def _hidden(axes: "Axes", hidden: np.ndarray) -> None:
     # Units that speak most stand lowest, so that the eye finds an order.
     order = np.argsort(-hidden.mean(axis=0), kind="stable")
     spiking = bool(np.isin(hidden, (0.0, 1.0)).all())
-    axes.imshow(hidden[:, order].T, cmap=_fading(_SPIKE if spiking else _INK), **_IMAGE)
+    _show(axes, hidden[:, order], _SPIKE if spiking else _INK)
     axes.set_ylabel("unit")
     share = f"{hidden.mean():.0%} of the units at a step" if spiking else "darker is larger"
     title = f"{'Spikes' if spiking else 'Outputs'} of the {hidden.shape[1]} hidden units: {share}"
@@ -93,12 +87,25 @@ def _hidden(axes: "Axes", hidden: np.ndarray) -> None:
 
 
 def _expectation(axes: "Axes", expected: np.ndarray, came: np.ndarray) -> None:
-    axes.imshow(expected.T, cmap=_fading(_INK), **_IMAGE)
+    _show(axes, expected, _INK)
     steps, keys = np.nonzero(came)
     axes.scatter(steps, keys, s=9, color=_HIT, linewidths=0, label="notes that came")
     axes.legend(loc="upper right", frameon=False, fontsize="small")
     axes.set_title("Notes expected one step ahead (darker is likelier)", loc="left")
     _keys(axes)
+
+
+def _show(axes: "Axes", values: np.ndarray, color: str) -> None:
+    """Draw numbers in [0, 1], (steps, rows), from white to a colour."""
+    axes.imshow(
+        values.T,
+        cmap=_fading(color),
+        aspect="auto",
+        origin="lower",
+        interpolation="nearest",
+        vmin=0,
+        vmax=1,
+    )
 
 
 def _keys(axes: "Axes") -> None:
@@ -107,7 +114,7 @@ def _keys(axes: "Axes") -> None:
     axes.set_yticks(octaves, [f"C{(key + 21) // 12 - 1}" for key in octaves])
 
 
-def _fading(color: str) -> Any:
+def _fading(color: str) -> "Colormap":
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list(color, ["#ffffff", color])

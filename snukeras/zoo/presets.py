@@ -10,11 +10,12 @@ import difflib
 import zipfile
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from snukeras import _content, _files
+from snukeras._files import JsonObject
 from snukeras.zoo import published
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def unknown(name: str, known: builtins.list[str], what: str) -> ValueError:
     )
 
 
-def info(name: str, content: Path | str | None = None) -> dict[str, Any]:
+def info(name: str, content: Path | str | None = None) -> JsonObject:
     """Describe a pretrained model.
 
     Args:
@@ -172,7 +173,7 @@ def verify(name: str, content: Path | str | None = None) -> float:
     return difference
 
 
-def _read(folder: Path, name: str) -> dict[str, Any]:
+def _read(folder: Path, name: str) -> JsonObject:
     known = list(folder)
     if name not in known:
         raise unknown(name, known, "pretrained model")
@@ -194,7 +195,7 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
     return preset
 
 
-def _check_results(results: dict[str, Any], path: Path) -> None:
+def _check_results(results: JsonObject, path: Path) -> None:
     """Check the entries of a results file that cards and commands use.
 
     Raises:
@@ -211,7 +212,7 @@ def _check_results(results: dict[str, Any], path: Path) -> None:
         )
 
 
-def _checked(folder: Path, preset: dict[str, Any], file: str) -> Path:
+def _checked(folder: Path, preset: JsonObject, file: str) -> Path:
     """Return the path of a preset's file after checking that it is the one that was shipped."""
     path = folder / preset["name"] / file
     pinned = preset["files"][file]

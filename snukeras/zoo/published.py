@@ -7,9 +7,9 @@ the file.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from snukeras import _files
+from snukeras._files import JsonValue
 
 FILE = "published.json"
 FORMAT = 1
@@ -80,7 +80,7 @@ def read(folder: Path) -> dict[str, Published]:
     return figures
 
 
-def _check(entry: Any, entries: Mapping[str, type | tuple[type, ...]], where: str) -> None:
+def _check(entry: JsonValue, entries: Mapping[str, type | tuple[type, ...]], where: str) -> None:
     if not isinstance(entry, dict) or set(entry) != set(entries):
         received = ", ".join(sorted(entry)) if isinstance(entry, dict) else repr(entry)
         raise ValueError(f"{where} has to hold {', '.join(sorted(entries))}. Received: {received}")

@@ -6,7 +6,7 @@ in the package music21, which is needed for nothing else.
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from snukeras import _files
 from snukeras.datasets import piano_roll
 from snukeras.zoo import presets
+
+if TYPE_CHECKING:
+    from music21.stream import Score
 
 FOLDER = "samples"
 ROLLS = "chorales.npz"
@@ -77,7 +80,7 @@ def make(folder: Path | str) -> None:
             "The sample chorales are made from scores in music21: pip install music21."
         ) from error
 
-    rolls: dict[str, Any] = {}
+    rolls: dict[str, np.ndarray] = {}
     chorales = []
     for score, name, title, key, semitones in _CHORALES:
         rolls[name] = _roll(music21.corpus.parse(score), semitones)
@@ -93,7 +96,7 @@ def make(folder: Path | str) -> None:
         )
     folder = Path(folder)
     with _files.replacing(folder / ROLLS) as temporary:
-        np.savez_compressed(temporary, **rolls)
+        _files.write_arrays(temporary, rolls, compress=True)
     _files.write_json(
         folder / DESCRIPTION,
         {
@@ -109,7 +112,7 @@ def make(folder: Path | str) -> None:
     )
 
 
-def _roll(score: Any, semitones: int) -> NDArray[np.uint8]:
+def _roll(score: "Score", semitones: int) -> NDArray[np.uint8]:
     """Sample a music21 score at each quarter note."""
     sounding: set[tuple[int, int]] = set()
     for part in score.parts:

@@ -4,9 +4,10 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from snukeras import _files
+from snukeras._files import JsonObject
 from snukeras.zoo import presets, published
 from snukeras.zoo.tasks import TASKS, Task
 
@@ -124,8 +125,8 @@ def write(
     return names
 
 
-def _costs(costs: dict[str, Any] | None) -> list[str]:
-    """Rows on spikes, operations and devices, where they were measured."""
+def _costs(costs: JsonObject | None) -> list[str]:
+    """Return rows on spikes, operations and devices, where they were measured."""
     if costs is None:
         return []
     rows = []
@@ -150,12 +151,12 @@ def _costs(costs: dict[str, Any] | None) -> list[str]:
     return rows
 
 
-def _minutes(results: dict[str, Any]) -> float:
+def _minutes(results: JsonObject) -> float:
     seconds = [seed["seconds"] for seed in results["seeds"]]
     return float(sum(seconds) / len(seconds) / 60)
 
 
-def _beside(preset: dict[str, Any], content: Path | str | None) -> list[str]:
+def _beside(preset: JsonObject, content: Path | str | None) -> list[str]:
     """Return the table of all models of the task."""
     rows = []
     for name in presets.list(content):
@@ -235,7 +236,7 @@ def _use(name: str, task: Task | None) -> list[str]:
     ]
 
 
-def _training(preset: dict[str, Any]) -> list[str]:
+def _training(preset: JsonObject) -> list[str]:
     """Return the recipe, and what came of each seed."""
     name, results = preset["name"], preset["results"]
     notes = (preset["recipe"] or {}).get("notes")
@@ -297,7 +298,7 @@ def published_table(content: Path | str | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _data(preset: dict[str, Any]) -> str:
+def _data(preset: JsonObject) -> str:
     """Name the data of a preset, and whether the network saw distorted images in training."""
     title = str(preset["results"]["data"]["name"])
     layers = preset["results"]["recipe"]["network"]["layers"]
@@ -305,14 +306,14 @@ def _data(preset: dict[str, Any]) -> str:
     return f"{title}, distorted in training" if distorted else title
 
 
-def unit(results: dict[str, Any]) -> str:
+def unit(results: JsonObject) -> str:
     """Name the unit of a figure, and which way is better."""
     if "lower_is_better" not in results:
         return str(results["unit"])
     return f"{results['unit']}, {'lower' if results['lower_is_better'] else 'higher'} is better"
 
 
-def interval(results: dict[str, Any], split: str) -> str:
+def interval(results: JsonObject, split: str) -> str:
     """Write the mean of the seeds with its 95 % interval, Student's t over the seeds.
 
     Args:
@@ -329,25 +330,25 @@ def interval(results: dict[str, Any], split: str) -> str:
     return f"{mean:.3f} ± {half:.3f}"
 
 
-def _deviation(results: dict[str, Any], split: str) -> str:
+def _deviation(results: JsonObject, split: str) -> str:
     deviation = results[split]["deviation"]
     return "unknown" if deviation is None else f"{deviation:.3f}"
 
 
-def spread(summary: dict[str, Any]) -> str:
+def spread(summary: JsonObject) -> str:
     """Write the mean and deviation of seeds."""
     if summary["deviation"] is None:
         return f"{summary['mean']:.3f}"
     return f"{summary['mean']:.3f} ± {summary['deviation']:.3f}"
 
 
-def count(results: dict[str, Any]) -> str:
+def count(results: JsonObject) -> str:
     """Write the number of seeds."""
     seeds = len(results["seeds"])
     return "one seed" if seeds == 1 else f"{seeds} seeds"
 
 
-def _recipe(recipe: dict[str, Any]) -> list[str]:
+def _recipe(recipe: JsonObject) -> list[str]:
     """List the recipe, an entry a line."""
     rows = [f"- layer: {_entry(layer)}" for layer in recipe["network"]["layers"]]
     for key in (
@@ -376,7 +377,7 @@ def _recipe(recipe: dict[str, Any]) -> list[str]:
     return rows
 
 
-def _entry(entry: dict[str, Any]) -> str:
+def _entry(entry: JsonObject) -> str:
     arguments = ", ".join(
         f"{key} {json.dumps(value)}" for key, value in entry.items() if key != "class"
     )

@@ -10,7 +10,7 @@ biases); looking up a row of an embedding costs nothing.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
@@ -18,6 +18,29 @@ from snukeras.network.matrices import Matrix, matrices
 
 if TYPE_CHECKING:
     import keras
+
+
+class MatrixCosts(TypedDict):
+    """What was counted of a matrix; `active_inputs` is the share of inputs that were not zero."""
+
+    name: str
+    weights: int
+    macs_per_step: float
+    active_inputs: float
+    binary: bool
+
+
+class Costs(TypedDict):
+    """What was counted of a network, as results files keep it; see `counted`."""
+
+    samples: int
+    steps_per_sample: float
+    spikes_per_sample: float | None
+    macs_per_step: int
+    additions_per_step: int
+    multiplications_per_step: int
+    pcm_devices: int
+    matrices: list[MatrixCosts]
 
 
 @dataclass
@@ -43,7 +66,14 @@ class _Use:
         return math.prod(self.matrix.shape)
 
     def meets(self, inputs: np.ndarray, elements: int, products: int) -> None:
-        """Count inputs; `elements` may be more than there are, zeros at the first step."""
+        """Count a batch.
+
+        Args:
+            inputs: Its inputs.
+            elements: How many inputs there are with the zeros of the first step, which `inputs`
+                may leave out.
+            products: How many vectors met the matrix.
+        """
         self.products += products
         self.active += int(np.count_nonzero(inputs))
         self.elements += elements
@@ -67,7 +97,7 @@ class _Counter:
         self.projections: list[_Use] = []
         self.samples = self.steps = 0
         self.spikes: dict[str, int | None] = {}  # None: puts out more than zeros and ones
-        taps: list[Any] = []
+        taps: list[keras.KerasTensor] = []
         for layer in model.layers:
             uses = [_Use(matrix) for matrix in matrices(layer)]
             if isinstance(layer, TiedEmbedding):
@@ -118,9 +148,7 @@ class _Counter:
             self.spikes[layer.name] = so_far + int(y.sum()) if binary else None
 
 
-def counted(
-    model: "keras.Model", batches: Iterable[tuple[np.ndarray, np.ndarray | None]]
-) -> dict[str, Any]:
+def counted(model: "keras.Model", batches: Iterable[tuple[np.ndarray, np.ndarray | None]]) -> Costs:
     """Count the spikes and operations of a network.
 
     Args:

@@ -4,11 +4,12 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from snukeras import _files
+from snukeras._files import JsonObject, JsonValue
 from snukeras.zoo import presets, recipes
 from snukeras.zoo.publishing import cards, costs
 from snukeras.zoo.recipes import Recipe
@@ -28,7 +29,7 @@ def train_and_publish(
     tensorboard: bool = False,
     progress: Progress | None = None,
     tasks: Mapping[str, Task] = TASKS,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Train a model with its recipe's seeds and epochs, then publish the seed best on validation.
 
     Preset, golden vectors, card and results go into the content folder.
@@ -86,10 +87,10 @@ def evaluate(
 
 def measure(
     name: str, content: Path | str | None = None, tasks: Mapping[str, Task] = TASKS
-) -> dict[str, Any]:
+) -> JsonObject:
     """Count spikes and operations of a preset, and keep them in its results file.
 
-    `snukeras.zoo.cards.write` then writes them into the cards.
+    `snukeras.zoo.publishing.cards.write` then writes them into the cards.
 
     Args:
         name: One of `snukeras.zoo.list()`.
@@ -97,7 +98,7 @@ def measure(
         tasks: The tasks that presets may name.
 
     Returns:
-        What `snukeras.zoo.costs.counted` says.
+        What `snukeras.zoo.publishing.costs.counted` says.
 
     Raises:
         ValueError: No such preset, or one without its results file.
@@ -118,7 +119,7 @@ def _halve(path: Path | str) -> None:
 
     with h5py.File(path, "r") as whole, h5py.File(f"{path}.half", "w") as half:
 
-        def copy(name: str, item: Any) -> None:
+        def copy(name: str, item: h5py.HLObject) -> None:
             if isinstance(item, h5py.Dataset):
                 values = item[()]
                 kind = np.float16 if values.dtype == np.float32 else values.dtype
@@ -135,7 +136,7 @@ def _halve(path: Path | str) -> None:
 def _publish(
     recipe: Recipe,
     task: Task,
-    results: dict[str, Any],
+    results: JsonObject,
     folder: Path,
     content: Path,
 ) -> None:
@@ -184,11 +185,11 @@ def _publish(
     cards.write(task.name, content, {task.name: task})
 
 
-def _costs(model: "keras.Model", task: Task) -> dict[str, Any]:
+def _costs(model: "keras.Model", task: Task) -> JsonObject:
     return {"data": task.measured_on, **costs.counted(model, task.measured_inputs())}
 
 
-def _portable(config: Any) -> Any:
+def _portable(config: JsonValue) -> JsonValue:
     """Drop from a Keras config what is None: it says nothing, but an older Keras may refuse it.
 
     Each Keras adds arguments to its classes; those not used are None in the config.

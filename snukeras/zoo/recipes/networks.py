@@ -1,10 +1,11 @@
 """Build the network that a recipe describes."""
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from snukeras._files import JsonObject
 from snukeras.zoo.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def network(recipe: Recipe, seed: int) -> "keras.Model":
         name=description.get("input", "input"),
     )
     layers: dict[str, keras.Layer] = {}
-    calls: list[tuple[keras.Layer, dict[str, Any]]] = []
+    calls: list[tuple[keras.Layer, JsonObject]] = []
     for entry in _named(recipe):
         if "layer" in entry:
             arguments = dict(entry)
@@ -75,7 +76,7 @@ def network(recipe: Recipe, seed: int) -> "keras.Model":
     return model
 
 
-def _named(recipe: Recipe) -> list[dict[str, Any]]:
+def _named(recipe: Recipe) -> list[JsonObject]:
     """Return the entries of a recipe's layers, each class with its name."""
     names: dict[str, int] = {}
     entries = []
@@ -90,7 +91,7 @@ def _named(recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def _layer(
-    recipe: Recipe, entry: dict[str, Any], random: np.random.Generator, seed: list[int]
+    recipe: Recipe, entry: JsonObject, random: np.random.Generator, seed: list[int]
 ) -> "keras.Layer":
     """Make one layer.
 
@@ -137,7 +138,7 @@ def _layer(
 
 
 def _constrain(
-    arguments: dict[str, Any], layer_class: type, entry: dict[str, Any], seed: list[int]
+    arguments: JsonObject, layer_class: type, entry: JsonObject, seed: list[int]
 ) -> None:
     """Add a PCMConstraint of its own for each kernel that the layer has."""
     from snukeras.constraints import PCMConstraint
@@ -194,7 +195,7 @@ def _check_landed(recipe: Recipe, model: "keras.Model") -> None:
         )
 
 
-def _drawn(spread: dict[str, Any], units: int, random: np.random.Generator) -> list[float]:
+def _drawn(spread: JsonObject, units: int, random: np.random.Generator) -> list[float]:
     if len(spread) != 1 or not set(spread) <= {"uniform", "linspace"}:
         raise ValueError(
             'A spread has to be {"uniform": [low, high]} or {"linspace": [low, high]}. '

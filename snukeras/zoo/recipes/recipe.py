@@ -7,11 +7,12 @@ zoo/README.md explains every key.
 import copy
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from snukeras import _files
+from snukeras._files import JsonObject, JsonValue
 from snukeras.zoo import presets, published
 
 FORMAT = 1
@@ -31,21 +32,21 @@ class Recipe:
     description: str
     licence: str
     task: str
-    network: dict[str, Any]
-    optimizer: dict[str, Any]
+    network: JsonObject
+    optimizer: JsonObject
     epochs: int
     batch_size: int
     seeds: list[int]
     published: str | None = None
-    data: dict[str, Any] = dataclasses.field(default_factory=dict)
-    loss: dict[str, Any] = dataclasses.field(default_factory=dict)
-    start: dict[str, Any] | None = None
-    teacher: dict[str, Any] | None = None
-    schedule: dict[str, Any] | None = None
-    averaging: dict[str, Any] | None = None
-    constraint: dict[str, Any] | None = None
-    noise: dict[str, Any] | None = None
-    devices: dict[str, Any] | None = None
+    data: JsonObject = dataclasses.field(default_factory=dict)
+    loss: JsonObject = dataclasses.field(default_factory=dict)
+    start: JsonObject | None = None
+    teacher: JsonObject | None = None
+    schedule: JsonObject | None = None
+    averaging: JsonObject | None = None
+    constraint: JsonObject | None = None
+    noise: JsonObject | None = None
+    devices: JsonObject | None = None
     padding: list[int] | None = None
     patience: int | None = None
     jit_compile: bool | str = False
@@ -54,11 +55,11 @@ class Recipe:
     notes: str | None = None
     format: int = FORMAT
 
-    def entries(self) -> dict[str, Any]:
+    def entries(self) -> JsonObject:
         """Return all entries as JSON has them, free to be changed."""
         return dataclasses.asdict(self)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> JsonObject:
         """Return what a results file keeps: all but `published`, which has a file of its own."""
         return {key: value for key, value in self.entries().items() if key != "published"}
 
@@ -74,7 +75,7 @@ _REQUIRED = [
     if name == "format"
     or (field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING)
 ]
-_NETWORK = {"input": 0, "input_shape": 0, "input_dtype": 0, "layers": 0}
+_NETWORK = ("input", "input_shape", "input_dtype", "layers")
 
 
 def read(name: str, content: Path | str | None = None) -> Recipe:
@@ -111,7 +112,7 @@ def read(name: str, content: Path | str | None = None) -> Recipe:
     return recipe
 
 
-def check(recipe: Mapping[str, Any], where: str = "The recipe") -> Recipe:
+def check(recipe: JsonObject, where: str = "The recipe") -> Recipe:
     """Make a recipe of what JSON holds, with all defaults filled in.
 
     Raises:
@@ -137,7 +138,7 @@ def check(recipe: Mapping[str, Any], where: str = "The recipe") -> Recipe:
     return made
 
 
-def _check_numbers(recipe: dict[str, Any], where: str) -> None:
+def _check_numbers(recipe: JsonObject, where: str) -> None:
     for key in ("epochs", "batch_size"):
         if not isinstance(recipe[key], int) or recipe[key] < 1:
             raise ValueError(f"{where}: `{key}` has to be at least 1. Received: {recipe[key]!r}")
@@ -146,7 +147,7 @@ def _check_numbers(recipe: dict[str, Any], where: str) -> None:
         raise ValueError(f"{where}: `seeds` has to hold different integers. Received: {seeds}")
 
 
-def _check_parts(recipe: dict[str, Any], where: str) -> None:
+def _check_parts(recipe: JsonObject, where: str) -> None:
     """Check the entries that are objects, but for those of `averaging`."""
     _entries(recipe["network"], _NETWORK, f"{where}: `network`")
     optimizer = recipe["optimizer"]
@@ -174,10 +175,10 @@ def _check_parts(recipe: dict[str, Any], where: str) -> None:
             )
 
 
-def _check_averaging(recipe: dict[str, Any], where: str) -> None:
+def _check_averaging(recipe: JsonObject, where: str) -> None:
     averaging = recipe["averaging"]
     if averaging is not None:
-        allowed = {"ema": {"class": 0, "momentum": 0}, "swa": {"class": 0, "first_epoch": 0}}
+        allowed = {"ema": ("class", "momentum"), "swa": ("class", "first_epoch")}
         if averaging.get("class") not in allowed:
             raise ValueError(
                 f'{where}: `averaging` has to be null or of class "ema" or "swa". '
@@ -191,7 +192,7 @@ def _check_averaging(recipe: dict[str, Any], where: str) -> None:
         )
 
 
-def _check_pretrained(given: Any, number: str, largest: float, where: str) -> None:
+def _check_pretrained(given: JsonValue, number: str, largest: float, where: str) -> None:
     """Check an entry that names a pretrained model and may have one number above 0."""
     value = given.get(number, 1.0) if isinstance(given, dict) else None
     if (
@@ -209,8 +210,9 @@ def _check_pretrained(given: Any, number: str, largest: float, where: str) -> No
 
 
 def _entries(
-    given: dict[str, Any], allowed: dict[str, Any], where: str, all_of_them: bool = False
+    given: JsonObject, allowed: Collection[str], where: str, all_of_them: bool = False
 ) -> None:
+    """Refuse an object with other entries than the allowed ones."""
     odd = set(given) - set(allowed)
     if odd or (all_of_them and set(given) != set(allowed)):
         raise ValueError(f"{where} has to hold {', '.join(allowed)}. Received: {given}")

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from snukeras._files import JsonObject
 from snukeras.datasets import mnist
 from snukeras.zoo.tasks.classification import Classification, Samples
 
@@ -60,7 +61,7 @@ class Digits(Classification):
     def _load(self) -> tuple[mnist.Split, mnist.Split]:
         return mnist.load_data()
 
-    def loss(self, arguments: dict[str, Any]) -> "keras.losses.Loss":
+    def loss(self, arguments: JsonObject) -> "keras.losses.Loss":
         """Return the mean squared error against the digit as one of ten ones; no arguments."""
         import keras
 

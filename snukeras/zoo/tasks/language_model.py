@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -43,7 +43,7 @@ class _Chain:
         self.recurrent = [layer for layer in between if isinstance(layer, keras.layers.RNN)]
 
     def zeros(self, rows: int) -> list["tf.Tensor"]:
-        """States of all recurrent layers at the start of a text."""
+        """Return the states of all recurrent layers at the start of a text."""
         return [state for layer in self.recurrent for state in layer.get_initial_state(rows)]
 
     def features(
@@ -73,7 +73,7 @@ def _returning_state(layer: "keras.layers.RNN") -> Iterator[None]:
         layer.return_state = before
 
 
-class _Evaluation:
+class Evaluation:
     """Measures one network; compiled once."""
 
     def __init__(self, model: "keras.Model") -> None:
@@ -108,7 +108,7 @@ class _Evaluation:
         return float(self.metric.result())
 
 
-def _trainer(network: "keras.Model", rows: int, precision: str) -> "keras.Model":
+def trainer_of(network: "keras.Model", rows: int, precision: str) -> "keras.Model":
     """Make the model that `fit` trains; see `Words.training_data` for what it takes."""
     import keras
     import tensorflow as tf
@@ -117,7 +117,7 @@ def _trainer(network: "keras.Model", rows: int, precision: str) -> "keras.Model"
 
     class Trainer(keras.Model):
         def __init__(self) -> None:
-            super().__init__(name=f"{network.name}_trainer")
+            super().__init__(name=f"{network.name}trainer_of")
             self.network = network
             self.carried = [
                 keras.Variable(state, trainable=False, name=f"carried_{index}")
@@ -125,7 +125,7 @@ def _trainer(network: "keras.Model", rows: int, precision: str) -> "keras.Model"
             ]
             self.built = True
 
-        def call(self, inputs: Any, training: bool = False) -> Any:
+        def call(self, inputs: "list[tf.Tensor]", training: bool = False) -> "tf.Tensor":
             words, first = inputs[:2]
             states = [tf.convert_to_tensor(state) * (1.0 - first) for state in self.carried]
             features, left = chain.features(words, states)
@@ -135,12 +135,12 @@ def _trainer(network: "keras.Model", rows: int, precision: str) -> "keras.Model"
 
         def compute_loss(
             self,
-            x: Any = None,
-            y: Any = None,
-            y_pred: Any = None,
-            sample_weight: Any = None,
+            x: "list[tf.Tensor]",
+            y: "tf.Tensor",
+            y_pred: "tf.Tensor",
+            sample_weight: None = None,
             training: bool = True,
-        ) -> Any:
+        ) -> "tf.Tensor":
             table, bias = chain.embedding.embeddings, chain.embedding.bias
             loss = sampled_nll(y_pred, table, bias, y, x[2], x[3], precision)
             return tf.reduce_mean(loss) + sum(self.losses)

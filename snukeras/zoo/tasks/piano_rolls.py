@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from snukeras._files import JsonObject
 from snukeras.datasets import jsb_chorales, nottingham, piano_roll
 from snukeras.zoo import samples
 from snukeras.zoo.recipes import Recipe
@@ -52,7 +53,7 @@ class PianoRolls(Task):
         """The songs of each split; loaded once."""
         return dict(zip(SPLITS, self.load(), strict=True))
 
-    def loss(self, arguments: dict[str, Any]) -> "keras.losses.Loss":
+    def loss(self, arguments: JsonObject) -> "keras.losses.Loss":
         """Return the loss, `snukeras.losses.FrameNLL` with the arguments that a recipe gives."""
         from snukeras.losses import FrameNLL
 

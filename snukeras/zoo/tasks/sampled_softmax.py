@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+    Gradient = Callable[[tf.Tensor], tf.Tensor | tuple[tf.Tensor, ...]]
 
 
 def candidates(
@@ -52,14 +54,14 @@ def candidates(
 
 def sampled_nll(
     features: "tf.Tensor",
-    table: Any,
-    bias: Any,
+    table: "tf.Tensor | tf.Variable",
+    bias: "tf.Tensor | tf.Variable | None",
     words: "tf.Tensor",
     drawn: "tf.Tensor",
     log_chances: "tf.Tensor",
     precision: str = "float32",
 ) -> "tf.Tensor":
-    """Negative log-likelihood of words, with the partition function estimated from drawn words.
+    """Return the negative log-likelihood of words; drawn words estimate the partition function.
 
     The right word counts with its own term; each drawn word that is not the right one with its
     term divided by its chance. With the whole vocabulary drawn it is exact.
@@ -95,22 +97,24 @@ def _dense_gradient(x: "tf.Tensor") -> "tf.Tensor":
     import tensorflow as tf
 
     @tf.custom_gradient
-    def through(value: Any) -> Any:
+    def through(value: "tf.Tensor") -> "tuple[tf.Tensor, Gradient]":
         return tf.identity(value), tf.convert_to_tensor
 
     return through(x)
 
 
-def _log_sum(logits: Any, shifts: Any, words: Any, drawn: Any) -> Any:
-    """log of the sum of exp(logits + shifts) over the drawn words other than the right one."""
+def _log_sum(
+    logits: "tf.Tensor", shifts: "tf.Tensor", words: "tf.Tensor", drawn: "tf.Tensor"
+) -> "tf.Tensor":
+    """Return log sum exp(logits + shifts) over the drawn words other than the right one."""
     import tensorflow as tf
 
     @tf.custom_gradient
-    def apply(logits: Any, shifts: Any) -> Any:
+    def apply(logits: "tf.Tensor", shifts: "tf.Tensor") -> "tuple[tf.Tensor, Gradient]":
         logits, shifts = tf.stop_gradient(logits), tf.stop_gradient(shifts)
         total = _forward(logits, shifts, words, drawn)
 
-        def gradient(upstream: Any) -> Any:
+        def gradient(upstream: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor]":
             return _backward(logits, shifts, words, drawn, total, upstream)
 
         return total, gradient
@@ -131,7 +135,9 @@ def _compiled(function: Callable) -> Callable:
 
 
 @_compiled
-def _forward(logits: Any, shifts: Any, words: Any, drawn: Any) -> Any:
+def _forward(
+    logits: "tf.Tensor", shifts: "tf.Tensor", words: "tf.Tensor", drawn: "tf.Tensor"
+) -> "tf.Tensor":
     import tensorflow as tf
 
     z = tf.cast(logits, tf.float32) + shifts
@@ -140,7 +146,14 @@ def _forward(logits: Any, shifts: Any, words: Any, drawn: Any) -> Any:
 
 
 @_compiled
-def _backward(logits: Any, shifts: Any, words: Any, drawn: Any, total: Any, upstream: Any) -> Any:
+def _backward(
+    logits: "tf.Tensor",
+    shifts: "tf.Tensor",
+    words: "tf.Tensor",
+    drawn: "tf.Tensor",
+    total: "tf.Tensor",
+    upstream: "tf.Tensor",
+) -> "tf.Tensor":
     import tensorflow as tf
 
     z = tf.cast(logits, tf.float32) + shifts - total[:, None]

@@ -4,10 +4,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from snukeras._files import JsonObject
 from snukeras.datasets import spoken_digits
 from snukeras.zoo.recipes import Recipe
 from snukeras.zoo.tasks.classification import Classification, Samples
@@ -85,7 +86,7 @@ class SpokenDigits(Classification):
             for split, found in self.recordings.items()
         }
 
-    def loss(self, arguments: dict[str, Any]) -> "keras.losses.Loss":
+    def loss(self, arguments: JsonObject) -> "keras.losses.Loss":
         """Return the cross-entropy, with the arguments that a recipe gives: `label_smoothing`."""
         import keras
 

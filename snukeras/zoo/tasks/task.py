@@ -3,11 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from snukeras.datasets import _fetch
+from snukeras._files import JsonObject
+from snukeras.datasets import at_hand
 from snukeras.zoo.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Task(ABC):
             )
 
     @abstractmethod
-    def loss(self, arguments: dict[str, Any]) -> "keras.losses.Loss":
+    def loss(self, arguments: JsonObject) -> "keras.losses.Loss":
         """Return the loss, with the arguments that a recipe gives."""
 
     @abstractmethod
@@ -119,7 +120,7 @@ class Task(ABC):
 
         Nothing is downloaded.
         """
-        with _fetch.at_hand():
+        with at_hand():
             try:
                 return self._part()
             except (ConnectionError, FileNotFoundError):
@@ -154,9 +155,9 @@ class Task(ABC):
         """Return candidates for the golden input, each with a batch axis of one."""
 
     def measured_inputs(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-        """Yield inputs to count spikes and operations on, for `snukeras.zoo.costs.counted`.
+        """Yield inputs to count spikes and operations on.
 
-        Each with a bool mask of the steps that count, or None where all do. Default: the first
-        golden input.
+        `snukeras.zoo.publishing.costs.counted` takes them, each with a bool mask of the steps that
+        count, or None where all do. Default: the first golden input.
         """
         yield self.golden_inputs()[0], None

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from snukeras._files import JsonObject
 from snukeras.datasets import penn_treebank, wikitext2
 from snukeras.zoo.recipes import Recipe
-from snukeras.zoo.tasks.language_model import _Evaluation, _trainer
+from snukeras.zoo.tasks.language_model import Evaluation, trainer_of
 from snukeras.zoo.tasks.sampled_softmax import candidates
 from snukeras.zoo.tasks.task import SPLITS, Part, Task
 
@@ -54,7 +55,7 @@ class Words(Task):
     load: Callable[[], tuple[tuple[np.ndarray, np.ndarray, np.ndarray], list[str]]]
     data_sha256: str
     data_licence: str
-    _evaluation: Any = field(default=None, init=False, repr=False)
+    _evaluation: Evaluation | None = field(default=None, init=False, repr=False)
 
     metric = "perplexity"
     unit = "perplexity"
@@ -78,7 +79,7 @@ class Words(Task):
         """The words, the most frequent first."""
         return self._loaded[1]
 
-    def loss(self, arguments: dict[str, Any]) -> "keras.losses.Loss":
+    def loss(self, arguments: JsonObject) -> "keras.losses.Loss":
         """Return the loss of networks that give logits."""
         import keras
 
@@ -92,10 +93,10 @@ class Words(Task):
 
     def trainer(self, model: "keras.Model", recipe: Recipe) -> "keras.Model":
         """Return a model that trains the network's weights and carries its states."""
-        return _trainer(model, recipe.batch_size, self._data(recipe)["precision"])
+        return trainer_of(model, recipe.batch_size, self._data(recipe)["precision"])
 
-    def _data(self, recipe: Recipe) -> dict[str, Any]:
-        """The recipe's `data` with all defaults filled in."""
+    def _data(self, recipe: Recipe) -> JsonObject:
+        """Return the recipe's `data` with all defaults filled in."""
         odd = sorted(set(recipe.data) - set(_DATA))
         if odd:
             raise ValueError(
@@ -158,7 +159,7 @@ class Words(Task):
         counts = np.bincount(text, minlength=len(self.vocabulary))
         everything = np.arange(len(counts), dtype=np.int32), np.zeros(len(counts), np.float32)
 
-        def batches() -> Iterator[tuple[Any, np.ndarray]]:
+        def batches() -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray]]:
             for epoch in range(first_epoch, recipe.epochs):
                 random = np.random.default_rng((seed, epoch))
                 start = random.integers(len(text) - rows * steps * length)
@@ -190,7 +191,7 @@ class Words(Task):
         """
         text = self.texts[split]
         if self._evaluation is None or self._evaluation.model is not model:
-            self._evaluation = _Evaluation(model)
+            self._evaluation = Evaluation(model)
         end = self.vocabulary.index(penn_treebank.END)
         return self._evaluation.perplexity(np.concatenate([[end], text[:-1]]), text)
 

@@ -6,17 +6,18 @@ from contextlib import contextmanager
 import numpy as np
 
 from snukeras.zoo.recipes import Recipe
-from snukeras.zoo.training.state import _constrained, _State
+from snukeras.zoo.training.state import State, constrained
 
 
-def _keep_first(state: _State, recipe: Recipe) -> None:
+def keep_first(state: State, recipe: Recipe) -> None:
     """Keep the weights after the first step, where a moving average starts from them."""
     averaging = recipe.averaging
     if averaging and averaging["class"] == "ema" and state.epoch == 0 and not state.first:
         state.first = [variable.numpy() for variable in state.trainer.trainable_variables]
 
 
-def _add_to_sum(state: _State, recipe: Recipe) -> None:
+def add_to_sum(state: State, recipe: Recipe) -> None:
+    """Add the weights after an epoch to their sum, where the recipe averages over epochs."""
     averaging = recipe.averaging
     if averaging and averaging["class"] == "swa" and state.epoch >= averaging["first_epoch"]:
         weights = [variable.numpy() for variable in state.trainer.trainable_variables]
@@ -26,7 +27,7 @@ def _add_to_sum(state: _State, recipe: Recipe) -> None:
 
 
 @contextmanager
-def _averaged(state: _State, recipe: Recipe) -> Iterator[None]:
+def averaged(state: State, recipe: Recipe) -> Iterator[None]:
     """Give the model its averaged weights within the block, where the recipe averages.
 
     An average of weights on a grid is off it, and is rounded to it again.
@@ -44,7 +45,7 @@ def _averaged(state: _State, recipe: Recipe) -> Iterator[None]:
         else:
             for variable, total in zip(variables, state.sum_of_weights, strict=True):
                 variable.assign((total / state.summed).astype(np.float32))
-        for variable, constraint in _constrained(state.model):
+        for variable, constraint in constrained(state.model):
             variable.assign(constraint.nearest(variable))
         yield
     finally:
@@ -52,7 +53,7 @@ def _averaged(state: _State, recipe: Recipe) -> Iterator[None]:
             variable.assign(value)
 
 
-def _take_out_the_start(state: _State, momentum: float) -> None:
+def _take_out_the_start(state: State, momentum: float) -> None:
     """Correct a moving average of weights for its start, as Adam does its moments.
 
     Keras's average begins with the weights after the first step, and gives them the weight

@@ -2,18 +2,18 @@
 
 import platform
 from importlib import metadata
-from typing import Any
 
 import numpy as np
 
 import snukeras
+from snukeras._files import JsonObject
 from snukeras.zoo.recipes import Recipe
 from snukeras.zoo.tasks import Task
 
 FORMAT = 1
 
 
-def results_of(recipe: Recipe, task: Task, seeds: list[dict[str, Any]]) -> dict[str, Any]:
+def results_of(recipe: Recipe, task: Task, seeds: list[JsonObject]) -> JsonObject:
     """Gather the results of the seeds, with everything that produced them.
 
     Seeds that were not measured on the test split leave it out of the results.

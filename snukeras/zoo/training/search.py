@@ -13,9 +13,9 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from snukeras import _files
+from snukeras._files import JsonObject, JsonValue
 from snukeras.zoo import presets, recipes
 from snukeras.zoo.recipes import Recipe
 from snukeras.zoo.tasks import TASKS, Task, registry
@@ -27,7 +27,7 @@ FOLDER = "search"
 
 def search(
     name: str,
-    vary: Mapping[str, Sequence[Any]],
+    vary: Mapping[str, Sequence[JsonValue]],
     epochs: int | None = None,
     seed: int = 0,
     around_best: bool = False,
@@ -35,7 +35,7 @@ def search(
     content: Path | str | None = None,
     progress: seeds.Progress | None = None,
     tasks: Mapping[str, Task] = TASKS,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Train every combination of settings, and add their validation figures to the results.
 
     Args:
@@ -79,7 +79,7 @@ def search(
     planned = [_changed(base, settings, epochs) for settings in combinations]
     for settings, recipe in zip(combinations, planned, strict=True):
         sources = transfer.sources(recipe, content)
-        identity = _files.sha256_of_json([seeds._identity(recipe, sources), seed])
+        identity = _files.sha256_of_json([seeds.identity_of(recipe, sources), seed])
         if any(trial["identity"] == identity for trial in results["trials"]):
             continue
         folder = Path(runs) / name / identity[:12]
@@ -106,7 +106,8 @@ def search(
     return results
 
 
-def _read(path: Path, name: str, task: Task) -> dict[str, Any]:
+def _read(path: Path, name: str, task: Task) -> JsonObject:
+    """Return the results so far; without trials where there is no file."""
     if path.is_file():
         return _files.read_json(path)
     return {
@@ -119,16 +120,21 @@ def _read(path: Path, name: str, task: Task) -> dict[str, Any]:
     }
 
 
-def _changed(base: Recipe, settings: dict[str, Any], epochs: int | None) -> Recipe:
+def _changed(base: Recipe, settings: Mapping[str, JsonValue], epochs: int | None) -> Recipe:
     """Return the recipe with other settings."""
     recipe = base.entries()
     for place, value in settings.items():
         *way, last = place.split(".")
         try:
-            at: Any = recipe
+            at: JsonValue = recipe
             for step in way:
-                at = at[int(step)] if isinstance(at, list) else at[step]
-            at[int(last) if isinstance(at, list) else last] = value
+                at = _inside(at, step)
+            if isinstance(at, list):
+                at[int(last)] = value
+            elif isinstance(at, dict):
+                at[last] = value
+            else:
+                raise TypeError(f"{last} would be inside {at!r}")
         except (KeyError, IndexError, TypeError, ValueError):
             raise ValueError(
                 f"The recipe {base.name} has no such place. Received: {place!r}. A place is "
@@ -139,12 +145,21 @@ def _changed(base: Recipe, settings: dict[str, Any], epochs: int | None) -> Reci
     return recipes.check(recipe)
 
 
-def _at(recipe: dict[str, Any], place: str) -> Any:
+def _inside(at: JsonValue, step: str) -> JsonValue:
+    """Return the entry of a list by its number, or of an object by its key."""
+    if isinstance(at, list):
+        return at[int(step)]
+    if isinstance(at, dict):
+        return at[step]
+    raise TypeError(f"{step} would be inside {at!r}")
+
+
+def _at(recipe: JsonObject, place: str) -> JsonValue:
     """Return the value at a place, None where the recipe leaves it out."""
-    at: Any = recipe
+    at: JsonValue = recipe
     for step in place.split("."):
         try:
-            at = at[int(step)] if isinstance(at, list) else at[step]
+            at = _inside(at, step)
         except (KeyError, IndexError, TypeError):
             return None
     return at
@@ -187,7 +202,7 @@ def table(name: str | None = None, content: Path | str | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _title(recipe: dict[str, Any], place: str) -> str:
+def _title(recipe: JsonObject, place: str) -> str:
     """Write a place for people: its last two steps, a layer by its class."""
     way = place.split(".")
     if way[:2] == ["network", "layers"]:
@@ -195,7 +210,8 @@ def _title(recipe: dict[str, Any], place: str) -> str:
     return way[-1].replace("_", " ")
 
 
-def _sorted(results: dict[str, Any]) -> list[dict[str, Any]]:
+def _sorted(results: JsonObject) -> list[JsonObject]:
+    """Return the trials, best first, those that diverged last."""
     sign = 1 if results["lower_is_better"] else -1
     return sorted(
         results["trials"],

@@ -5,17 +5,18 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
 from snukeras import _files
+from snukeras._files import JsonObject
 from snukeras.zoo import recipes
 from snukeras.zoo.recipes import Recipe
 from snukeras.zoo.tasks import Task
 from snukeras.zoo.training import transfer
-from snukeras.zoo.training.averaging import _add_to_sum, _averaged, _keep_first
-from snukeras.zoo.training.state import _numbered, _State
+from snukeras.zoo.training.averaging import add_to_sum, averaged, keep_first
+from snukeras.zoo.training.state import State, numbered
 
 if TYPE_CHECKING:
     import keras
@@ -25,14 +26,38 @@ STATE = "state.npz"
 RESULT = "result.json"
 
 
-Progress = Callable[[dict[str, Any]], None]
+class Event(TypedDict):
+    """What a training reports.
 
+    Attributes:
+        name, seed: What is trained.
+        epoch, epochs: Epochs that are done, and all.
+        batch, batches: Batches of the epoch that are done, and all; equal at its end.
+        loss: Mean of the epoch so far.
+        valid: The latest figure on validation; None before the first.
+        best_valid, best_epoch: The best so far.
+    """
+
+    name: str
+    seed: int
+    epoch: int
+    epochs: int
+    batch: int
+    batches: int
+    loss: float
+    valid: float | None
+    best_valid: float | None
+    best_epoch: int
+
+
+Progress = Callable[[Event], None]
 
 # Seconds between two reports within an epoch.
 _WITHIN_S = 10.0
 
 
-def _print(event: dict[str, Any]) -> None:
+def _print(event: Event) -> None:
+    """Print a line."""
     if event["batch"] < event["batches"]:
         print(
             f"{event['name']} seed {event['seed']} epoch {event['epoch'] + 1}/{event['epochs']}, "
@@ -53,13 +78,13 @@ def train_seed(
     task: Task,
     seed: int,
     folder: Path,
-    finish: "Callable[[keras.Model, keras.optimizers.Optimizer], dict[str, Any]] | None" = None,
+    finish: "Callable[[keras.Model, keras.optimizers.Optimizer], JsonObject] | None" = None,
     test: bool = True,
     content: Path | str | None = None,
     restart: bool = False,
     tensorboard: bool = False,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Train one seed of a recipe from where it stands, and return its result.
 
     Args:
@@ -80,7 +105,7 @@ def train_seed(
     """
     # Once: the models may be published anew while this one trains.
     sources = transfer.sources(recipe, content)
-    identity = _identity(recipe, sources)
+    identity = identity_of(recipe, sources)
     with _files.locked(folder, "training"):
         _check_left(recipe, identity, folder, restart)
         if (folder / RESULT).exists():
@@ -126,7 +151,7 @@ def _fitted(
     content: Path | str | None,
     tensorboard: bool,
     progress: Progress,
-) -> "tuple[keras.Model, keras.optimizers.Optimizer, _State]":
+) -> "tuple[keras.Model, keras.optimizers.Optimizer, State]":
     """Train the network to the end of its recipe from where it stands.
 
     Returns:
@@ -145,12 +170,12 @@ def _fitted(
     trainer.compile(
         optimizer=recipes.optimizer(recipe, steps, seed),
         loss=task.loss(recipe.loss),
-        # A trainer of its own has outputs of its own, which the metrics do not fit.
+        # A task-specific trainer returns other outputs, so the task's metrics do not apply.
         weighted_metrics=task.metrics() if trainer is model else None,
         jit_compile=recipe.jit_compile,
     )
     trainer.optimizer.build(trainer.trainable_variables)
-    state = _State(folder / STATE, identity, model, trainer)
+    state = State(folder / STATE, identity, model, trainer)
     if not state.stopped and state.epoch < recipe.epochs:
         callbacks: list[keras.callbacks.Callback] = [
             _epoch_callback(recipe, task, seed, state, steps, progress)
@@ -174,12 +199,12 @@ def _fitted(
 
 
 def _result(
-    recipe: Recipe, task: Task, seed: int, model: "keras.Model", state: _State
-) -> dict[str, Any]:
+    recipe: Recipe, task: Task, seed: int, model: "keras.Model", state: State
+) -> JsonObject:
     """Return what a finished training has to say without the test split."""
     valid = state.best_valid
     if recipe.half_precision:
-        # Else as in training.
+        # The weights that ship are rounded: measure them, since training measured others.
         model.set_weights(_stored(state.best_weights, recipe))
         valid = _measured(model, recipe, task, "valid")
     return {
@@ -215,11 +240,11 @@ def trained_model(recipe: Recipe, seed: int, folder: Path) -> "keras.Model":
     """
     model = recipes.network(recipe, seed)
     with np.load(folder / STATE, allow_pickle=False) as arrays:
-        model.set_weights(_stored(_numbered(arrays, "best"), recipe))
+        model.set_weights(_stored(numbered(arrays, "best"), recipe))
     return model
 
 
-def _identity(recipe: Recipe, sources: dict[str, str]) -> str:
+def identity_of(recipe: Recipe, sources: dict[str, str]) -> str:
     """Return the sha256 of what decides how one seed trains.
 
     Args:
@@ -227,7 +252,7 @@ def _identity(recipe: Recipe, sources: dict[str, str]) -> str:
         sources: What `transfer.sources` says of it.
     """
     words = {"title", "description", "licence", "published", "notes", "seeds"}
-    # Runs that were begun before there were these entries go on.
+    # Entries that came later count only where they are set, so that older runs can go on.
     added = ("constraint", "noise", "half_precision", "quick_lstm")
     words |= {key for key in added if not getattr(recipe, key)}
     words |= {key for key in ("devices", "start", "teacher") if getattr(recipe, key) is None}
@@ -243,7 +268,7 @@ def _recipe_of(path: Path) -> str:
 
 
 def _epoch_callback(
-    recipe: Recipe, task: Task, seed: int, state: _State, steps: int, progress: Progress
+    recipe: Recipe, task: Task, seed: int, state: State, steps: int, progress: Progress
 ) -> "keras.callbacks.Callback":
     """Make the callback that measures, keeps the best, saves and reports after each epoch."""
     import keras
@@ -269,7 +294,7 @@ def _epoch_callback(
             self.since = self.reported = time.perf_counter()
 
         def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-            _keep_first(state, recipe)
+            keep_first(state, recipe)
             now = time.perf_counter()
             if now - self.reported > _WITHIN_S and batch + 1 < steps:
                 self.reported = now
@@ -295,7 +320,7 @@ def _epoch_callback(
     return EndOfEpoch()
 
 
-def _measured_epoch(recipe: Recipe, task: Task, seed: int, state: _State, loss: float) -> float:
+def _measured_epoch(recipe: Recipe, task: Task, seed: int, state: State, loss: float) -> float:
     """Measure the network after an epoch on validation, and keep it if it is the best so far.
 
     Raises:
@@ -312,8 +337,8 @@ def _measured_epoch(recipe: Recipe, task: Task, seed: int, state: _State, loss: 
     refuse("loss", loss)
     # Spiking units with NaN are silent, and the loss stays finite.
     refuse("sum of weights", sum(float(w.sum()) for w in state.model.get_weights()))
-    _add_to_sum(state, recipe)
-    with _averaged(state, recipe):
+    add_to_sum(state, recipe)
+    with averaged(state, recipe):
         valid = task.evaluate(state.model, "valid")
         refuse("validation figure", valid)
         if state.best_valid is None or _better(valid, state.best_valid, task):

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from snukeras.constraints import PCMConstraint
 
 
-class _State:
+class State:
     """Where a training stands after an epoch; kept in one file.
 
     Attributes:
@@ -57,7 +57,7 @@ class _State:
             *self.trainer.optimizer.variables,
             *(
                 v
-                for kernel, constraint in _constrained(self.model)
+                for kernel, constraint in constrained(self.model)
                 for v in constraint.state(kernel)
             ),
         ]
@@ -65,9 +65,8 @@ class _State:
     def save(self) -> None:
         """Write all of it, replacing the state of the epoch before."""
         fields = {key: getattr(self, key) for key in self._FIELDS}
-        arrays: dict[str, Any] = {
-            "state": np.array(json.dumps({**fields, "recipe_sha256": self.recipe_sha256}))
-        }
+        state = json.dumps({**fields, "recipe_sha256": self.recipe_sha256})
+        arrays = {"state": np.array(state)}
         for kind, values in (
             ("variable", [variable.numpy() for variable in self._variables()]),
             ("best", self.best_weights),
@@ -76,7 +75,7 @@ class _State:
         ):
             arrays.update({f"{kind}_{index}": value for index, value in enumerate(values)})
         with _files.replacing(self.path) as temporary:
-            np.savez(temporary, **arrays)
+            _files.write_arrays(temporary, arrays)
 
     def _load(self) -> None:
         with np.load(self.path, allow_pickle=False) as arrays:
@@ -84,16 +83,17 @@ class _State:
                 setattr(self, key, value)
             for index, variable in enumerate(self._variables()):
                 variable.assign(arrays[f"variable_{index}"])
-            self.best_weights = _numbered(arrays, "best")
-            self.sum_of_weights = _numbered(arrays, "sum")
-            self.first = _numbered(arrays, "first")
+            self.best_weights = numbered(arrays, "best")
+            self.sum_of_weights = numbered(arrays, "sum")
+            self.first = numbered(arrays, "first")
 
 
-def _numbered(arrays: Mapping[str, np.ndarray], kind: str) -> list[np.ndarray]:
+def numbered(arrays: Mapping[str, np.ndarray], kind: str) -> list[np.ndarray]:
+    """Return the arrays KIND_0, KIND_1, ... in their order."""
     return [arrays[f"{kind}_{i}"] for i in range(sum(k.startswith(f"{kind}_") for k in arrays))]
 
 
-def _constrained(model: "keras.Model") -> "list[tuple[keras.Variable, PCMConstraint]]":
+def constrained(model: "keras.Model") -> "list[tuple[keras.Variable, PCMConstraint]]":
     """Return the weights with a PCMConstraint, each with it."""
     from snukeras.constraints import PCMConstraint
 

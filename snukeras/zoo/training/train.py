@@ -11,9 +11,9 @@ state of the random generators.)
 import importlib.util
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from snukeras import _files
+from snukeras._files import JsonObject
 from snukeras.zoo import recipes
 from snukeras.zoo.tasks import TASKS, Task
 from snukeras.zoo.tasks.registry import task_of
@@ -34,7 +34,7 @@ def train(
     progress: Progress | None = None,
     tasks: Mapping[str, Task] = TASKS,
     test: bool | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Train a model of the zoo with each seed of its recipe.
 
     The epoch is chosen on the validation split; the test split is measured once, with the

@@ -1,7 +1,7 @@
 """What a training takes from a pretrained model: the weights it starts from, and a teacher."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from snukeras.zoo import presets
 from snukeras.zoo.recipes import Recipe
@@ -88,7 +88,9 @@ def taught(
     name, weight = recipe.teacher["model"], recipe.teacher.get("weight", 1.0)
     teacher = presets.load(name, content=content)
 
-    def mixed(x: Any, y: Any, *sample_weights: Any) -> tuple[Any, ...]:
+    def mixed(
+        x: "tf.Tensor", y: "tf.Tensor", *sample_weights: "tf.Tensor"
+    ) -> "tuple[tf.Tensor, ...]":
         prediction = teacher(x, training=False)
         if len(prediction.shape) != len(y.shape) or prediction.shape[-1] != y.shape[-1]:
             raise ValueError(
