@@ -136,6 +136,35 @@ def test_every_public_keras_object_is_registered_with_a_config():
     assert found >= 8
 
 
+OWN = ("snukeras", "experiments", "benchmark")
+
+
+def private_names(path):
+    """The names with an underscore that a file takes from other modules of this project."""
+    taken = {}
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in OWN:
+            taken |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+        elif isinstance(node, ast.Attribute) and getattr(node.value, "id", None) in taken:
+            taken[f"{node.value.id}.{node.attr}"] = f"{taken[node.value.id]}.{node.attr}"
+    for name in taken.values():
+        if re.match(r"_[a-zA-Z]", name.rpartition(".")[2]) and name not in NAMES:
+            yield name
+
+
+def test_private_names_stay_in_their_module():
+    beside = [path for part in OWN[1:] for path in (PACKAGE.parent / part).rglob("*.py")]
+    found = {str(path): [*private_names(path)] for path in [*MODULES, *beside]}
+    assert not {path: names for path, names in found.items() if names}
+
+
+@pytest.mark.parametrize("part", ["export", "zoo"])
+def test_any_is_rare(part):
+    """Ten in a thousand lines, imports of the word included."""
+    text = "".join(path.read_text("utf-8") for path in (PACKAGE / part).rglob("*.py"))
+    assert 100 * len(re.findall(r"\bAny\b", text)) < text.count("\n")
+
+
 def test_every_module_says_what_it_is_for():
     for path in MODULES:
         assert ast.get_docstring(ast.parse(path.read_text())), path
