@@ -124,7 +124,7 @@ def _read(hint: Any, value: JsonValue, where: str) -> Any:
             return int(value)
     if hint in (str, bool) and isinstance(value, hint):
         return value
-    wanted = getattr(hint, "__name__", str(hint))
+    wanted = {tuple: "array", dict: "object"}.get(origin, getattr(hint, "__name__", str(hint)))
     raise ValueError(f"{where} must be of type {wanted}. Received: {_short(value)}")
 
 
