@@ -10,7 +10,7 @@ from networks import sequences
 
 from snukeras.export import export, load_map, verify_folder
 from snukeras.export.errors import UnsupportedLayersError
-from snukeras.export.onnx import handlers
+from snukeras.export.onnx import handlers, layers
 from snukeras.export.onnx.build import to_onnx
 from snukeras.export.onnx.handlers import CannotLowerError, handles
 from snukeras.layers import SNU
@@ -58,6 +58,12 @@ def test_as_the_guide_says(model, tmp_path):
     assert report["verification"]["ok"] and verify_folder(tmp_path / "out")["ok"]
     assert load_map(tmp_path / "out" / "crossbar.snumap").matrices == ["gain/kernel", "snu/kernel"]
     assert np.asarray(model(sequences())).any()
+
+
+def test_every_module_of_handlers_is_imported():
+    """A handler in a module that nobody imports would not be found."""
+    folder = Path(layers.__file__).parent
+    assert {path.stem for path in folder.glob("*.py")} - {"__init__"} == {*layers.__all__}
 
 
 def test_subclasses_keep_the_matrices_of_their_base(model):
