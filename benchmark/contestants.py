@@ -12,9 +12,9 @@ class Contestant:
     """One way to train and run a network.
 
     Attributes:
-        framework: the process that runs it: "tensorflow", "torch" or "jax".
-        library: the library whose units it uses, by the name one imports.
-        unit: the unit; " recurrent" at its end means a recurrent kernel; "products" are the bare
+        framework: The process that runs it: "tensorflow", "torch" or "jax".
+        library: The library whose units it uses, by the name one imports.
+        unit: The unit; " recurrent" at its end means a recurrent kernel; "products" are the bare
             matrix products, the floor.
         jit_compile: Keras's argument of this name; None where there is no such choice.
         precision: "float32" or "mixed_bfloat16".
@@ -137,7 +137,7 @@ def choose(patterns: list[str] | None = None) -> list[Contestant]:
     """Return the installed contestants whose names match one of the patterns (all by default).
 
     Raises:
-        ValueError: a pattern matches nobody, installed or not.
+        ValueError: A pattern matches nobody, installed or not.
     """
     for pattern in patterns or []:
         if not any(fnmatchcase(c.name, pattern) for c in CONTESTANTS):

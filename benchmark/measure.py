@@ -67,15 +67,15 @@ def speed(
     """Time every contestant on every network, in alternating bursts.
 
     Args:
-        contestants: who takes part.
-        networks: what they train and run.
-        works: of "train", "inference".
-        threads: of "one", "all".
-        rounds: bursts of each contestant; the median counts.
-        burst: length of a burst in s.
+        contestants: Who takes part.
+        networks: What they train and run.
+        works: Of "train", "inference".
+        threads: Of "one", "all".
+        rounds: Bursts of each contestant; the median counts.
+        burst: Length of a burst in s.
         optimizer: "sgd" or "adam".
-        learn: training steps of the warm-up, over which the loss has to fall.
-        progress: told what is being done.
+        learn: Training steps of the warm-up, over which the loss has to fall.
+        progress: Told what is being done.
 
     Returns:
         Provenance, `rows` (one per contestant, network, work and threads, with the median time of
@@ -118,7 +118,7 @@ def profile(
     """Time a step of inference of an SNU network and its parts, in alternating bursts.
 
     Args:
-        networks, threads, rounds, burst, progress: as in `speed`.
+        networks, threads, rounds, burst, progress: As in `speed`.
 
     Returns:
         Provenance, and `rows`: one per network, threads and jit_compile, with the milliseconds of
@@ -289,8 +289,8 @@ def scaling(
     The network has 88 inputs, one layer of SNUs and 88 outputs.
 
     Args:
-        scales: sizes by axis ("steps", "units", "batch").
-        works, rounds, burst, progress: as in `speed`.
+        scales: Sizes by axis ("steps", "units", "batch").
+        works, rounds, burst, progress: As in `speed`.
         budget: s; sizes that would not end within it are left out, and listed as such.
 
     Returns:
@@ -367,9 +367,9 @@ def memory(
     """Measure the memory of training over the number of steps, each in a process of its own.
 
     Args:
-        steps: lengths of the sequences, ascending; the growth between them counts.
-        units, batch: of the network 88-units-88.
-        progress: told what is being done.
+        steps: Lengths of the sequences, ascending; the growth between them counts.
+        units, batch: Of the network 88-units-88.
+        progress: Told what is being done.
 
     Returns:
         Provenance, and `rows` with bytes: `peaks` of the whole process by number of steps; by time

@@ -14,10 +14,10 @@ class Network:
     """A stack of recurrent layers of the contestant's units, and a dense output at every step.
 
     Attributes:
-        name: its name in tables.
-        sizes: inputs, units of each recurrent layer, outputs.
-        batch: samples in a batch.
-        steps: time steps of a sample.
+        name: Its name in tables.
+        sizes: Inputs, units of each recurrent layer, outputs.
+        batch: Samples in a batch.
+        steps: Time steps of a sample.
         labels: True for one class per sample (softmax cross-entropy of the outputs' mean over
             time), False for independent binary targets at each step (sigmoid cross-entropy).
     """
@@ -57,7 +57,7 @@ class Network:
 
         Args:
             work: "train" or "inference".
-            recurrent: whether the layers have a recurrent kernel.
+            recurrent: Whether the layers have a recurrent kernel.
 
         Returns:
             Tuples (rows, inner, columns, times): times products (rows, inner) @ (inner, columns).

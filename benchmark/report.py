@@ -17,8 +17,8 @@ def save(path: Path, results: dict[str, Any]) -> None:
     libraries, settings and processor: a long measurement can be made in several.
 
     Args:
-        path: a JSON file.
-        results: parts ("speed", "scaling", "memory", "profile") by name.
+        path: A JSON file.
+        results: Parts ("speed", "scaling", "memory", "profile") by name.
     """
     old = load(path) if path.exists() else {}
     if "speed" in old and "speed" in results:
@@ -60,7 +60,7 @@ def load(path: Path) -> dict[str, Any]:
     """Read results.
 
     Raises:
-        ValueError: the file holds something else; the message names it.
+        ValueError: The file holds something else; the message names it.
     """
     content = _files.read_json(path)
     if content.get("format") != FORMAT:
@@ -75,7 +75,7 @@ def markdown(results: dict[str, Any], part: str | None = None) -> str:
     """Return the results as Markdown tables.
 
     Args:
-        results: as of `load`.
+        results: As of `load`.
         part: "one" or "all" (the speeds with that many threads), "scaling", "memory" or
             "profile"; all of them by default.
     """
@@ -295,7 +295,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
     Of jit_compile on (ʲ) and off the faster is drawn.
 
     Raises:
-        ValueError: the results hold no speeds.
+        ValueError: The results hold no speeds.
         ImportError: matplotlib is not installed.
     """
     if "speed" not in results:

@@ -32,7 +32,7 @@ def table(part: str = "short", file: Path | str | None = None) -> str:
     Args:
         part: "short" (this package beside others), "one" or "all" (everybody, by threads), "bars"
             (what was aimed at and what was measured), "scaling", "memory", "profile".
-        file: results of `python -m benchmark`; those of the checkout by default.
+        file: Results of `python -m benchmark`; those of the checkout by default.
     """
     results = report.load(FILE if file is None else Path(file))
     parts: dict[str, Callable[[], str]] = {

@@ -64,7 +64,7 @@ class Worker:
         """Send a request and return the reply.
 
         Raises:
-            WorkerError: the request failed there, or the process died.
+            WorkerError: The request failed there, or the process died.
         """
         assert self._process.stdin and self._process.stdout
         try:

@@ -18,7 +18,7 @@ class UnsupportedLayersError(ExportError):
     """Layers that cannot be exported.
 
     Args:
-        problems: layer name to reason, for all such layers at once.
+        problems: Layer name to reason, for all such layers at once.
     """
 
     exit_code = 3

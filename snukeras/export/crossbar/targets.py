@@ -63,17 +63,17 @@ class Target:
     """One kind of crossbar.
 
     Attributes:
-        name, title: short name and one line for people.
-        rows: word lines of a tile.
-        columns: cross-points along a word line.
+        name, title: Short name and one line for people.
+        rows: Word lines of a tile.
+        columns: Cross-points along a word line.
         crosspoint: "device" (one polarity at each cross-point: a weight takes two of them) or
             "pair" (the unit cell holds both polarities: a weight takes one).
-        devices_per_polarity: devices in parallel that share one polarity of one weight.
-        g_min, g_max: conductance range of one polarity (all its devices together), uS.
-        levels: conductance levels of one polarity, both ends included; None is continuous.
-        dac_bits, adc_bits: converter resolutions, or None.
-        energy: what one product of a whole tile costs, for each way of reading.
-        sources: where the figures come from.
+        devices_per_polarity: Devices in parallel that share one polarity of one weight.
+        g_min, g_max: Conductance range of one polarity (all its devices together), uS.
+        levels: Conductance levels of one polarity, both ends included; None is continuous.
+        dac_bits, adc_bits: Converter resolutions, or None.
+        energy: What one product of a whole tile costs, for each way of reading.
+        sources: Where the figures come from.
     """
 
     name: str

@@ -18,7 +18,7 @@ class GraphBuilder:
     """Collects nodes and constants of one graph.
 
     Args:
-        parent: the graph around a loop body, which keeps the constants and the names.
+        parent: The graph around a loop body, which keeps the constants and the names.
     """
 
     def __init__(self, parent: "GraphBuilder | None" = None) -> None:

@@ -26,7 +26,7 @@ def png(values: np.ndarray, limit: float) -> str:
 
     Args:
         values: (rows, columns).
-        limit: the value that gets the full colour.
+        limit: The value that gets the full colour.
     """
     level = np.clip(np.nan_to_num(values) / (limit or 1.0), -1.0, 1.0)
     index = np.round(128.0 + 127.0 * level).astype("uint8")
@@ -67,7 +67,7 @@ def histogram(plus: np.ndarray, minus: np.ndarray, g_max: float, title: str) -> 
     matter.
 
     Args:
-        plus, minus: counts in equal bins from 0 to g_max.
+        plus, minus: Counts in equal bins from 0 to g_max.
     """
     width, half, left = 360, 62, 8
     top = max(int(plus.max(initial=0)), int(minus.max(initial=0)), 1)
@@ -100,9 +100,9 @@ def curves(
 
     Args:
         lines: (name, mean, smallest, largest), the last three by time.
-        labels: the times.
-        reference: name and height of a horizontal line.
-        title: what a reader who cannot see it is told.
+        labels: The times.
+        reference: Name and height of a horizontal line.
+        title: What a reader who cannot see it is told.
     """
     width, height, left, right, above, below = 360, 230, 46, 14, 16, 28
     every = [v for _, *parts in lines for part in parts for v in part] + [reference[1]]
@@ -162,9 +162,9 @@ def tile(
     """Draw one tile with the blocks on it, as SVG.
 
     Args:
-        size: word lines and bit lines.
+        size: Word lines and bit lines.
         boxes: (word line, bit line, word lines, bit lines, colour, mark) of each block.
-        title: what a reader who cannot see it is told.
+        title: What a reader who cannot see it is told.
     """
     scale = 150 / max(size)
     width, height = max(size[1] * scale, 4.0), max(size[0] * scale, 4.0)

@@ -22,9 +22,9 @@ class ConvUnit(Unit):
     """The numbers of a ConvSNU or ConvSSNU cell.
 
     Attributes:
-        maps: sizes of the output maps, filters last.
-        sizes: sizes of the input maps, without channels.
-        strides, dilations, pads: of the convolution of the input, `pads` as ONNX has them.
+        maps: Sizes of the output maps, filters last.
+        sizes: Sizes of the input maps, without channels.
+        strides, dilations, pads: Of the convolution of the input, `pads` as ONNX has them.
     """
 
     maps: tuple[int, ...] = ()
