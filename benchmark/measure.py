@@ -122,7 +122,7 @@ def profile(
 
     Returns:
         Provenance, and `rows`: one per network, threads and jit_compile, with the milliseconds of
-        the whole step and, less those of a bare call, of its products and scans.
+        the whole step, and of its products and scans without those of a bare call.
     """
     rows: list[dict] = []
     for setting in threads:

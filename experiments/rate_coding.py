@@ -1,4 +1,4 @@
-"""How the figure of a rate-coded model hangs on the spikes it was given, and on their number.
+"""How the figure of a rate-coded model depends on its spikes, and on their number.
 
     python -m experiments.rate_coding mnist_snu mnist_ssnu
 

@@ -212,7 +212,7 @@ class _Trainer:
         self.epoch = 0
 
     def epoch_in(self, parts: int, data: Any, callbacks: Any = None) -> Iterator[None]:
-        """Train an epoch, in so many parts; whole executions alone."""
+        """Train an epoch in equal parts, each of whole executions."""
         x, y = data
         order = np.random.default_rng((self.seed, self.epoch)).permutation(len(x))
         self.epoch += 1

@@ -117,8 +117,8 @@ def export(
         faults: Stuck devices.
         csv: Also write one line per device.
         streaming: Also write the one-step form of the ONNX graph.
-        nir_dt: Also write the network as NIR, with steps of so many seconds; needs the library
-            nir.
+        nir_dt: Seconds that a step takes, to write the network as NIR too, which needs the library
+            nir; None writes none.
         samples: Input for the comparison; random by default.
         chips: How many chips the forecast simulates.
         times: Seconds after programming at which it reads them.

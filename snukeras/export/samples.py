@@ -21,9 +21,9 @@ from snukeras.network.topology import Ref, Topology
 if TYPE_CHECKING:
     from snukeras.zoo.tasks.task import Part
 
-# An archive may unpack to so many bytes.
+# The largest size in bytes that an archive may unpack to.
 MAX_BYTES = 4 * 2**30
-# What the chorales that ship are called in reports.
+# The name in reports of the chorales that ship.
 CHORALES = "sample chorales"
 _HINT = "Save arrays with numpy.savez('samples.npz', x=..., targets=...)."
 
@@ -73,7 +73,7 @@ class Samples:
     ) -> "Samples":
         """Draw standard normal numbers for floats and valid indices for integers.
 
-        Sound is noise, as long as so many steps take.
+        Sound is noise, as long as its frames take.
         """
         plan = _topology(network)
         generator = np.random.default_rng(seed)

@@ -142,7 +142,7 @@ def _check_scale(crossbar: CrossbarMap, entry: MatrixEntry, demand: Demand) -> N
 def _check_conductances(
     crossbar: CrossbarMap, index: int, entry: MatrixEntry, demand: Demand
 ) -> None:
-    """Check that conductances lie in range and on their levels, but for those of stuck devices."""
+    """Check that conductances lie in range and on their levels, except on stuck devices."""
     stuck = {
         (fault.polarity, fault.row, fault.column): np.float32(fault.conductance_uS)
         for fault in crossbar.description.faults

@@ -77,7 +77,7 @@ class _Function:
     """A call as a function of its tensors and their masks, for tf2onnx.
 
     Attributes:
-        masks: After the call, how many masks stand behind its outputs.
+        masks: How many masks follow the outputs; the call sets it.
     """
 
     def __init__(self, call: Call, masked: Sequence[int], streaming: bool) -> None:

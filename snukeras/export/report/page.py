@@ -28,7 +28,7 @@ from snukeras.export.report.terminal import nir_text, unit_text
 from snukeras.export.report.units import energy_text, latency_text, range_text, time_text
 from snukeras.export.verify.results import MetricResult, Verification
 
-# More would make the page slow to open; what is left out is said.
+# More would make the page slow to open; the page says what it leaves out.
 MAX_TILES, MAX_CALLS = 48, 60
 # So many of the largest matrices have large pictures.
 _LARGE = 12

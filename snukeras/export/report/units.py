@@ -41,7 +41,7 @@ def time_text(seconds: float) -> str:
 
 
 def rounded(value: float) -> float:
-    """Round to six digits, so that a report does not hang on the order of a sum."""
+    """Round to six digits, so that a report does not depend on the order of a sum."""
     return float(f"{float(value):.6g}")
 
 

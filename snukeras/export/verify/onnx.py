@@ -170,7 +170,7 @@ def _compare_unit(
         twin: The layer.
         values: Tensors of Keras.
         inside: Tensors of ONNX Runtime.
-        trace: Names of those of this layer.
+        trace: Names of the tensors of this layer in ONNX Runtime.
         clean: Which samples had no flipped spike in the layers before.
 
     Returns:

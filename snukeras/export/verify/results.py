@@ -1,4 +1,4 @@
-"""What a verification found, as it stands in report.json."""
+"""The results of a verification, as report.json holds them."""
 
 import dataclasses
 

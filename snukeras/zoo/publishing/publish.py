@@ -206,7 +206,7 @@ def _portable(config: JsonValue) -> JsonValue:
 
 
 def _golden(model: "keras.Model", task: Task) -> tuple[np.ndarray, np.ndarray]:
-    """Choose an input whose output does not hang on rounding, and return both.
+    """Choose an input whose output rounding does not change, and return both.
 
     A spike whose potential is within rounding of the threshold may fall either way on another
     machine. So each candidate is computed with weights moved by some 1e-6 of themselves, more

@@ -64,8 +64,8 @@ def noise(recipe: Recipe, seed: int) -> "PCMNoise | None":
     """Make the callback that adds the recipe's noise, None without an entry `noise`.
 
     The entry holds arguments of `snukeras.callbacks.PCMNoise`; its `noise` may be a device model of
-    `snukeras.pcm`, `{"class": NAME, argument: value, ...}`. With `ramp_epochs` the noise grows from
-    nothing, linearly over so many epochs.
+    `snukeras.pcm`, `{"class": NAME, argument: value, ...}`. With `ramp_epochs` the noise grows
+    linearly from zero over that many epochs.
 
     Args:
         recipe: A checked recipe.

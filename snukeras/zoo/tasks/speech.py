@@ -171,7 +171,7 @@ def speak(digit: int) -> np.ndarray:
         voice += strength * np.sin(harmonic * phase) / math.sqrt(harmonic)
     sound = np.zeros(LENGTH)
     sound[: len(times)] = voice * np.sin(np.pi * way)
-    # Soft noise: bands of nearly no power would hang on rounding.
+    # Soft noise: without it rounding would decide the bands of nearly no power.
     sound += 0.01 * np.random.default_rng(digit).standard_normal(LENGTH)
     return (0.3 * sound / np.abs(sound).max()).astype("float32")
 
