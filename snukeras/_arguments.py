@@ -4,19 +4,21 @@ import difflib
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypedDict
+from typing import SupportsFloat, TypedDict, TypeVar
 
 import numpy as np
+
+from snukeras._types import Array, Config, Dtype, Shape
 
 
 class LayerArguments(TypedDict, total=False):
     """The arguments that every Keras layer takes, which layers hand on to `keras.layers.Layer`."""
 
     name: str | None
-    dtype: Any
+    dtype: Dtype
     trainable: bool
     autocast: bool
-    input_shape: Any
+    input_shape: Shape
 
 
 # What else they take; a layer may have an argument of its own for it.
@@ -24,8 +26,8 @@ _ALSO = ("activity_regularizer", "input_dim")
 
 
 def of_keras(
-    owner: type, given: Mapping[str, Any], hints: Mapping[str, str] | None = None
-) -> dict[str, Any]:
+    owner: type, given: Mapping[str, object], hints: Mapping[str, str] | None = None
+) -> Config:
     """Return the last keyword arguments of a layer; raise TypeError if one is not Keras's own.
 
     Args:
@@ -54,12 +56,12 @@ def parameters(function: Callable) -> list[str]:
     return [parameter.name for parameter in found if parameter.kind not in gathering]
 
 
-def chosen(function: Callable, given: Mapping[str, Any]) -> dict[str, Any]:
+def chosen(function: Callable, given: Mapping[str, object]) -> Config:
     """Return what a class or function takes of the arguments in the `locals()` of its caller."""
     return {name: given[name] for name in parameters(function) if name in given}
 
 
-def whole(name: str, value: Any, minimum: int = 1) -> int:
+def whole(name: str, value: object, minimum: int = 1) -> int:
     """Return an integer of at least `minimum`, else raise ValueError."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
         raise ValueError(
@@ -69,40 +71,58 @@ def whole(name: str, value: Any, minimum: int = 1) -> int:
     return int(value)
 
 
-def number(name: str, value: Any) -> float:
-    """Return a finite number of at least 0, else raise ValueError."""
-    if not isinstance(value, int | float | np.number) or not 0 <= value < math.inf:
-        raise ValueError(
-            f"Argument `{name}` must be a finite number of at least 0. Received: {name}={value!r}"
-        )
-    return float(value)
+def number(
+    name: str,
+    value: object,
+    minimum: float | None = None,
+    above: float | None = None,
+    maximum: float | None = None,
+    below: float | None = None,
+) -> float:
+    """Return a finite number within the bounds that are given, else raise ValueError.
 
-
-def fraction(name: str, value: Any) -> float:
-    """Return a number of at least 0 and below 1, else raise ValueError."""
-    if not isinstance(value, int | float | np.number) or not 0.0 <= value < 1.0:
-        raise ValueError(
-            f"Argument `{name}` must be a number of at least 0 and below 1. "
-            f"Received: {name}={value!r}"
-        )
-    return float(value)
-
-
-def inside(name: str, value: Any, low: float, high: float) -> float:
-    """Return a number above `low` and below `high`, else raise ValueError."""
+    Args:
+        name: of the argument, for the message.
+        value: what the caller was given.
+        minimum, maximum: bounds that the number may reach.
+        above, below: bounds that it may not reach.
+    """
+    found = math.nan
+    if isinstance(value, SupportsFloat) and not isinstance(value, bool):
+        found = float(value)
     if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float | np.number)
-        or not low < value < high
+        not math.isfinite(found)
+        or (minimum is not None and found < minimum)
+        or (above is not None and found <= above)
+        or (maximum is not None and found > maximum)
+        or (below is not None and found >= below)
     ):
+        words = {"of at least": minimum, "above": above, "of at most": maximum, "below": below}
+        bounds = [f"{word} {bound:g}" for word, bound in words.items() if bound is not None]
+        wanted = " ".join(["a finite number", " and ".join(bounds)]).rstrip()
+        raise ValueError(f"Argument `{name}` must be {wanted}. Received: {name}={value!r}")
+    return found
+
+
+_Choice = TypeVar("_Choice")
+
+
+def choice(name: str, value: _Choice, allowed: tuple[_Choice, ...]) -> _Choice:
+    """Return `value` if it is one of `allowed`, else raise ValueError."""
+    if value not in allowed:
         raise ValueError(
-            f"Argument `{name}` must be a number above {low:g} and below {high:g}. "
+            f"Argument `{name}` must be one of {', '.join(map(repr, allowed))}. "
             f"Received: {name}={value!r}"
         )
-    return float(value)
+    return value
 
 
-def sizes(name: str, value: Any, rank: int) -> tuple[int, ...]:
+def sizes(name: str, value: object, rank: int) -> tuple[int, ...]:
+    """Return `rank` positive integers, given as one for all axes or one for each.
+
+    Raises:
+        ValueError: the value is neither.
+    """
     values = (value,) * rank if isinstance(value, int | np.integer) else value
     if (
         not isinstance(values, tuple | list)
@@ -118,7 +138,7 @@ def sizes(name: str, value: Any, rank: int) -> tuple[int, ...]:
 
 
 def per_unit(
-    name: str, value: Any, units: int, low: float = -math.inf, high: float = math.inf
+    name: str, value: Array, units: int, low: float = -math.inf, high: float = math.inf
 ) -> float | list[float]:
     """Check a number, or one number per unit; return it as JSON can hold it."""
     try:

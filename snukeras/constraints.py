@@ -6,15 +6,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from snukeras import _arguments
+from snukeras._arrays import like, to_tensor
 from snukeras._strategy import outside_of_graphs, replicas
-from snukeras.pcm._arrays import (
-    Array,
-    Tensor,
-    check_choice,
-    check_number,
-    like,
-    to_tensor,
-)
+from snukeras._types import Array, Tensor
 from snukeras.pcm.pairs import ROUNDINGS, DifferentialPair, check_levels
 
 
@@ -75,9 +70,9 @@ class PCMConstraint(keras.constraints.Constraint):
         seed: int | None = None,
     ) -> None:
         self.levels = check_levels(levels)
-        self.w_max = None if w_max is None else check_number("w_max", w_max, above=0.0)
-        self.scale = check_choice("scale", scale, ("tensor", "column"))
-        self.rounding = check_choice("rounding", rounding, (*ROUNDINGS, "feedback"))
+        self.w_max = None if w_max is None else _arguments.number("w_max", w_max, above=0.0)
+        self.scale = _arguments.choice("scale", scale, ("tensor", "column"))
+        self.rounding = _arguments.choice("rounding", rounding, (*ROUNDINGS, "feedback"))
         self.seed = seed
         self._pair = DifferentialPair(g_max=1.0, levels=self.levels, scale=self.scale)
         # Made here and not at the first call, which may be inside a compiled function.

@@ -62,10 +62,10 @@ class FluctuationDriven(keras.initializers.Initializer):
         rectified: bool = True,
         seed: Any = None,
     ) -> None:
-        self.rate = _arguments.inside("rate", rate, 0.0, 0.4)
+        self.rate = _arguments.number("rate", rate, above=0.0, below=0.4)
         self.input_rate = input_rate
         if input_rate is not None:
-            self.input_rate = _arguments.inside("input_rate", input_rate, 0.0, 1.0)
+            self.input_rate = _arguments.number("input_rate", input_rate, above=0.0, below=1.0)
         self.decay = _numbers("decay", decay, "from 0 to 1", lambda d: (d >= 0) & (d <= 1))
         self.threshold = _numbers("threshold", threshold, "positive", lambda t: t > 0)
         self.rectified = bool(rectified)
@@ -181,7 +181,7 @@ def calibrate(model: keras.Model, x: Any, rate: float = 0.1) -> dict[str, float]
         ValueError: `rate` is out of range; the model has no spiking layers; a layer gets nothing
             but zeros on these data, or cannot reach the rate. The weights are then as they were.
     """
-    rate = _arguments.inside("rate", rate, 0.0, 1.0)
+    rate = _arguments.number("rate", rate, above=0.0, below=1.0)
     layers = observers.units_of(model, spiking_only=True)
     if not layers:
         raise ValueError(

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from snukeras import _arguments
 from snukeras._strategy import replicas
 
 # The smallest normal float32, and the largest float32 below 1: with them no logarithm is infinite,
@@ -89,16 +90,9 @@ class FrameNLL(keras.losses.Loss):
         dtype: Any = None,
     ) -> None:
         super().__init__(name=name, reduction=reduction, dtype=dtype)
-        if not 0.0 <= label_smoothing <= 1.0:
-            raise ValueError(
-                f"Argument `label_smoothing` has to be in [0, 1]. Received: {label_smoothing}"
-            )
+        _arguments.number("label_smoothing", label_smoothing, minimum=0.0, maximum=1.0)
         if steps_per_sequence is not None:
-            if not 0.0 < steps_per_sequence < float("inf"):
-                raise ValueError(
-                    "Argument `steps_per_sequence` has to be a positive number, the mean number "
-                    f"of predicted steps of a song. Received: {steps_per_sequence}"
-                )
+            _arguments.number("steps_per_sequence", steps_per_sequence, above=0.0)
             if reduction != "mean_with_sample_weight":
                 raise ValueError(
                     "Argument `reduction` has to keep its default with `steps_per_sequence`. "

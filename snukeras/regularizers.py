@@ -83,10 +83,8 @@ class SpikeRate(keras.regularizers.Regularizer):
         factor: float = 1.0,
     ) -> None:
         for name, value in (("target", target), ("low", low), ("high", high)):
-            if value is not None and not (isinstance(value, int | float) and 0 <= value <= 1):
-                raise ValueError(
-                    f"Argument `{name}` must be a rate from 0 to 1. Received: {name}={value!r}"
-                )
+            if value is not None:
+                _arguments.number(name, value, minimum=0.0, maximum=1.0)
         if low > high:
             raise ValueError(
                 f"Argument `low` must be at most `high`. Received: low={low}, high={high}"
@@ -94,7 +92,7 @@ class SpikeRate(keras.regularizers.Regularizer):
         self.target = target
         self.low = low
         self.high = high
-        self.factor = _arguments.number("factor", factor)
+        self.factor = _arguments.number("factor", factor, minimum=0.0)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the cost of outputs of shape (batch, ..., units)."""

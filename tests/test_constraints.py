@@ -240,7 +240,7 @@ def test_saving_and_loading(tmp_path):
     "arguments, message",
     [
         ({"levels": 1}, "`levels`"),
-        ({"w_max": 0.0}, "`w_max` must be a finite number, above 0"),
+        ({"w_max": 0.0}, "`w_max` must be a finite number above 0"),
         ({"w_max": float("nan")}, "`w_max`"),
         ({"scale": "row"}, "`scale`"),
         ({"rounding": "up"}, "'stochastic', 'nearest', 'none', 'feedback'"),

@@ -25,7 +25,8 @@ NAMES = {
 
 # The order of the house: a part imports its own files, and parts of the floors below it.
 FLOORS = (
-    ("_content", "_files", "_arguments", "_strategy", "_terminal", "_types", "_xla"),
+    ("_content", "_files", "_strategy", "_terminal", "_types", "_xla"),
+    ("_arguments", "_arrays", "_philox", "_random"),
     ("activations", "losses"),
     ("regularizers", "metrics", "datasets", "network"),
     ("pcm",),
@@ -36,7 +37,7 @@ FLOORS = (
 )
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 # Parts of one floor that import each other, in one direction.
-BESIDE = {("callbacks", "constraints")}
+BESIDE = {("callbacks", "constraints"), ("_random", "_philox")}
 
 
 def imported_parts(path):

@@ -11,12 +11,12 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from snukeras import _arguments
+from snukeras._random import Quick, normal
 from snukeras._types import Tensor
 from snukeras.constraints import PCMConstraint
 from snukeras.network.matrices import chip_variables
 from snukeras.network.models import all_layers, class_matcher, name_matcher
-from snukeras.pcm._arrays import check_choice, check_number
-from snukeras.pcm._random import Quick, normal
 from snukeras.pcm.devices import InferencePCM
 from snukeras.pcm.pairs import DifferentialPair
 
@@ -84,7 +84,7 @@ class PCMNoise(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         if not isinstance(noise, InferencePCM):
-            noise = check_number("noise", noise, minimum=0.0)
+            noise = _arguments.number("noise", noise, minimum=0.0)
         if schedule is not None and not callable(schedule):
             raise ValueError(
                 "Argument `schedule` must be None or a function of the epoch that gives a factor "
@@ -93,11 +93,11 @@ class PCMNoise(keras.callbacks.Callback):
         if isinstance(layers, str | type):
             layers = [layers]
         self.noise = noise
-        self.scale = check_choice("scale", scale, ("tensor", "column"))
+        self.scale = _arguments.choice("scale", scale, ("tensor", "column"))
         self.schedule = schedule
         self.layers = layers
         self.embeddings = embeddings
-        self.time = check_number("time", time, minimum=0.0)
+        self.time = _arguments.number("time", time, minimum=0.0)
         self.seed = seed
         self._steps: _NoisySteps | _FirstStep | None = None
         self._entropy: Any = None
@@ -145,7 +145,7 @@ class PCMNoise(keras.callbacks.Callback):
         state = np.random.SeedSequence([self._entropy, self._epoch]).generate_state(2)
         self._steps.seed.generator.state.assign(state)
         if self.schedule is not None:
-            factor = check_number("schedule", self.schedule(self._epoch), minimum=0.0)
+            factor = _arguments.number("schedule", self.schedule(self._epoch), minimum=0.0)
             self._steps.factor.assign(factor)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:

@@ -79,7 +79,7 @@ class SpikeMonitor(keras.callbacks.Callback):
 
     def __init__(self, saturated: float = 0.95, warn: bool = True) -> None:
         super().__init__()
-        self.saturated = _arguments.inside("saturated", saturated, 0.0, 1.0)
+        self.saturated = _arguments.number("saturated", saturated, above=0.0, below=1.0)
         self.warn = bool(warn)
         self._counts: dict[str, _Counts] = {}
         self._layers: dict[str, keras.Layer] = {}

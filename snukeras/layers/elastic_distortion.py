@@ -56,15 +56,11 @@ class ElasticDistortion(keras.layers.Layer):
         **kwargs: Unpack[LayerArguments],
     ) -> None:
         super().__init__(**_arguments.of_keras(type(self), kwargs))
-        self.alpha = _arguments.number("alpha", alpha)
-        self.sigma = _arguments.number("sigma", sigma)
-        if self.sigma == 0:
-            raise ValueError(f"Argument `sigma` must be positive. Received: sigma={sigma!r}")
-        self.rotation = _arguments.number("rotation", rotation)
-        self.zoom = _arguments.number("zoom", zoom)
-        if self.zoom >= 1:
-            raise ValueError(f"Argument `zoom` must be below 1. Received: zoom={zoom!r}")
-        self.shift = _arguments.number("shift", shift)
+        self.alpha = _arguments.number("alpha", alpha, minimum=0.0)
+        self.sigma = _arguments.number("sigma", sigma, above=0.0)
+        self.rotation = _arguments.number("rotation", rotation, minimum=0.0)
+        self.zoom = _arguments.number("zoom", zoom, minimum=0.0, below=1.0)
+        self.shift = _arguments.number("shift", shift, minimum=0.0)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 

@@ -1,10 +1,8 @@
 """Signals as spikes where they cross levels."""
 
-import math
 from typing import Unpack
 
 import keras
-import numpy as np
 from keras import ops
 
 from snukeras import _arguments
@@ -50,13 +48,7 @@ class LevelCrossing(keras.layers.Layer):
 
     def __init__(self, spacing: float = 0.5, **kwargs: Unpack[LayerArguments]) -> None:
         super().__init__(**_arguments.of_keras(type(self), kwargs))
-        if isinstance(spacing, bool) or not (
-            isinstance(spacing, int | float | np.number) and 0 < spacing < math.inf
-        ):
-            raise ValueError(
-                f"Argument `spacing` must be a positive number. Received: spacing={spacing!r}"
-            )
-        self.spacing = float(spacing)
+        self.spacing = _arguments.number("spacing", spacing, above=0.0)
 
     def build(self, input_shape: Shape) -> None:
         if len(input_shape) != 3 or input_shape[-1] is None:

@@ -1,6 +1,5 @@
 """Sound as log-mel spectra: what reaches a network of spiking units, frame by frame."""
 
-import math
 from typing import Unpack
 
 import keras
@@ -79,11 +78,7 @@ class LogMel(keras.layers.Layer):
                 f"Received: low={low!r}, high={high!r}"
             )
         self.low = float(low)
-        if not (isinstance(floor, int | float | np.number) and 0 < floor < math.inf):
-            raise ValueError(
-                f"Argument `floor` must be a positive number. Received: floor={floor!r}"
-            )
-        self.floor = float(floor)
+        self.floor = _arguments.number("floor", floor, above=0.0)
         self.mel_matrix = self._mel_matrix(top)
         """float32 (frame_length // 2 + 1, bands), from powers to bands."""
 

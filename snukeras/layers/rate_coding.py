@@ -1,6 +1,5 @@
 """Rate coding: images as trains of spikes."""
 
-import math
 import random
 from collections.abc import Sequence
 from typing import Unpack
@@ -82,22 +81,10 @@ class RateCoding(keras.layers.Layer):
         self.training_steps = (
             None if training_steps is None else _arguments.whole("training_steps", training_steps)
         )
-        if max_spikes is not None and not (
-            isinstance(max_spikes, int | float | np.number)
-            and math.isfinite(max_spikes)
-            and 0 < max_spikes <= steps
-        ):
-            raise ValueError(
-                "Argument `max_spikes` must be a positive number of at most `steps`, or None. "
-                f"Received: max_spikes={max_spikes!r}, steps={steps}"
-            )
+        if max_spikes is not None:
+            _arguments.number("max_spikes", max_spikes, above=0.0, maximum=steps)
         self.max_spikes = max_spikes
-        if inference not in _INFERENCE:
-            raise ValueError(
-                f"Argument `inference` must be one of {_INFERENCE}. "
-                f"Received: inference={inference!r}"
-            )
-        self.inference = inference
+        self.inference = _arguments.choice("inference", inference, _INFERENCE)
         # Drawn here where None is given, so that a saved layer keeps its fixed spikes; from
         # Python's generator, as Keras draws its seeds: keras.utils.set_random_seed decides it.
         self.seed = random.randint(1, 2**31 - 1) if seed is None else seed

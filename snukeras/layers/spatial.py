@@ -76,8 +76,8 @@ class Spatial(keras.Model):
         if power not in (1, 2):
             raise ValueError(f"Argument `power` must be 1 or 2. Received: power={power!r}")
         self.network = network
-        self.proximity = _arguments.number("proximity", proximity)
-        self.transport = _arguments.number("transport", transport)
+        self.proximity = _arguments.number("proximity", proximity, minimum=0.0)
+        self.transport = _arguments.number("transport", transport, minimum=0.0)
         self.power = power
         self.dimensions = _arguments.whole("dimensions", dimensions)
         self.seed = seed

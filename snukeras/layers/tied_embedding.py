@@ -60,12 +60,9 @@ class TiedEmbedding(keras.layers.Layer):
         bias_initializer: Initializer = "zeros",
         **kwargs: Unpack[LayerArguments],
     ) -> None:
-        for name, size in (("input_dim", input_dim), ("output_dim", output_dim)):
-            if size < 1:
-                raise ValueError(f"Argument `{name}` must be at least 1. Received: {size}")
         super().__init__(**_arguments.of_keras(type(self), kwargs))
-        self.input_dim = int(input_dim)
-        self.output_dim = int(output_dim)
+        self.input_dim = _arguments.whole("input_dim", input_dim)
+        self.output_dim = _arguments.whole("output_dim", output_dim)
         self.use_bias = bool(use_bias)
         self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
         self.embeddings_regularizer = keras.regularizers.get(embeddings_regularizer)

@@ -7,12 +7,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from snukeras._arguments import whole
+from snukeras import _arguments
 from snukeras._strategy import outside_of_graphs, replicas
+from snukeras._types import Tensor
 from snukeras.constraints import PCMConstraint
 from snukeras.network.matrices import is_kernel
 from snukeras.network.models import layer_names, within_layer
-from snukeras.pcm._arrays import Tensor, check_number
 from snukeras.pcm.pairs import DifferentialPair
 from snukeras.pcm.pulsed_pairs import PairState, PulsedPairs
 from snukeras.pcm.pulses import NandakumarPCM, PulsedPCM
@@ -54,7 +54,7 @@ class PCMOptimizer(keras.optimizers.Optimizer):
     The pulses follow Nandakumar et al. 2020 (doi 10.3389/fnins.2020.00406): mixed precision with
     one accumulator per weight. Left out: converters, wires, and the noise of each single
     matrix-vector product: a reading holds for a whole step. The random numbers of pulses and
-    readings are nearly Gaussian, see pcm/_random.py.
+    readings are nearly Gaussian, see snukeras/_random.py.
 
     The state is in `variables`, in this order: `clock` (s), `steps`, `conductance` (uS),
     `pulses_since_reset` and `last_pulse` (s), `accumulator` (uS), `pulse_count`, `refresh_count`,
@@ -118,16 +118,16 @@ class PCMOptimizer(keras.optimizers.Optimizer):
                 f"{device!r}"
             )
         self.layers = layer_names(layers)
-        self.w_max = check_number("w_max", w_max, above=0.0)
+        self.w_max = _arguments.number("w_max", w_max, above=0.0)
         self.granularity = _optional("granularity", granularity)
-        self.max_pulses = whole("max_pulses", max_pulses)
+        self.max_pulses = _arguments.whole("max_pulses", max_pulses)
         self.refresh_every = (
-            None if refresh_every is None else whole("refresh_every", refresh_every)
+            None if refresh_every is None else _arguments.whole("refresh_every", refresh_every)
         )
         self.refresh_above = _optional("refresh_above", refresh_above)
         self.refresh_within = _optional("refresh_within", refresh_within)
-        self.programming_pulses = whole("programming_pulses", programming_pulses)
-        self.step_time = check_number("step_time", step_time, minimum=0.0)
+        self.programming_pulses = _arguments.whole("programming_pulses", programming_pulses)
+        self.step_time = _arguments.number("step_time", step_time, minimum=0.0)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self._pair = DifferentialPair(self.device.g_max)
@@ -286,7 +286,7 @@ class PCMOptimizer(keras.optimizers.Optimizer):
 
     def read(self, wait: float = 0.0) -> None:
         """Let `wait` seconds pass and write a fresh reading of the devices into the model."""
-        wait = check_number("wait", wait, minimum=0.0)
+        wait = _arguments.number("wait", wait, minimum=0.0)
         self._built()
         self.clock.assign(self.clock + wait)
         seed = self.seed_generator.next()
@@ -455,7 +455,7 @@ def _checked_inner(optimizer: Any) -> keras.optimizers.Optimizer:
 
 
 def _optional(name: str, value: Any) -> float | None:
-    return None if value is None else check_number(name, value, above=0.0)
+    return None if value is None else _arguments.number(name, value, above=0.0)
 
 
 def _value(variable: keras.Variable) -> Tensor:

@@ -7,9 +7,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from snukeras._arrays import host_array
+from snukeras._types import Array, Tensor
 from snukeras.network.matrices import Unrolling, by_path, digital_kernels
 from snukeras.network.models import copy_model
-from snukeras.pcm._arrays import Array, Tensor, host_array
 from snukeras.pcm.converters import Converter
 from snukeras.pcm.crossbar import Crossbar
 from snukeras.pcm.devices import GenericPCM, InferencePCM

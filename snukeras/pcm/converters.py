@@ -5,8 +5,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from snukeras.pcm._arrays import Array, Tensor, check_number, host_array, like, to_tensor
-from snukeras.pcm._random import CONVERT, Seed, normal
+from snukeras import _arguments
+from snukeras._arrays import host_array, like, to_tensor
+from snukeras._random import CONVERT, Seed, normal
+from snukeras._types import Array, Tensor
 
 
 @keras.saving.register_keras_serializable(package="snukeras")
@@ -30,8 +32,8 @@ class Converter:
         if bits is not None and (isinstance(bits, bool) or int(bits) != bits or bits < 2):
             raise ValueError(f"`bits` must be None or an integer of at least 2. Received: {bits!r}")
         self.bits = bits if bits is None else int(bits)
-        self.bound = bound if bound is None else check_number("bound", bound, above=0.0)
-        self.noise = check_number("noise", noise, minimum=0.0)
+        self.bound = bound if bound is None else _arguments.number("bound", bound, above=0.0)
+        self.noise = _arguments.number("noise", noise, minimum=0.0)
 
     def __call__(self, x: Array, seed: Seed | None = None) -> Array:
         """Convert vectors (..., n); `seed` (int or SeedGenerator) serves the noise."""

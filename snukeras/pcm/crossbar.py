@@ -6,15 +6,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from snukeras import _arguments
+from snukeras._arrays import host_array, to_tensor
 from snukeras._strategy import tracing
-from snukeras.pcm._arrays import (
-    Array,
-    Tensor,
-    check_choice,
-    check_number,
-    host_array,
-    to_tensor,
-)
+from snukeras._types import Array, Tensor
 from snukeras.pcm.converters import Converter
 from snukeras.pcm.devices import IdealDevice, InferencePCM
 from snukeras.pcm.faults import StuckDevices
@@ -98,8 +93,10 @@ class Crossbar:
         self.tile_size = (rows, columns)
         self.input_converter = input_converter or Converter()
         self.output_converter = output_converter or Converter()
-        self.wire_resistance = check_number("wire_resistance", wire_resistance, minimum=0.0)
-        self.compensation = check_choice("compensation", compensation, (None, "global", "column"))
+        self.wire_resistance = _arguments.number("wire_resistance", wire_resistance, minimum=0.0)
+        self.compensation = _arguments.choice(
+            "compensation", compensation, (None, "global", "column")
+        )
         self.faults = StuckDevices() if faults is None else faults
         self.avoid_faults = avoid_faults
         if not isinstance(seed, keras.random.SeedGenerator):

@@ -8,8 +8,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from snukeras.pcm._arrays import Array, Tensor, check_number, is_tensor, like, to_tensor
-from snukeras.pcm._random import PROGRAM, READ, Quick, Seed, draw, normal
+from snukeras import _arguments
+from snukeras._arrays import is_tensor, like, to_tensor
+from snukeras._random import PROGRAM, READ, Quick, Seed, draw, normal
+from snukeras._types import Array, Tensor
 
 
 class DeviceState(NamedTuple):
@@ -64,12 +66,14 @@ class InferencePCM:
         read_noise: float = 1.0,
         seed: int | None = None,
     ) -> None:
-        self.g_max = check_number("g_max", g_max, above=0.0)
-        self.t_0 = check_number("t_0", t_0, above=0.0)
-        self.t_read = check_number("t_read", t_read, above=0.0, maximum=self.t_0)
-        self.programming_noise = check_number("programming_noise", programming_noise, minimum=0.0)
-        self.drift = check_number("drift", drift, minimum=0.0)
-        self.read_noise = check_number("read_noise", read_noise, minimum=0.0)
+        self.g_max = _arguments.number("g_max", g_max, above=0.0)
+        self.t_0 = _arguments.number("t_0", t_0, above=0.0)
+        self.t_read = _arguments.number("t_read", t_read, above=0.0, maximum=self.t_0)
+        self.programming_noise = _arguments.number(
+            "programming_noise", programming_noise, minimum=0.0
+        )
+        self.drift = _arguments.number("drift", drift, minimum=0.0)
+        self.read_noise = _arguments.number("read_noise", read_noise, minimum=0.0)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self._graphs: dict[tuple, Any] = {}

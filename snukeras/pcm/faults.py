@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from snukeras.pcm._arrays import Array, Tensor, check_number, like, to_tensor
+from snukeras import _arguments
+from snukeras._arrays import like, to_tensor
+from snukeras._types import Array, Tensor
 from snukeras.pcm.devices import DeviceState
 from snukeras.pcm.pairs import DifferentialPair
 
@@ -60,7 +62,7 @@ class StuckDevices:
             seed: int or None.
         """
         parts = [
-            check_number(name, p, minimum=0.0, maximum=1.0)
+            _arguments.number(name, p, minimum=0.0, maximum=1.0)
             for name, p in (("reset", reset), ("set", set), ("at_value", at_value))
         ]
         if sum(parts) > 1.0 + 1e-9:

@@ -15,10 +15,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from snukeras import _files
+from snukeras import _arguments, _files
 from snukeras._terminal import bar
+from snukeras._types import Array
 from snukeras.network.models import copy_model
-from snukeras.pcm._arrays import Array, check_number
 from snukeras.pcm.chip import Chip
 from snukeras.pcm.devices import GenericPCM, InferencePCM
 from snukeras.pcm.faults import StuckDevices
@@ -87,7 +87,7 @@ def evaluate_chips(
         raise ValueError("`model` must be compiled, with the metrics to evaluate. Received: not.")
     if hardware is not None:
         raise ValueError("`hardware` cannot be evaluated many times over. Use Chip directly.")
-    times = [check_number("times", t, minimum=0.0) for t in times]
+    times = [_arguments.number("times", t, minimum=0.0) for t in times]
     if not times:
         raise ValueError("`times` must hold at least one time in seconds. Received: none.")
     given = {"x": x, "y": y, "sample_weight": sample_weight}

@@ -6,17 +6,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from snukeras.pcm._arrays import (
-    Array,
-    Tensor,
-    check_choice,
-    check_number,
-    host_array,
-    is_tensor,
-    like,
-    to_tensor,
-)
-from snukeras.pcm._random import Seed, quick_uniform
+from snukeras import _arguments
+from snukeras._arrays import host_array, is_tensor, like, to_tensor
+from snukeras._random import Seed, quick_uniform
+from snukeras._types import Array, Tensor
 
 ROUNDINGS = ("stochastic", "nearest", "none")
 
@@ -72,10 +65,10 @@ class DifferentialPair:
         levels: int | None = None,
         scale: str = "tensor",
     ) -> None:
-        self.g_min = check_number("g_min", g_min, minimum=0.0)
-        self.g_max = check_number("g_max", g_max, above=self.g_min)
+        self.g_min = _arguments.number("g_min", g_min, minimum=0.0)
+        self.g_max = _arguments.number("g_max", g_max, above=self.g_min)
         self.levels = check_levels(levels)
-        self.scale = check_choice("scale", scale, ("tensor", "column"))
+        self.scale = _arguments.choice("scale", scale, ("tensor", "column"))
 
     @property
     def span(self) -> float:
@@ -165,7 +158,7 @@ class DifferentialPair:
                 expected value equal to the weight); "none" (clip only).
             seed: int or keras.random.SeedGenerator, needed for "stochastic".
         """
-        check_choice("rounding", rounding, ROUNDINGS)
+        _arguments.choice("rounding", rounding, ROUNDINGS)
         w = to_tensor(weights, "weights")
         s = self._scales(w, weights, scales)
         g = ops.clip(w * s, -self.span, self.span)

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from snukeras.pcm._random import numbered
+from snukeras._random import numbered
 from snukeras.pcm.pulses import PulsedPCM, PulseState
 
 # Where the random numbers of one step begin; loops count up from there.

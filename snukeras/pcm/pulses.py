@@ -6,8 +6,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from snukeras.pcm._arrays import Array, Tensor, check_number, is_tensor, like, to_tensor
-from snukeras.pcm._random import PULSE, READ, RESET, Seed, normal
+from snukeras import _arguments
+from snukeras._arrays import is_tensor, like, to_tensor
+from snukeras._random import PULSE, READ, RESET, Seed, normal
+from snukeras._types import Array, Tensor
 
 
 class PulseState(NamedTuple):
@@ -34,9 +36,9 @@ class PulsedPCM:
     def __init__(
         self, g_max: float, noise: float = 1.0, drift: float = 1.0, seed: int | None = None
     ) -> None:
-        self.g_max = check_number("g_max", g_max, above=0.0)
-        self.noise = check_number("noise", noise, minimum=0.0)
-        self.drift = check_number("drift", drift, minimum=0.0)
+        self.g_max = _arguments.number("g_max", g_max, above=0.0)
+        self.noise = _arguments.number("noise", noise, minimum=0.0)
+        self.drift = _arguments.number("drift", drift, minimum=0.0)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
@@ -162,7 +164,7 @@ class NandakumarPCM(PulsedPCM):
         seed: int | None = None,
     ) -> None:
         super().__init__(g_max, noise, drift, seed)
-        check_number("g_max", g_max, above=0.1)
+        _arguments.number("g_max", g_max, above=0.1)
 
     def _floor(self) -> float:
         return 0.1
@@ -223,8 +225,8 @@ class ExpStepPCM(PulsedPCM):
         seed: int | None = None,
     ) -> None:
         super().__init__(g_max, noise, drift, seed)
-        self.reset_mean = check_number("reset_mean", reset_mean, minimum=0.0, maximum=2.0)
-        self.reset_std = check_number("reset_std", reset_std, minimum=0.0)
+        self.reset_mean = _arguments.number("reset_mean", reset_mean, minimum=0.0, maximum=2.0)
+        self.reset_std = _arguments.number("reset_std", reset_std, minimum=0.0)
 
     def _reset(self, normal: Tensor) -> Tensor:
         w = ops.maximum(self.reset_mean + self.reset_std * self.noise * normal, 0.0)

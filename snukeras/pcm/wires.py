@@ -5,7 +5,9 @@ import warnings
 import numpy as np
 from keras import ops
 
-from snukeras.pcm._arrays import Array, Tensor, check_number, is_tensor, like, to_tensor
+from snukeras import _arguments
+from snukeras._arrays import is_tensor, like, to_tensor
+from snukeras._types import Array, Tensor
 
 #: Loss of a device beyond which the first order is wrong by some 4 % of the tile's output. The
 #: error grows with the square of the loss (measured against the circuit, 64 x 64).
@@ -34,7 +36,7 @@ def with_ir_drop(conductances: Array, wire_resistance: float) -> Array:
         conductances: (2, rows, columns), G+ and G- of one tile, uS.
         wire_resistance: ohm per cell; 0 for ideal wires. 0.35 ohm is the figure of aihwkit.
     """
-    r = check_number("wire_resistance", wire_resistance, minimum=0.0)
+    r = _arguments.number("wire_resistance", wire_resistance, minimum=0.0)
     if r == 0.0:
         return conductances
     g = to_tensor(conductances, "conductances")

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from snukeras._random import Quick
 from snukeras.callbacks import PCMNoise, choose_variables
 from snukeras.constraints import PCMConstraint
 from snukeras.layers import SNU
 from snukeras.pcm import GenericPCM
-from snukeras.pcm._random import Quick
 
 N, M = 24, 30
 
@@ -574,7 +574,7 @@ def test_a_train_step_without_an_optimizer():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"noise": -0.1}, "`noise` must be a finite number, at least 0"),
+        ({"noise": -0.1}, "`noise` must be a finite number of at least 0"),
         ({"noise": "much"}, "`noise`"),
         ({"scale": "row"}, "`scale`"),
         ({"schedule": 0.5}, "`schedule` must be None or a function"),

@@ -72,8 +72,8 @@ def test_half_precision_spikes_are_the_same():
         (dict(steps=0), ["steps", "at least 1", "0"]),
         (dict(steps=2.0), ["steps", "integer", "2.0"]),
         (dict(training_steps=-1), ["training_steps", "-1"]),
-        (dict(max_spikes=0), ["max_spikes", "positive"]),
-        (dict(max_spikes=21), ["max_spikes", "at most `steps`", "21"]),
+        (dict(max_spikes=0), ["max_spikes", "above 0"]),
+        (dict(max_spikes=21), ["max_spikes", "at most 20", "21"]),
         (dict(inference="exact"), ["inference", "fixed", "'exact'"]),
     ],
 )

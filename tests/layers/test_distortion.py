@@ -95,7 +95,7 @@ def test_in_a_compiled_model():
     "arguments, words",
     [
         (dict(alpha=-1), ["alpha", "-1"]),
-        (dict(sigma=0), ["sigma", "positive"]),
+        (dict(sigma=0), ["sigma", "above 0"]),
         (dict(zoom=1), ["zoom", "below 1"]),
         (dict(rotation="far"), ["rotation", "'far'"]),
     ],

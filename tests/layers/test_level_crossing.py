@@ -35,7 +35,7 @@ def test_saving(tmp_path):
 
 def test_bad_arguments_are_named():
     for spacing in (0, -1.0, float("nan"), True, "half"):
-        with pytest.raises(ValueError, match=r"`spacing` must be a positive number\. Received"):
+        with pytest.raises(ValueError, match=r"`spacing` must be a finite number above 0\."):
             LevelCrossing(spacing)
     with pytest.raises(ValueError, match=r"\(batch, steps, features\)"):
         LevelCrossing()(keras.Input((4,)))

@@ -77,7 +77,7 @@ def test_half_precision_and_saving(tmp_path):
         (dict(low=-1.0), ["low", "-1.0"]),
         (dict(high=5000), ["high", "4000 Hz", "5000"]),
         (dict(low=2000.0, high=1000.0), ["low < high"]),
-        (dict(floor=0), ["floor", "positive", "0"]),
+        (dict(floor=0), ["floor", "above 0", "0"]),
         (dict(bands=120), ["Band", "Take fewer bands"]),
     ],
 )

@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 
+from snukeras._random import normal, quick_normal, quick_uniform
 from snukeras.constraints import PCMConstraint
 from snukeras.pcm import Chip, Converter, GenericPCM, SimulatedHardware
-from snukeras.pcm._random import normal, quick_normal, quick_uniform
 
 
 def numbers():

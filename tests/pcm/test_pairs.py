@@ -130,12 +130,12 @@ def test_refuses_weights_that_are_not_finite(bad):
         ({"levels": 1}, "`levels` must be None"),
         ({"levels": 2.5}, "`levels` must be None"),
         ({"levels": True}, "`levels` must be None"),
-        ({"g_max": 0.0}, "`g_max` must be a finite number, above 0"),
-        ({"g_max": 5.0, "g_min": 5.0}, "`g_max` must be a finite number, above 5"),
+        ({"g_max": 0.0}, "`g_max` must be a finite number above 0"),
+        ({"g_max": 5.0, "g_min": 5.0}, "`g_max` must be a finite number above 5"),
         ({"g_max": np.nan}, "`g_max`"),
-        ({"g_min": -1.0}, "`g_min` must be a finite number, at least 0"),
+        ({"g_min": -1.0}, "`g_min` must be a finite number of at least 0"),
         ({"g_max": "wide"}, "`g_max`"),
-        ({"scale": "row"}, "`scale` must be one of 'tensor', 'column'. Received: 'row'"),
+        ({"scale": "row"}, "`scale` must be one of 'tensor', 'column'. Received: scale='row'"),
     ],
 )
 def test_refuses_bad_arguments(arguments, message):

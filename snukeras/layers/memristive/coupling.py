@@ -6,8 +6,8 @@ from typing import Self
 import keras
 from keras import ops
 
+from snukeras import _arguments
 from snukeras._types import Config, Tensor
-from snukeras.pcm._arrays import check_number
 
 
 @keras.saving.register_keras_serializable(package="snukeras")
@@ -33,7 +33,7 @@ class LevelTuned:
     one_winner = False
 
     def __init__(self, levels: Sequence[float], chain: bool = False) -> None:
-        self.levels = [check_number("levels", level, minimum=0.0) for level in levels]
+        self.levels = [_arguments.number("levels", level, minimum=0.0) for level in levels]
         if not self.levels or sorted(self.levels) != self.levels:
             raise ValueError(
                 "Argument `levels` must be numbers that do not decrease, one a neuron: the last "
@@ -76,7 +76,7 @@ class WinnerTakesAll:
     one_winner = True
 
     def __init__(self, level: float = 0.0) -> None:
-        self.level = check_number("level", level, minimum=0.0)
+        self.level = _arguments.number("level", level, minimum=0.0)
 
     def check(self, units: int) -> None:
         """Accept any number of neurons."""

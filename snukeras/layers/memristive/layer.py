@@ -8,13 +8,13 @@ from keras import ops
 
 from snukeras import _arguments
 from snukeras._arguments import LayerArguments
+from snukeras._random import numbered
 from snukeras._types import Config, Shape, Tensor
 from snukeras.layers.memristive.coupling import LevelTuned, WinnerTakesAll
 from snukeras.layers.memristive.neurons import PhaseChangeNeurons
 from snukeras.layers.memristive.steps import READ, RESET, Tensors, at_step, check_steps, over_time
 from snukeras.layers.memristive.synapses import PhaseChangeSynapses
 from snukeras.pcm import PulseState
-from snukeras.pcm._random import numbered
 
 EVENTS = ("synapse_set", "synapse_reset", "neuron_set", "neuron_reset")
 

@@ -7,6 +7,7 @@ from keras import ops
 
 from snukeras import _arguments
 from snukeras._arguments import LayerArguments
+from snukeras._random import numbered
 from snukeras._types import Config, Shape, Tensor
 from snukeras.layers.memristive.devices import checked_device, with_device
 from snukeras.layers.memristive.steps import (
@@ -19,8 +20,6 @@ from snukeras.layers.memristive.steps import (
     over_time,
 )
 from snukeras.pcm import PulsedPCM, PulseState
-from snukeras.pcm._arrays import check_number
-from snukeras.pcm._random import numbered
 
 
 @keras.saving.register_keras_serializable(package="snukeras")
@@ -67,10 +66,10 @@ class PhaseChangeNeurons(keras.layers.Layer):
         super().__init__(**_arguments.of_keras(type(self), given))
         self.units = _arguments.whole("units", units)
         self.device = checked_device(device)
-        self.threshold = check_number("threshold", threshold, above=0.0, maximum=1.0)
-        self.pulse_input = check_number("pulse_input", pulse_input, above=0.0)
+        self.threshold = _arguments.number("threshold", threshold, above=0.0, maximum=1.0)
+        self.pulse_input = _arguments.number("pulse_input", pulse_input, above=0.0)
         self.max_pulses = _arguments.whole("max_pulses", max_pulses)
-        self.step_time = check_number("step_time", step_time, minimum=0.0)
+        self.step_time = _arguments.number("step_time", step_time, minimum=0.0)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
@@ -96,7 +95,7 @@ class PhaseChangeNeurons(keras.layers.Layer):
             cells: PulseState (batch, units).
             drive: uS, (batch, units); 0 for neurons that do not integrate.
             t: s.
-            seed: two integers, see `snukeras.pcm._random.numbered`.
+            seed: two integers, see `snukeras._random.numbered`.
             one_winner: the first to fire RESETs all others and ends the step.
 
         Returns:

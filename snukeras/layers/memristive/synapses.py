@@ -8,6 +8,7 @@ from keras import ops
 
 from snukeras import _arguments
 from snukeras._arguments import LayerArguments
+from snukeras._random import numbered, quick_uniform
 from snukeras._types import Config, Shape, Tensor
 from snukeras.layers.memristive.devices import checked_device, with_device
 from snukeras.layers.memristive.steps import (
@@ -22,8 +23,6 @@ from snukeras.layers.memristive.steps import (
     over_time,
 )
 from snukeras.pcm import PulsedPCM, PulseState
-from snukeras.pcm._arrays import check_number
-from snukeras.pcm._random import numbered, quick_uniform
 
 
 @keras.saving.register_keras_serializable(package="snukeras")
@@ -72,8 +71,8 @@ class PhaseChangeSynapses(keras.layers.Layer):
         self.units = _arguments.whole("units", units)
         self.device = checked_device(device)
         self.initial_pulses = _arguments.whole("initial_pulses", initial_pulses, 0)
-        self.depression = check_number("depression", depression, minimum=0.0, maximum=1.0)
-        self.depress_above = check_number("depress_above", depress_above, minimum=0.0)
+        self.depression = _arguments.number("depression", depression, minimum=0.0, maximum=1.0)
+        self.depress_above = _arguments.number("depress_above", depress_above, minimum=0.0)
         self.window = _arguments.whole("window", window)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
@@ -142,7 +141,7 @@ class PhaseChangeSynapses(keras.layers.Layer):
             recent: bool (features,), inputs whose write portion is there.
             spikes: bool (units,).
             t: s.
-            seed: two integers, see `snukeras.pcm._random.numbered`.
+            seed: two integers, see `snukeras._random.numbered`.
 
         Returns:
             devices, numbers of SET pulses and of RESETs as int32 scalars.

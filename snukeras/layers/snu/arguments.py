@@ -62,6 +62,11 @@ def number_of(name: str, value: Any) -> int:
     return _arguments.whole(name, value)
 
 
+def fraction(name: str, value: object) -> float:
+    """Return a share of values to drop, of at least 0 and below 1, else raise ValueError."""
+    return _arguments.number(name, value, minimum=0.0, below=1.0)
+
+
 def activation(identifier: Activation) -> Callable[[Tensor], Tensor]:
     """Return the activation of the membrane potential, as `keras.activations.get` does.
 

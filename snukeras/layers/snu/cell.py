@@ -117,6 +117,12 @@ class SNUCell(keras.layers.SimpleRNNCell):
         "kernel": Unrolling(),
         "recurrent_kernel": Unrolling(per="step"),
     }
+    recurrent_kernel: keras.Variable | None = None
+    bias: keras.Variable | None = None
+    decay_weight: keras.Variable | None = None
+    threshold_weight: keras.Variable | None = None
+    # Set by the layer for a call: the cell then puts out y and s side by side.
+    shows_membrane = False
 
     def __init__(
         self,
@@ -156,8 +162,10 @@ class SNUCell(keras.layers.SimpleRNNCell):
         super().__init__(
             arguments.number_of("units", units),
             activation=None,
-            dropout=_arguments.fraction("dropout", dropout),
-            recurrent_dropout=_arguments.fraction("recurrent_dropout", recurrent_dropout),
+            dropout=_arguments.number("dropout", dropout, minimum=0.0, below=1.0),
+            recurrent_dropout=_arguments.number(
+                "recurrent_dropout", recurrent_dropout, minimum=0.0, below=1.0
+            ),
             **{name: given[name] for name in _KEPT_BY_KERAS if name != "kernel_initializer"},
             **arguments.of_unit(type(self), kwargs),
         )
@@ -176,12 +184,6 @@ class SNUCell(keras.layers.SimpleRNNCell):
         )
         self.state_size = [self.units, self.units]
         self.output_size = self.units
-        # Set by the layer for a call: the cell then puts out y and s side by side.
-        self.shows_membrane = False
-        self.recurrent_kernel: keras.Variable | None = None
-        self.bias: keras.Variable | None = None
-        self.decay_weight: keras.Variable | None = None
-        self.threshold_weight: keras.Variable | None = None
 
     def _scaled_bump(self) -> Arctan:
         """Return the default pseudo-derivative, as wide as the threshold is high."""

@@ -135,11 +135,7 @@ class ConvSNUCell(SNUCell):
         self.rank = rank
         self.kernel_size = _arguments.sizes("kernel_size", kernel_size, rank)
         self.strides = _arguments.sizes("strides", strides, rank)
-        if padding not in _PADDINGS:
-            raise ValueError(
-                f"Argument `padding` must be one of {_PADDINGS}. Received: padding={padding!r}"
-            )
-        self.padding = padding
+        self.padding = _arguments.choice("padding", padding, _PADDINGS)
         self.dilation_rate = _arguments.sizes("dilation_rate", dilation_rate, rank)
         if max(self.strides) > 1 and max(self.dilation_rate) > 1:
             raise ValueError(

@@ -70,11 +70,7 @@ class UnitLayer(keras.layers.RNN):
         activity_regularizer: Regularizer = None,
         **kwargs: Unpack[LayerArguments],
     ) -> None:
-        if implementation not in _IMPLEMENTATIONS:
-            raise ValueError(
-                f"Argument `implementation` must be one of {_IMPLEMENTATIONS}. "
-                f"Received: implementation={implementation!r}"
-            )
+        _arguments.choice("implementation", implementation, _IMPLEMENTATIONS)
         super().__init__(
             cell,
             return_sequences=return_sequences,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from snukeras.pcm._random import Quick, normal, quick_normal, quick_uniform
+from snukeras._random import Quick, normal, quick_normal, quick_uniform
 
 
 def test_quick_normal_is_nearly_normal():

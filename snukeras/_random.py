@@ -61,7 +61,7 @@ def normal(shape: tuple[int, ...], dtype: Any, seed: Seed, stream: int = 0) -> A
         return ops.cast(_compiled(_box_muller, tuple(shape))(draw(seed)), dtype)
     import tensorflow as tf
 
-    from snukeras.pcm import _philox
+    from snukeras import _philox
 
     if dtype == "float32":
         return _philox.normal(tuple(shape), draw(seed))
