@@ -8,7 +8,6 @@ at once. XLA's own stateless_normal, which a compiled function gets, is slow and
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -23,7 +22,7 @@ _ROUNDS = 10
 _SIZES = 2**12, 2**15, 2**18, 2**21
 
 
-def normal(shape: tuple[int, ...], seed: Any) -> Any:
+def normal(shape: tuple[int, ...], seed: tf.Tensor) -> tf.Tensor:
     """Draw standard normal float32 numbers, the same in eager, graph and compiled code.
 
     Args:
@@ -44,11 +43,11 @@ def normal(shape: tuple[int, ...], seed: Any) -> Any:
 
 
 @functools.cache
-def _compiled(count: int) -> Callable[[Any, Any], Any]:
+def _compiled(count: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     return tf.function(functools.partial(_pairs, count), jit_compile=True, autograph=False)
 
 
-def _pairs(count: int, key: Any, counter: Any) -> Any:
+def _pairs(count: int, key: tf.Tensor, counter: tf.Tensor) -> tf.Tensor:
     """Return `count` pairs of numbers, each pair packed into one 64-bit integer.
 
     Packed so, XLA fuses everything into one loop.
@@ -69,7 +68,9 @@ def _pairs(count: int, key: Any, counter: Any) -> Any:
     return fenced(pairs, tf.cast(key & _u64(1), tf.int32))
 
 
-def _words(low: Any, high: Any, key: Any) -> tuple[Any, Any, Any, Any]:
+def _words(
+    low: tf.Tensor, high: tf.Tensor, key: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Return four random 32-bit words for each counter low + 2^64 high, as 64-bit integers."""
     x0, x1 = _halves(low)
     x2, x3 = _halves(high)
@@ -83,22 +84,22 @@ def _words(low: Any, high: Any, key: Any) -> tuple[Any, Any, Any, Any]:
     return x0, x1, x2, x3
 
 
-def _halves(x: Any) -> tuple[Any, Any]:
+def _halves(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the lower and the upper 32 bits."""
     return x & _u64(0xFFFFFFFF), tf.bitwise.right_shift(x, _u64(32))
 
 
-def _u64(value: int) -> Any:
+def _u64(value: int) -> tf.Tensor:
     return tf.constant(value, tf.uint64)
 
 
-def _uniform(word: Any) -> Any:
+def _uniform(word: tf.Tensor) -> tf.Tensor:
     """Turn 23 bits of a word into a float32 in [0, 1)."""
     bits = tf.cast(word & _u64(0x7FFFFF), tf.uint32) | tf.constant(0x3F800000, tf.uint32)
     return tf.bitcast(bits, tf.float32) - 1.0
 
 
-def _sine_and_cosine(turns: Any) -> tuple[Any, Any]:
+def _sine_and_cosine(turns: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Compute sin and cos of 2 pi `turns` to float32 precision, by Cephes' polynomials."""
     quarters = tf.round(4.0 * turns)
     x = (4.0 * turns - quarters) * np.float32(math.pi / 2)

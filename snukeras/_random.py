@@ -3,14 +3,16 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, TypeAlias, Union
+from typing import TypeAlias, Union
 
 import keras
 import numpy as np
 from keras import ops
 
+from snukeras._types import Dtype, Tensor
+
 #: An int, a SeedGenerator, Quick(SeedGenerator), or two integers in a tensor (see `draw`).
-Seed: TypeAlias = Union[int, keras.random.SeedGenerator, "Quick", Any]
+Seed: TypeAlias = Union[int, keras.random.SeedGenerator, "Quick", Tensor]
 
 # Tags that keep draws of different kinds apart when they are given the same int as seed.
 PROGRAM, READ, PULSE, RESET, CONVERT = 0, 0x2C1B3C6D, 0x3C6EF372, 0x1B873593, 0x51ED270B
@@ -22,11 +24,11 @@ class Quick:
     For noise during training, where a step must not wait for its random numbers.
     """
 
-    def __init__(self, generator: keras.random.SeedGenerator | Any) -> None:
+    def __init__(self, generator: keras.random.SeedGenerator | Tensor) -> None:
         self.generator = generator
 
 
-def draw(seed: Seed | None, stream: int = 0) -> Any:
+def draw(seed: Seed | None, stream: int = 0) -> Tensor:
     """Take the next two integers from `seed`, with which stateless generators start.
 
     Args:
@@ -45,11 +47,11 @@ def draw(seed: Seed | None, stream: int = 0) -> Any:
         )
     if not ops.is_tensor(seed):
         return ops.convert_to_tensor([int(seed), stream], dtype="int64")
-    pair: Any = seed
+    pair: Tensor = seed
     return pair + ops.convert_to_tensor([0, stream], dtype=pair.dtype) if stream else pair
 
 
-def normal(shape: tuple[int, ...], dtype: Any, seed: Seed, stream: int = 0) -> Any:
+def normal(shape: tuple[int, ...], dtype: Dtype, seed: Seed, stream: int = 0) -> Tensor:
     """Draw standard normal numbers; `seed` and `stream` as in `draw`."""
     dtype = keras.backend.standardize_dtype(dtype)
     if stream:
@@ -70,7 +72,7 @@ def normal(shape: tuple[int, ...], dtype: Any, seed: Seed, stream: int = 0) -> A
     return tf.random.stateless_normal(shape, draw(seed), dtype=dtype, alg="philox")
 
 
-def quick_normal(shape: tuple[int, ...], seed: Seed) -> Any:
+def quick_normal(shape: tuple[int, ...], seed: Seed) -> Tensor:
     """Draw nearly normal float32 numbers: the standardised sum of eight uniform bytes.
 
     Mean 0, variance 1, kurtosis 2.85 (3 for a Gaussian), never beyond 4.9.
@@ -78,13 +80,13 @@ def quick_normal(shape: tuple[int, ...], seed: Seed) -> Any:
     return _compiled(_byte_sums, tuple(shape))(draw(seed))
 
 
-def quick_uniform(shape: tuple[int, ...], seed: Seed) -> Any:
+def quick_uniform(shape: tuple[int, ...], seed: Seed) -> Tensor:
     """Draw uniform float32 numbers in [0, 1), multiples of 2**-24."""
     return _compiled(_uniform, tuple(shape))(draw(seed))
 
 
 @functools.lru_cache(maxsize=256)
-def _compiled(function: Callable[..., Any], shape: tuple[int, ...]) -> Callable[..., Any]:
+def _compiled(function: Callable[..., Tensor], shape: tuple[int, ...]) -> Callable[..., Tensor]:
     if keras.backend.backend() != "tensorflow":
         return functools.partial(function, shape=shape)
     import tensorflow as tf
@@ -93,16 +95,16 @@ def _compiled(function: Callable[..., Any], shape: tuple[int, ...]) -> Callable[
     return tf.function(functools.partial(function, shape=shape), jit_compile=True)
 
 
-def _u32(value: int) -> Any:
+def _u32(value: int) -> Tensor:
     return ops.convert_to_tensor(value % 2**32, dtype="uint32")
 
 
-def _low(x: Any) -> Any:
+def _low(x: Tensor) -> Tensor:
     """Keep the lower 32 bits: the integers of torch, for which uint32 stands, have 64."""
     return ops.bitwise_and(x, _u32(0xFFFFFFFF)) if keras.backend.backend() == "torch" else x
 
 
-def _mix(x: Any) -> Any:
+def _mix(x: Tensor) -> Tensor:
     """Scramble 32-bit integers, one to one: each changed bit changes half of the bits.
 
     Two rounds of multiply and xor-shift, with the constants of C. Wellons' "lowbias32" (public
@@ -113,7 +115,7 @@ def _mix(x: Any) -> Any:
     return ops.bitwise_xor(x, ops.right_shift(x, _u32(16)))
 
 
-def _bits(seed: Any, count: int, stream: int) -> Any:
+def _bits(seed: Tensor, count: int, stream: int) -> Tensor:
     """Return `count` random 32-bit integers: a counter, moved by a key, mixed."""
     seed = _low(ops.cast(seed, "uint32"))
     key = _mix(_low(_mix(_low(_mix(seed[0]) + seed[1])) + _u32(stream)))
@@ -121,12 +123,12 @@ def _bits(seed: Any, count: int, stream: int) -> Any:
     return _mix(ops.bitwise_xor(_low(counter * _u32(0x9E3779B1)), key))
 
 
-def _uniform(seed: Any, shape: tuple[int, ...]) -> Any:
+def _uniform(seed: Tensor, shape: tuple[int, ...]) -> Tensor:
     bits = ops.right_shift(_bits(seed, math.prod(shape), 0), _u32(8))
     return ops.reshape(ops.cast(ops.cast(bits, "int32"), "float32") * 2.0**-24, shape)
 
 
-def _box_muller(seed: Any, shape: tuple[int, ...]) -> Any:
+def _box_muller(seed: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Give standard normal float32 numbers."""
     count = math.prod(shape)
     first, second = (
@@ -137,7 +139,7 @@ def _box_muller(seed: Any, shape: tuple[int, ...]) -> Any:
     return ops.reshape(radius * ops.cos(second * (2.0 * math.pi * 2.0**-24)), shape)
 
 
-def _byte_sums(seed: Any, shape: tuple[int, ...]) -> Any:
+def _byte_sums(seed: Tensor, shape: tuple[int, ...]) -> Tensor:
     first = _bits(seed, math.prod(shape), 1)
     # The other four bytes are a scrambled copy of the first four: half a mix is enough there.
     second = _low(ops.bitwise_xor(first, ops.right_shift(first, _u32(15))) * _u32(0x2C1B3C6D))
@@ -153,7 +155,7 @@ def _byte_sums(seed: Any, shape: tuple[int, ...]) -> Any:
     return ops.reshape((sums - 8 * 127.5) * (1.0 / spread), shape)
 
 
-def numbered(seed: Any, use: Any) -> Quick:
+def numbered(seed: Tensor, use: Tensor) -> Quick:
     """Return a generator of its own for each use of random numbers within a step, for `normal`.
 
     The odd factor spreads the uses over all 32-bit integers, so that those of one seed do not

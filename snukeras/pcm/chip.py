@@ -1,7 +1,6 @@
 """A chip: all matrices of a Keras model on PCM, read at any time, given back as a Keras model."""
 
 import warnings
-from typing import Any
 
 import keras
 import numpy as np
@@ -69,7 +68,7 @@ class Chip:
         self.device = GenericPCM() if device is None else device
         self.seed = seed
         self.embeddings = embeddings
-        self._source: Any = source if isinstance(source, keras.Layer) else None
+        self._source = source if isinstance(source, keras.Layer) else None
         arrays, self._unrollings = _matrices(source, embeddings)
         if not arrays:
             raise ValueError("`source` must have at least one kernel. Received: none.")
@@ -153,8 +152,8 @@ class Chip:
         for variable, weights in zip(variables, self.weights(t).values(), strict=True):
             variable.assign(weights)
 
-    def model(self, t: float = 0.0) -> Any:
-        """Give a copy of the source model with the weights that the chip holds at time t.
+    def model(self, t: float = 0.0) -> keras.Model:
+        """Return a copy of the source model with the weights that the chip holds at time t.
 
         It is compiled like the source, so that `evaluate` works. The converters are not in it:
         they act between matrix products, see `matmul`.
@@ -166,7 +165,9 @@ class Chip:
         return copy
 
 
-def _matrices(source: Any, embeddings: bool) -> tuple[dict[str, np.ndarray], dict[str, Unrolling]]:
+def _matrices(
+    source: keras.Layer | dict[str, Array], embeddings: bool
+) -> tuple[dict[str, np.ndarray], dict[str, Unrolling]]:
     """Take the matrices, and how they unroll, out of what a Chip is made from."""
     if isinstance(source, dict):
         arrays = {name: host_array(matrix, name) for name, matrix in source.items()}

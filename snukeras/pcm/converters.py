@@ -1,6 +1,6 @@
 """Converters between digital numbers and the voltages and currents of a tile."""
 
-from typing import Any
+from typing import Self
 
 import keras
 from keras import ops
@@ -8,7 +8,7 @@ from keras import ops
 from snukeras import _arguments
 from snukeras._arrays import host_array, like, to_tensor
 from snukeras._random import CONVERT, Seed, normal
-from snukeras._types import Array, Tensor
+from snukeras._types import Array, Config, Tensor
 
 
 @keras.saving.register_keras_serializable(package="snukeras")
@@ -71,9 +71,9 @@ class Converter:
             )
         return Converter(self.bits, float(top), self.noise)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {"bits": self.bits, "bound": self.bound, "noise": self.noise}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Converter":
+    def from_config(cls, config: Config) -> Self:
         return cls(**config)

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, Self, TypeVar
 
 import keras
 import numpy as np
@@ -11,7 +11,9 @@ from keras import ops
 from snukeras import _arguments
 from snukeras._arrays import is_tensor, like, to_tensor
 from snukeras._random import PROGRAM, READ, Quick, Seed, draw, normal
-from snukeras._types import Array, Tensor
+from snukeras._types import Array, Config, Dtype, Tensor
+
+_Result = TypeVar("_Result")
 
 
 class DeviceState(NamedTuple):
@@ -21,9 +23,9 @@ class DeviceState(NamedTuple):
     later reading uses it.
     """
 
-    target: Any  # uS, what was asked for
-    programmed: Any  # uS, what the device held t_0 after programming
-    nu: Any  # drift exponent
+    target: Array  # uS, what was asked for
+    programmed: Array  # uS, what the device held t_0 after programming
+    nu: Array  # drift exponent
 
 
 class InferencePCM:
@@ -76,7 +78,7 @@ class InferencePCM:
         self.read_noise = _arguments.number("read_noise", read_noise, minimum=0.0)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self._graphs: dict[tuple, Any] = {}
+        self._graphs: dict[tuple, Callable] = {}
 
     # The four curves of a model, in terms of x = conductance / g_max. --------------------------
 
@@ -175,7 +177,7 @@ class InferencePCM:
         std = self._read_noise(self._relative(programmed)) * spectrum * self.read_noise
         return ops.maximum(g * (1.0 + std * normal(g.shape, g.dtype, seed)), 0.0)
 
-    def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    def _run(self, function: Callable[..., _Result], *arguments: Tensor) -> _Result:
         """Call one of the methods above, as a graph where that saves time.
 
         Some thirty operations on small arrays cost less than Python's part in them.
@@ -205,13 +207,13 @@ class InferencePCM:
     def _draw(self, seed: Seed | None, stream: int) -> Seed:
         return draw(self.seed_generator if seed is None else seed, stream)
 
-    def _drift_logarithm(self, t: Array, dtype: Any) -> Tensor | None:
+    def _drift_logarithm(self, t: Array, dtype: Dtype) -> Tensor | None:
         times = self._time(t)
         if not is_tensor(times) and times.ndim == 0 and times == 0:
             return None  # no drift yet: a compiled function then leaves out the exponents
         return ops.cast(self._log(times / self.t_0 + 1.0), dtype)
 
-    def _read_spectrum(self, t: Array, dtype: Any) -> Tensor:
+    def _read_spectrum(self, t: Array, dtype: Dtype) -> Tensor:
         spectrum = self._log((self._time(t) + self.t_0 + self.t_read) / 2 / self.t_read)
         return ops.sqrt(ops.cast(spectrum, dtype))
 
@@ -232,7 +234,7 @@ class InferencePCM:
         # In float64 on the host where possible: a year is 3e7 s.
         return ops.log(x) if is_tensor(x) else np.log(x)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             "g_max": self.g_max,
             "t_0": self.t_0,
@@ -244,7 +246,7 @@ class InferencePCM:
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "InferencePCM":
+    def from_config(cls, config: Config) -> Self:
         return cls(**config)
 
 
@@ -398,7 +400,7 @@ class HermesPCM(InferencePCM):
     def _read_noise(self, x: Tensor) -> Tensor:
         return _below_and_above(self._curves.read_log, self._curves.read, x)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {"devices_per_polarity": self.devices_per_polarity, **super().get_config()}
 
 
@@ -414,5 +416,5 @@ class IdealDevice(InferencePCM):
 
     _drift_mean = _drift_std = _read_noise = _programming_std
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {"g_max": self.g_max, "seed": self.seed}

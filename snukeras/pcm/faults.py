@@ -1,7 +1,5 @@
 """Devices that no longer switch: where they are, what they hold, what their partner can save."""
 
-from typing import Any
-
 import numpy as np
 from keras import ops
 
@@ -29,8 +27,8 @@ class StuckDevices:
         self.minus = self._checked("minus", minus)
 
     @staticmethod
-    def _checked(name: str, values: Any) -> np.ndarray:
-        values = np.asarray(np.nan if values is None else values, dtype="float32")
+    def _checked(name: str, given: Array | None) -> np.ndarray:
+        values = np.asarray(np.nan if given is None else given, dtype="float32")
         if np.any(np.isinf(values)) or np.any(values < 0):
             raise ValueError(
                 f"`{name}` must hold conductances in uS of at least 0, or NaN for a device that "

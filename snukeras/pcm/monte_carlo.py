@@ -10,14 +10,13 @@ import tempfile
 import time as clock
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 
 from snukeras import _arguments, _files
 from snukeras._terminal import bar
-from snukeras._types import Array
+from snukeras._types import Array, Config
 from snukeras.network.models import copy_model
 from snukeras.pcm.chip import Chip
 from snukeras.pcm.devices import GenericPCM, InferencePCM
@@ -29,11 +28,11 @@ FORMAT = "snukeras chip evaluation 2"
 HOUR, DAY, YEAR = 3600.0, 86400.0, 31536000.0
 
 #: {"chip": number, "time": seconds, metric: value, ...}
-Row = dict[str, Any]
+Row = dict[str, float]
 
 
 def evaluate_chips(
-    model: Any,
+    model: keras.Model,
     x: Array,
     y: Array | None = None,
     sample_weight: Array | None = None,
@@ -156,10 +155,10 @@ def summarize(rows: Sequence[Row]) -> dict[float, dict[str, dict[str, float]]]:
 class _Work:
     """What is evaluated, on which chips."""
 
-    model: Any
+    model: keras.Model
     data: dict[str, np.ndarray]
-    settings: dict[str, Any]
-    chip: dict[str, Any]  # arguments of Chip
+    settings: Config
+    chip: Config  # arguments of Chip
     batch_size: int
 
 
@@ -247,7 +246,7 @@ def _work(number: int) -> tuple[int, list[Row]]:
     return _evaluator(number)
 
 
-def _chip_config(chip: dict[str, Any]) -> dict[str, tuple[str, Any]]:
+def _chip_config(chip: Config) -> dict[str, tuple[str, object]]:
     """Put the arguments of Chip in a form that another process can take."""
     return {
         name: ("keras", keras.saving.serialize_keras_object(value))
@@ -268,14 +267,14 @@ def _digest(*parts: bytes | np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _architecture(model: Any) -> str:
+def _architecture(model: keras.Model) -> str:
     """Give the config of a model with its names numbered.
 
     Keras's own names count up with every layer that a process has made.
     """
     numbers: dict[str, str] = {}
 
-    def numbered(part: Any) -> Any:
+    def numbered(part: object) -> object:
         if isinstance(part, dict):
             name = part.get("name")
             if isinstance(name, str):
@@ -288,7 +287,7 @@ def _architecture(model: Any) -> str:
     return json.dumps(numbered(json.loads(model.to_json())))
 
 
-def _described(value: Any) -> Any:
+def _described(value: object) -> object:
     """Give an argument of Chip as JSON, for comparison with that of an earlier run."""
     if isinstance(value, dict):
         return {str(name): _described(part) for name, part in value.items()}
@@ -299,7 +298,7 @@ def _described(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _load(path: str | Path | None, settings: dict[str, Any]) -> dict[int, list[Row]]:
+def _load(path: str | Path | None, settings: Config) -> dict[int, list[Row]]:
     if path is None or not Path(path).exists():
         return {}
     try:
@@ -323,6 +322,6 @@ def _load(path: str | Path | None, settings: dict[str, Any]) -> dict[int, list[R
     return {number: r for number, r in by_chip.items() if len(r) == len(settings["times"])}
 
 
-def _save(path: str | Path, settings: dict[str, Any], rows: dict[int, list[Row]]) -> None:
+def _save(path: str | Path, settings: Config, rows: dict[int, list[Row]]) -> None:
     kept = [row for number in sorted(rows) for row in rows[number]]
     _files.write_json(Path(path), {"format": FORMAT, "settings": settings, "rows": kept})

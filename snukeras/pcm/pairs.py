@@ -1,6 +1,6 @@
 """Differential pairs: a weight is the difference of two conductances."""
 
-from typing import Any
+from typing import Self
 
 import keras
 import numpy as np
@@ -9,17 +9,16 @@ from keras import ops
 from snukeras import _arguments
 from snukeras._arrays import host_array, is_tensor, like, to_tensor
 from snukeras._random import Seed, quick_uniform
-from snukeras._types import Array, Tensor
+from snukeras._types import Array, Config, Tensor
 
 ROUNDINGS = ("stochastic", "nearest", "none")
 
 
-def check_levels(levels: Any) -> int | None:
+def check_levels(levels: object) -> int | None:
     """Return `levels` as an int of at least 2, or None for continuous devices."""
     if levels is None:
         return None
-    whole = not isinstance(levels, bool) and isinstance(levels, int | np.integer)
-    if not whole or levels < 2:
+    if isinstance(levels, bool) or not isinstance(levels, int | np.integer) or levels < 2:
         raise ValueError(
             "`levels` must be None (continuous) or an integer of at least 2, the number of "
             f"conductance levels per device. Received: {levels!r}"
@@ -201,7 +200,7 @@ class DifferentialPair:
             )
         return ops.cast(scales, self._dtype(w))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             "g_max": self.g_max,
             "g_min": self.g_min,
@@ -210,7 +209,7 @@ class DifferentialPair:
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "DifferentialPair":
+    def from_config(cls, config: Config) -> Self:
         return cls(**config)
 
     def __repr__(self) -> str:

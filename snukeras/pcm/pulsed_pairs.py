@@ -1,10 +1,11 @@
 """Differential pairs of pulsed devices: program and verify, pulses, refresh, reading."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from keras import ops
 
 from snukeras._random import numbered
+from snukeras._types import Tensor
 from snukeras.pcm.pulses import PulsedPCM, PulseState
 
 # Where the random numbers of one step begin; loops count up from there.
@@ -15,11 +16,11 @@ _LONG = 40  # pulses after which the mean device hardly grows
 class PairState(NamedTuple):
     """The state of all devices as tensors, (2, pairs) but for the last, (pairs,)."""
 
-    conductance: Any  # uS, after the last pulse
-    pulses_since_reset: Any
-    last_pulse: Any  # s
-    pulse_count: Any  # SET pulses in the life of a device
-    refresh_count: Any
+    conductance: Tensor  # uS, after the last pulse
+    pulses_since_reset: Tensor
+    last_pulse: Tensor  # s
+    pulse_count: Tensor  # SET pulses in the life of a device
+    refresh_count: Tensor
 
     def devices(self) -> PulseState:
         """What the device model remembers."""
@@ -68,18 +69,18 @@ class PulsedPairs:
                 f"refreshed for ever. Received: {self.within:g} and {self.above:g} uS"
             )
 
-    def pulse(self, pairs: PairState, whole: Any, clock: Any, seed: Any) -> PairState:
+    def pulse(self, pairs: PairState, whole: Tensor, clock: Tensor, seed: Tensor) -> PairState:
         """Gives |whole| SET pulses to G+ (positive) or G- (negative); `whole` is (pairs,)."""
         most = ops.max(ops.abs(whole))
 
-        def body(k: Any, *pairs: Any) -> tuple:
+        def body(k: Tensor, *pairs: Tensor) -> tuple:
             where = ops.stack([whole > k, -whole > k])
             return k + 1.0, *self._one_pulse(PairState(*pairs), where, clock, seed, _PULSES + k)
 
         _, *found = ops.while_loop(lambda k, *_: k < most, body, (_zero(), *pairs))
         return PairState(*found)
 
-    def refresh(self, pairs: PairState, clock: Any, seed: Any) -> PairState:
+    def refresh(self, pairs: PairState, clock: Tensor, seed: Tensor) -> PairState:
         """RESETs saturated pairs and programs their differences again."""
         plus, minus = self._draw(pairs, clock, seed, _CHECK)
         difference = plus - minus
@@ -91,14 +92,14 @@ class PulsedPairs:
         return pairs._replace(refresh_count=refreshes)
 
     def program(
-        self, pairs: PairState, where: Any, target: Any, clock: Any, seed: Any
+        self, pairs: PairState, where: Tensor, target: Tensor, clock: Tensor, seed: Tensor
     ) -> PairState:
         """RESETs the pairs `where`, then pulses and reads them until they hold `target` (uS)."""
         both = ops.stack([where, where])
         state = self.device.reset_where(pairs.devices(), both, clock, numbered(seed, _RESET))
         pairs = pairs.with_devices(state)
 
-        def body(k: Any, active: Any, *pairs: Any) -> tuple:
+        def body(k: Tensor, active: Tensor, *pairs: Tensor) -> tuple:
             held = PairState(*pairs)
             plus, minus = self._draw(held, clock, seed, _PROGRAM + 2.0 * k)
             missing = target - (plus - minus)
@@ -109,27 +110,29 @@ class PulsedPairs:
             held = self._one_pulse(held, up, clock, seed, _PROGRAM + 1.0 + 2.0 * k)
             return k + 1.0, active, *held
 
-        def unfinished(k: Any, active: Any, *_: Any) -> Any:
+        def unfinished(k: Tensor, active: Tensor, *_: Tensor) -> Tensor:
             return ops.logical_and(k < self.programming_pulses, ops.any(active))
 
         _, _, *found = ops.while_loop(unfinished, body, (_zero(), where, *pairs))
         return PairState(*found)
 
-    def read(self, pairs: PairState, clock: Any, seed: Any) -> tuple[Any, Any]:
+    def read(self, pairs: PairState, clock: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
         """One reading of G+ and G-, uS."""
         return self._draw(pairs, clock, seed, _READ)
 
     def _one_pulse(
-        self, pairs: PairState, where: Any, clock: Any, seed: Any, use: Any
+        self, pairs: PairState, where: Tensor, clock: Tensor, seed: Tensor, use: Tensor
     ) -> PairState:
         state = self.device.pulse(pairs.devices(), where, clock, numbered(seed, use))
         pairs = pairs.with_devices(state)
         return pairs._replace(pulse_count=pairs.pulse_count + ops.cast(where, "int32"))
 
-    def _draw(self, pairs: PairState, clock: Any, seed: Any, use: Any) -> tuple[Any, Any]:
+    def _draw(
+        self, pairs: PairState, clock: Tensor, seed: Tensor, use: Tensor
+    ) -> tuple[Tensor, Tensor]:
         read = self.device.read(pairs.devices(), clock, numbered(seed, use))
         return read[0], read[1]
 
 
-def _zero() -> Any:
+def _zero() -> Tensor:
     return ops.convert_to_tensor(0.0, dtype="float32")

@@ -1,6 +1,6 @@
 """PCM devices for training: how a conductance grows from SET pulse to SET pulse."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, Self
 
 import keras
 import numpy as np
@@ -9,15 +9,15 @@ from keras import ops
 from snukeras import _arguments
 from snukeras._arrays import is_tensor, like, to_tensor
 from snukeras._random import PULSE, READ, RESET, Seed, normal
-from snukeras._types import Array, Tensor
+from snukeras._types import Array, Config, Dtype, Tensor
 
 
 class PulseState(NamedTuple):
     """What pulsed devices remember: arrays of one shape."""
 
-    conductance: Any  # uS, after the last pulse
-    pulses: Any  # SET pulses since RESET
-    time: Any  # s, of the last pulse
+    conductance: Array  # uS, after the last pulse
+    pulses: Array  # SET pulses since RESET
+    time: Array  # s, of the last pulse
 
 
 class PulsedPCM:
@@ -119,10 +119,12 @@ class PulsedPCM:
             g = min(g + float(ops.convert_to_numpy(mean)), self.g_max)
         return (g - first) / pulses
 
-    def _normal(self, shape: tuple[int, ...], dtype: Any, seed: Seed | None, stream: int) -> Tensor:
+    def _normal(
+        self, shape: tuple[int, ...], dtype: Dtype, seed: Seed | None, stream: int
+    ) -> Tensor:
         return normal(shape, dtype, self.seed_generator if seed is None else seed, stream)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             "g_max": self.g_max,
             "noise": self.noise,
@@ -131,7 +133,7 @@ class PulsedPCM:
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "PulsedPCM":
+    def from_config(cls, config: Config) -> Self:
         return cls(**config)
 
 
@@ -241,6 +243,6 @@ class ExpStepPCM(PulsedPCM):
     def read(self, state: PulseState, t: Array = 0.0, seed: Seed | None = None) -> Array:
         return like(to_tensor(state.conductance, "conductance"), state.conductance)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         config = super().get_config()
         return {**config, "reset_mean": self.reset_mean, "reset_std": self.reset_std}
