@@ -1,7 +1,6 @@
 """Fold batch normalisation into the weights of the layers beside it."""
 
 import dataclasses
-from typing import Any
 
 import keras
 import numpy as np
@@ -150,10 +149,10 @@ def _kernel_is_free(layer: keras.Layer) -> bool:
 def _affine(layer: keras.layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:
     """Factor and summand of each feature in inference, float64."""
 
-    def values(variable: Any, default: float) -> Any:
+    def values(variable: keras.Variable | None, default: float) -> np.ndarray:
         if variable is None:
-            return default
-        return np.float64(ops.convert_to_numpy(ops.convert_to_tensor(variable)))
+            return np.asarray(default)
+        return np.asarray(ops.convert_to_numpy(ops.convert_to_tensor(variable)), "float64")
 
     mean, variance = values(layer.moving_mean, 0.0), values(layer.moving_variance, 1.0)
     factor = values(layer.gamma, 1.0) / np.sqrt(variance + layer.epsilon)

@@ -9,10 +9,11 @@ step are one. Masks and their seeds are those of the layer; results differ by ro
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import keras
 from keras import ops
+
+from snukeras._types import Tensor
 
 
 @contextmanager
@@ -49,11 +50,11 @@ def served(model: keras.Model) -> list[keras.layers.LSTM]:
 
 def _inner_loop(
     layer: keras.layers.LSTM,
-    sequences: Any,
-    initial_state: list[Any],
-    mask: Any,
+    sequences: Tensor,
+    initial_state: list[Tensor],
+    mask: Tensor | None,
     training: bool = False,
-) -> tuple[Any, Any, list[Any]]:
+) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Run the steps of a layer.
 
     Args:
@@ -76,7 +77,7 @@ def _inner_loop(
     masks = ops.stack(cell.get_recurrent_dropout_mask(initial_state[0]))
 
     # keras.ops.scan on TensorFlow wants outputs of the shape of the states.
-    def step(states: Any, drive: Any) -> tuple[Any, Any]:
+    def step(states: Tensor, drive: Tensor) -> tuple[Tensor, Tensor]:
         h, c = ops.unstack(states, 2)
         i, f, candidate, o = ops.unstack(drive + ops.matmul(h * masks, kernels), 4)
         c = cell.recurrent_activation(f) * c + cell.recurrent_activation(i) * cell.activation(
@@ -91,7 +92,7 @@ def _inner_loop(
     return h, ops.swapaxes(all_states[:, 0], 0, 1), [h, c]
 
 
-def _drives(cell: keras.layers.LSTMCell, sequences: Any) -> Any:
+def _drives(cell: keras.layers.LSTMCell, sequences: Tensor) -> Tensor:
     """Return what the inputs add to the four gates at each step, (time, 4, batch, units)."""
     kernels = ops.split(ops.convert_to_tensor(cell.kernel), 4, axis=1)
     if cell.dropout:

@@ -9,10 +9,12 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Literal
 
 import keras
 import numpy as np
+
+from snukeras._types import Array
 
 Per = Literal["input", "output", "step"]
 
@@ -130,7 +132,7 @@ def mapped_layers() -> list[str]:
     return sorted({cls.__name__ for cls in (*_OF_KERAS, *own)})
 
 
-def parameters(layer: keras.Layer) -> dict[str, tuple[Any, keras.Variable | None]]:
+def parameters(layer: keras.Layer) -> dict[str, tuple[Array, keras.Variable | None]]:
     """Return what else a layer computes with, by role: values, and the variable if there is one.
 
     A layer of this package may have constants that are no weights; it says so in its method
@@ -272,20 +274,20 @@ def _einsum(layer: keras.layers.EinsumDense) -> dict[str, Unrolling]:
     return {"kernel": Unrolling(rows, columns)}
 
 
-def _convolution(layer: Any) -> dict[str, Unrolling]:
+def _convolution(layer: keras.Layer) -> dict[str, Unrolling]:
     return {"kernel": Unrolling(per="output", groups=getattr(layer, "groups", 1))}
 
 
-def _transposed(layer: Any) -> dict[str, Unrolling]:
+def _transposed(layer: keras.Layer) -> dict[str, Unrolling]:
     # The kernel is (*sizes, filters, channels); a channel of the input is a row.
     return {"kernel": Unrolling((-1,), tuple(range(len(layer.kernel.shape) - 1)))}
 
 
-def _depthwise(layer: Any) -> dict[str, Unrolling]:
+def _depthwise(layer: keras.Layer) -> dict[str, Unrolling]:
     return {"kernel": _per_channel(layer.kernel)}
 
 
-def _per_channel(kernel: Any, filters: int | None = None) -> Unrolling:
+def _per_channel(kernel: keras.Variable, filters: int | None = None) -> Unrolling:
     rank = len(kernel.shape)
     # The kernel is (*sizes, channels, multiplier); each channel has columns of its own.
     return Unrolling(
@@ -293,32 +295,32 @@ def _per_channel(kernel: Any, filters: int | None = None) -> Unrolling:
     )
 
 
-def _separable(layer: Any) -> dict[str, Unrolling]:
+def _separable(layer: keras.Layer) -> dict[str, Unrolling]:
     return {
         "depthwise_kernel": _per_channel(layer.depthwise_kernel, layer.filters),
         "pointwise_kernel": Unrolling(per="output"),
     }
 
 
-def _dense(layer: Any) -> dict[str, Unrolling]:
+def _dense(layer: keras.Layer) -> dict[str, Unrolling]:
     return {"kernel": Unrolling()}
 
 
-def _table(layer: Any) -> dict[str, Unrolling]:
+def _table(layer: keras.Layer) -> dict[str, Unrolling]:
     return {"embeddings": Unrolling()}
 
 
-def _recurrent(layer: Any) -> dict[str, Unrolling]:
+def _recurrent(layer: keras.Layer) -> dict[str, Unrolling]:
     return {"kernel": Unrolling(), "recurrent_kernel": Unrolling(per="step")}
 
 
-def _convolutional_lstm(layer: Any) -> dict[str, Unrolling]:
+def _convolutional_lstm(layer: keras.Layer) -> dict[str, Unrolling]:
     how = Unrolling(per="output", channels=layer.filters)
     return {"kernel": how, "recurrent_kernel": how}
 
 
 # Layers of Keras -> their matrices. Subclasses go by their nearest base.
-_OF_KERAS: dict[type, Callable[[Any], dict[str, Unrolling]]] = {
+_OF_KERAS: dict[type, Callable[[keras.Layer], dict[str, Unrolling]]] = {
     keras.layers.Dense: _dense,
     keras.layers.EinsumDense: _einsum,
     keras.layers.Embedding: _table,

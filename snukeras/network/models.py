@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import keras
 
@@ -15,7 +15,7 @@ def name_matcher(pattern: str) -> Chooser:
     return lambda layer: fnmatch.fnmatchcase(layer.name, pattern)
 
 
-def class_matcher(wanted: Any) -> Chooser:
+def class_matcher(wanted: object) -> Chooser:
     """Return a test for layers of a class.
 
     Raises:

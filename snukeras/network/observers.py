@@ -8,9 +8,11 @@ import. The layer computes by the same path with observers and without.
 import contextlib
 import weakref
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
+
+from snukeras._types import Tensor
 
 
 class Run(NamedTuple):
@@ -27,11 +29,11 @@ class Run(NamedTuple):
     """
 
     layer: keras.Layer
-    sequences: Any
-    initial_state: Any
-    spikes: Any
-    membranes: Any
-    mask: Any
+    sequences: Tensor
+    initial_state: list[Tensor] | None
+    spikes: Tensor
+    membranes: Tensor | None
+    mask: Tensor | None
     training: bool
 
 

@@ -1,10 +1,10 @@
 """Read a Keras model's topology through its public config: an ordered list of calls."""
 
 import dataclasses
-from typing import Any
 
 import keras
 
+from snukeras._types import Config, Dtype, Nested, Shape, Tensor
 from snukeras.network.errors import BadInputError
 
 Key = tuple[str, int]
@@ -17,6 +17,13 @@ class Ref:
     key: Key
     shape: tuple[int | None, ...]
     dtype: str
+
+
+Origin = str | list[Ref]
+"""Where tensors come from: the name of a call, or the tensors that a nested model puts out."""
+
+End = tuple[str, int, int]
+"""An input or output in a model's config: layer, number of its call, number of the tensor."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +39,9 @@ class Call:
     """
 
     name: str
-    op: Any
-    args: Any
-    kwargs: Any
+    op: keras.Operation
+    args: tuple[Nested, ...]
+    kwargs: dict[str, Nested]
     nested: bool = False
 
     @property
@@ -72,9 +79,9 @@ def read(model: keras.Model) -> Topology:
     return Topology(reader.inputs, outputs, reader.calls)
 
 
-def run(topology: Topology, feeds: list[Any]) -> dict[Key, Any]:
+def run(topology: Topology, feeds: list[Tensor]) -> dict[Key, Tensor]:
     """Run a topology eagerly in Keras; return every tensor between the layers by its key."""
-    values: dict[Key, Any] = {
+    values: dict[Key, Tensor] = {
         ref.key: keras.ops.convert_to_tensor(feed, dtype=ref.dtype)
         for (_, ref), feed in zip(topology.inputs, feeds, strict=True)
     }
@@ -85,14 +92,14 @@ def run(topology: Topology, feeds: list[Any]) -> dict[Key, Any]:
     return values
 
 
-def bind(call: Call, values: dict[Key, Any]) -> tuple[Any, Any]:
+def bind(call: Call, values: dict[Key, Tensor]) -> tuple[Nested, Nested]:
     """Return the call's args and kwargs with values in place of `Ref`s."""
     return keras.tree.map_structure(
         lambda x: values[x.key] if isinstance(x, Ref) else x, (call.args, call.kwargs)
     )
 
 
-def _ends(model: Any) -> tuple[list[Any], list[Any]] | None:
+def _ends(model: keras.Model) -> tuple[list[Tensor], list[Tensor]] | None:
     """Return input and output tensors of a model, or None if it has no topology."""
     try:
         inputs, outputs = model.inputs, model.outputs
@@ -129,7 +136,7 @@ class _Reader:
         plain = keras.Model(*ends)
         config = plain.get_config()
         operations = {operation.name: operation for operation in plain.operations}
-        known: dict[tuple[str, int], Any] = {}
+        known: dict[Key, Origin] = {}
         for index, (name, node, _) in enumerate(_triples(config["input_layers"])):
             if given is None:
                 tensor = plain.inputs[index]
@@ -165,15 +172,15 @@ class _Reader:
         self,
         name: str,
         number: int,
-        node: dict[str, Any],
-        operations: dict[str, Any],
-        known: dict[tuple[str, int], Any],
+        node: Config,
+        operations: dict[str, keras.Operation],
+        known: dict[Key, Origin],
         prefix: str,
     ) -> bool:
         """Add one call if all that it takes is known already."""
         missing = False
 
-        def decode(x: Any) -> Any:
+        def decode(x: Nested) -> Nested:
             nonlocal missing
             if isinstance(x, dict) and x.get("class_name") == "__keras_tensor__":
                 source, index, output = x["config"]["keras_history"]
@@ -216,17 +223,17 @@ class _Reader:
         return given
 
 
-def _triples(layers: list[Any]) -> list[Any]:
+def _triples(layers: Nested) -> list[End]:
     """Return [layer, node, tensor] of each end of a model; some Keras unwraps a single one."""
     return [layers] if layers and isinstance(layers[0], str) else layers
 
 
-def attach_mask(tensor: Any, mask: Any) -> Any:
+def attach_mask(tensor: Tensor, mask: Tensor) -> Tensor:
     """Mark where a mask joins its tensor. In Keras the tensor carries its mask already."""
     return tensor
 
 
-def _tensor(source: Any, index: int, shape: Any, dtype: Any) -> Ref:
+def _tensor(source: Origin, index: int, shape: Shape, dtype: Dtype) -> Ref:
     """Refer to output `index` of a call (its name) or of a nested model (its tensors)."""
     key = (source, index) if isinstance(source, str) else source[index].key
     return Ref(key, tuple(shape), keras.backend.standardize_dtype(dtype))

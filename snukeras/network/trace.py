@@ -1,10 +1,9 @@
 """Trace the spikes and membrane potentials of all units of a model."""
 
-from typing import Any
-
 import keras
 import numpy as np
 
+from snukeras._types import Nested, Tensor
 from snukeras.network import observers
 
 
@@ -20,7 +19,7 @@ class _Recorder(observers.Observer):
         self.runs.append(run)
 
 
-def trace(model: keras.Layer, x: Any, batch_size: int = 32) -> dict[str, dict[str, np.ndarray]]:
+def trace(model: keras.Layer, x: Nested, batch_size: int = 32) -> dict[str, dict[str, np.ndarray]]:
     """Return the spikes and membrane potentials of all SNU layers of a model on data.
 
         traces = snukeras.trace(model, x)
@@ -79,16 +78,16 @@ def trace(model: keras.Layer, x: Any, batch_size: int = 32) -> dict[str, dict[st
     }
 
 
-def _samples(x: Any) -> int:
+def _samples(x: Nested) -> int:
     """The number of samples in arrays of inputs."""
     return min(len(part) for part in keras.tree.flatten(x))
 
 
-def _part(x: Any, first: int, last: int) -> Any:
+def _part(x: Nested, first: int, last: int) -> Nested:
     return keras.tree.map_structure(lambda array: array[first:last], x)
 
 
-def _values(tensor: Any, name: str) -> np.ndarray:
+def _values(tensor: Tensor, name: str) -> np.ndarray:
     try:
         return np.asarray(keras.ops.convert_to_numpy(tensor))
     except Exception as error:

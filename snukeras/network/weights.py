@@ -3,11 +3,11 @@
 import dataclasses
 import hashlib
 from collections.abc import Iterator
-from typing import Any
 
 import keras
 import numpy as np
 
+from snukeras._types import Array
 from snukeras.network.errors import BadInputError
 from snukeras.network.matrices import Unrolling, leaves, parameters, roles, unused
 
@@ -98,7 +98,7 @@ def digest(weights: list[Weight]) -> str:
 
 def _own(
     layer: keras.Layer, embedding: bool
-) -> Iterator[tuple[str, Any, Unrolling | None, keras.Variable | None]]:
+) -> Iterator[tuple[str, Array, Unrolling | None, keras.Variable | None]]:
     """Yield role, values, unrolling and variable of all that a layer computes with."""
     for role, unrolling in roles(layer, embedding).items():
         variable = getattr(layer, role)
