@@ -1,7 +1,7 @@
 """Networks in space: neurons with trainable positions."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Self, Unpack
+from typing import NamedTuple, Self, Unpack
 
 import keras
 import numpy as np
@@ -212,18 +212,25 @@ class Spatial(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config: Config, custom_objects: dict[str, Any] | None = None) -> Self:
+    def from_config(cls, config: Config, custom_objects: Config | None = None) -> Self:
         network = keras.saving.deserialize_keras_object(config["network"], custom_objects)
         return cls(**{**config, "network": network})
 
 
-def _kernel(layer: keras.Layer, recurrent: bool = False) -> Any:
+def _find_kernel(layer: keras.Layer, recurrent: bool = False) -> keras.Variable | None:
     """Return the kernel of a layer, or its recurrent one; None if it has none."""
     role = "recurrent_kernel" if recurrent else "kernel"
     return next((m.variable for m in matrices(layer) if m.role == role), None)
 
 
-def _units(layer: Any) -> int:
+def _kernel(layer: keras.Layer, recurrent: bool = False) -> keras.Variable:
+    """Return the kernel, or the recurrent one, of a layer that has it."""
+    kernel = _find_kernel(layer, recurrent)
+    assert kernel is not None
+    return kernel
+
+
+def _units(layer: keras.Layer) -> int:
     return layer.filters if hasattr(layer, "filters") else layer.units
 
 
@@ -235,7 +242,7 @@ def _layers_with_neurons(network: keras.Model) -> dict[str, keras.Layer]:
     """
     found = {}
     for layer in network.layers:
-        kernel = _kernel(layer)
+        kernel = _find_kernel(layer)
         if kernel is not None and (hasattr(layer, "filters") or hasattr(layer, "units")):
             plain = (
                 all(
@@ -281,7 +288,7 @@ def _connections(network: keras.Model, neurons: dict[str, keras.Layer]) -> list[
                     f"kernel of shape {tuple(_kernel(neurons[name]).shape)}"
                 )
             connections.append(Connection(source, name, False))
-        if _kernel(neurons[name], recurrent=True) is not None:
+        if _find_kernel(neurons[name], recurrent=True) is not None:
             connections.append(Connection(name, name, True))
     return connections
 
@@ -304,7 +311,7 @@ def _sources(network: keras.Model, neurons: dict[str, keras.Layer]) -> dict[str,
     return {name: above(name) for name in neurons}
 
 
-def _histories(nodes: Any) -> Iterator[str]:
+def _histories(nodes: object) -> Iterator[str]:
     """Yield the names of the layers whose outputs serialized calls take."""
     if isinstance(nodes, dict):
         if "keras_history" in nodes:

@@ -1,6 +1,7 @@
 """Networks of memristors alone: phase-change neurons and synapses that learn by coincidence."""
 
-from typing import Any, Self, Unpack
+from collections.abc import Callable
+from typing import Self, Unpack
 
 import keras
 import numpy as np
@@ -9,7 +10,7 @@ from keras import ops
 from snukeras import _arguments
 from snukeras._arguments import LayerArguments
 from snukeras._random import numbered
-from snukeras._types import Config, Shape, Tensor
+from snukeras._types import Config, Initializer, Shape, Tensor
 from snukeras.layers.memristive.coupling import LevelTuned, WinnerTakesAll
 from snukeras.layers.memristive.neurons import PhaseChangeNeurons
 from snukeras.layers.memristive.steps import READ, RESET, Tensors, at_step, check_steps, over_time
@@ -116,7 +117,10 @@ class AllMemristive(keras.layers.Layer):
         key = int(np.random.default_rng(self.seed).integers(2**31 - 1))
 
         def state(
-            name: str, shape: Shape, dtype: str = "float32", initializer: Any = "zeros"
+            name: str,
+            shape: Shape,
+            dtype: str = "float32",
+            initializer: Initializer | Callable[[tuple[int, ...], str], Tensor] = "zeros",
         ) -> keras.Variable:
             return self.add_weight(
                 shape=shape, name=name, dtype=dtype, autocast=False, initializer=initializer,

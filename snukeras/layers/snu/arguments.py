@@ -2,13 +2,12 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import keras
 import numpy as np
 
 from snukeras import _arguments
-from snukeras._types import Activation, Config, Shape, Tensor
+from snukeras._types import Activation, Config, Nested, Shape, Tensor
 
 _DECAY = "The factor on the membrane potential from one step to the next is `decay`."
 
@@ -43,12 +42,12 @@ _OF_BIAS = ("bias_initializer", "bias_regularizer", "bias_constraint")
 _UNUSED_WITHOUT = {"recurrent": _OF_RECURRENCE, "use_bias": _OF_BIAS}
 
 
-def of_unit(owner: type, given: Mapping[str, Any]) -> dict[str, Any]:
+def of_unit(owner: type, given: Mapping[str, object]) -> Config:
     """Check the last keyword arguments of a cell or layer of units; see `_arguments.of_keras`."""
     return _arguments.of_keras(owner, given, _INSTEAD)
 
 
-def number_of(name: str, value: Any) -> int:
+def number_of(name: str, value: object) -> int:
     """Return a number of units or filters.
 
     Raises:
@@ -83,7 +82,7 @@ def activation(identifier: Activation) -> Callable[[Tensor], Tensor]:
         ) from error
 
 
-def check_used(constructor: Callable, given: Mapping[str, Any]) -> None:
+def check_used(constructor: Callable, given: Config) -> None:
     """Refuse arguments of a unit that the unit would not use.
 
     Args:
@@ -117,7 +116,7 @@ def check_used(constructor: Callable, given: Mapping[str, Any]) -> None:
             )
 
 
-def _equal(name: str, value: Any, default: Any) -> bool:
+def _equal(name: str, value: object, default: object) -> bool:
     """Return whether an argument is its default, in whatever form Keras takes it."""
     if value is None or not name.endswith("_initializer"):
         return value == default or value is None
@@ -136,7 +135,7 @@ def used(config: Config) -> Config:
     return {name: value for name, value in config.items() if name not in unused}
 
 
-def check_states(layer: str, shapes: Any, wanted: Shape) -> None:
+def check_states(layer: str, shapes: Nested, wanted: Shape) -> None:
     """Check the shapes of the first states of a layer.
 
     Args:
@@ -169,7 +168,7 @@ def check_mask(layer: str, shape: Shape, wanted: Shape) -> None:
         )
 
 
-def _fits(shape: Any, wanted: Shape) -> bool:
+def _fits(shape: Shape, wanted: Shape) -> bool:
     """Return whether a shape can be the wanted one; None is a size that is not known yet."""
     return len(shape) == len(wanted) and all(
         None in (size, other) or size == other for size, other in zip(shape, wanted, strict=True)

@@ -1,7 +1,7 @@
 """One step of the Spiking Neural Unit, spiking and soft."""
 
 import math
-from typing import Any, ClassVar, Self, Unpack
+from typing import ClassVar, Self, Unpack
 
 import keras
 import numpy as np
@@ -11,6 +11,7 @@ from snukeras import _arguments
 from snukeras._arguments import LayerArguments
 from snukeras._types import (
     Activation,
+    Array,
     Config,
     Constraint,
     Initializer,
@@ -313,15 +314,15 @@ class SNUCell(keras.layers.SimpleRNNCell):
             trainable=trainable,
         )
 
-    def decay_tensor(self) -> Any:
+    def decay_tensor(self) -> Tensor:
         """The decay of each unit, shape (units,), in the dtype of the states."""
         return self._tensor(self.decay_weight, self.decay)
 
-    def threshold_tensor(self) -> Any:
+    def threshold_tensor(self) -> Tensor:
         """The threshold of each unit, shape (units,), in the dtype of the states."""
         return self._tensor(self.threshold_weight, self.threshold)
 
-    def _tensor(self, weight: Any, value: Any) -> Any:
+    def _tensor(self, weight: keras.Variable | None, value: PerUnit) -> Tensor:
         if weight is not None:
             return ops.convert_to_tensor(weight)
         return ops.broadcast_to(ops.cast(value, self.compute_dtype), (self.units,))
@@ -334,33 +335,35 @@ class SNUCell(keras.layers.SimpleRNNCell):
         """The threshold of each unit as a NumPy array, shape (units,)."""
         return ops.convert_to_numpy(self.threshold_tensor())
 
-    def digital_parameters(self) -> dict[str, tuple[Any, keras.Variable | None]]:
+    def digital_parameters(self) -> dict[str, tuple[Array, keras.Variable | None]]:
         """Return what the digital neuron computes with: values and variable (or None) by role."""
-        parameters: dict[str, tuple[Any, keras.Variable | None]] = {}
+        parameters: dict[str, tuple[Array, keras.Variable | None]] = {}
         if self.bias is not None:
             parameters["bias"] = (self.bias, self.bias)
         parameters["threshold"] = (self.threshold_values(), self.threshold_weight)
         parameters["decay"] = (self.decay_values(), self.decay_weight)
         return parameters
 
-    def project(self, inputs: Any) -> Any:
+    def project(self, inputs: Tensor) -> Tensor:
         """Return the input product x W (+ c) in the dtype of the policy, for any leading axes."""
         dtype = self.dtype_policy.compute_dtype
         drive = ops.matmul(ops.cast(inputs, dtype), ops.cast(self.kernel, dtype))
         return drive if self.bias is None else ops.add(drive, ops.cast(self.bias, dtype))
 
-    def recur(self, outputs: Any) -> Any:
+    def recur(self, outputs: Tensor) -> Tensor:
         """Return the recurrent product y H in the dtype of the states."""
         dtype = self.dtype_policy.compute_dtype
         product = ops.matmul(ops.cast(outputs, dtype), ops.cast(self.recurrent_kernel, dtype))
         return ops.cast(product, self.compute_dtype)
 
-    def remain(self, s: Any, y: Any) -> Any:
+    def remain(self, s: Tensor, y: Tensor) -> Tensor:
         """Return what the gate leaves of the state, decay * s * (1 - gate)."""
         gate = ops.max(y, axis=-1, keepdims=True) if self.lateral_inhibition else y
         return self.decay_tensor() * s * (1.0 - gate)
 
-    def call(self, inputs: Any, states: Any, training: bool = False) -> Any:
+    def call(
+        self, inputs: Tensor, states: list[Tensor], training: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
         y, s = states
         input_mask = self.get_dropout_mask(inputs)
         recurrent_mask = self.get_recurrent_dropout_mask(y)
@@ -375,7 +378,7 @@ class SNUCell(keras.layers.SimpleRNNCell):
         y = self.output_function(s - self.threshold_tensor())
         return (ops.concatenate([y, s], axis=-1) if self.shows_membrane else y), [y, s]
 
-    def get_initial_state(self, batch_size: Any = None) -> list:
+    def get_initial_state(self, batch_size: int | None = None) -> list[Tensor]:
         return [ops.zeros((batch_size, self.units), dtype=self.compute_dtype) for _ in range(2)]
 
     def get_config(self) -> Config:

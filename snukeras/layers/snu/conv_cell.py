@@ -15,6 +15,8 @@ from snukeras._types import (
     Initializer,
     PerUnit,
     Regularizer,
+    Shape,
+    Tensor,
 )
 from snukeras.activations import Bump, SoftStep
 from snukeras.layers.snu import arguments
@@ -30,7 +32,7 @@ class ConvArguments(LayerArguments, total=False):
     data_format: str | None
 
 
-def of_convolution(owner: type, given: Mapping[str, Any]) -> dict[str, Any]:
+def of_convolution(owner: type, given: Mapping[str, object]) -> Config:
     """Check the last keyword arguments of a convolutional unit and return Keras's own.
 
     Raises:
@@ -148,7 +150,7 @@ class ConvSNUCell(SNUCell):
     def filters(self) -> int:
         return self.units
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         if len(input_shape) != self.rank + 2 or any(size is None for size in input_shape[1:]):
             raise ValueError(
                 f"{type(self).__name__} takes inputs of shape (batch, {'height, width'}, channels) "
@@ -197,7 +199,7 @@ class ConvSNUCell(SNUCell):
             )
         return tuple(found)
 
-    def project(self, inputs: Any) -> Any:
+    def project(self, inputs: Tensor) -> Tensor:
         """Return the convolution x * W (+ c) in the dtype of the policy, for any leading axes."""
         dtype = self.dtype_policy.compute_dtype
         maps = inputs.shape[-self.rank - 1 :]
@@ -215,7 +217,7 @@ class ConvSNUCell(SNUCell):
             drive = ops.add(drive, ops.cast(self.bias, dtype))
         return ops.reshape(drive, (*lead, *drive.shape[1:]))
 
-    def recur(self, outputs: Any) -> Any:
+    def recur(self, outputs: Tensor) -> Tensor:
         """Return the recurrent convolution y * H in the dtype of the states."""
         dtype = self.dtype_policy.compute_dtype
         product = ops.conv(
@@ -227,7 +229,7 @@ class ConvSNUCell(SNUCell):
         )
         return ops.cast(product, self.compute_dtype)
 
-    def get_initial_state(self, batch_size: Any = None) -> list:
+    def get_initial_state(self, batch_size: int | None = None) -> list[Tensor]:
         if self.map_shape is None:
             raise ValueError(
                 f"{type(self).__name__} does not know the size of its maps yet: build it first."
@@ -235,7 +237,7 @@ class ConvSNUCell(SNUCell):
         shape = (batch_size, *self.map_shape, self.filters)
         return [ops.zeros(shape, dtype=self.compute_dtype) for _ in range(2)]
 
-    def get_config(self) -> dict:
+    def get_config(self) -> Config:
         config = super().get_config()
         del config["units"]
         return {

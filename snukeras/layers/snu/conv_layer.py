@@ -1,7 +1,7 @@
 """Convolutional Spiking Neural Units: the dynamics of the SNU over feature maps."""
 
 from collections.abc import Sequence
-from typing import Any, Unpack
+from typing import Unpack
 
 import keras
 
@@ -31,7 +31,7 @@ class _ConvLayer(SNU):
     `keras.layers.ConvLSTM2D` is built likewise, but its base is no public class of Keras.
     """
 
-    def _start(self, cell: ConvSNUCell, given: dict[str, Any]) -> None:
+    def _start(self, cell: ConvSNUCell, given: Config) -> None:
         """Construct the layer of a cell from the `locals()` of its constructor."""
         kwargs = of_convolution(type(self), given["kwargs"])
         # Not the constructor of SNU, which makes another cell.
@@ -58,7 +58,7 @@ class _ConvLayer(SNU):
             return False
         return super()._takes_fused()
 
-    def get_config(self) -> dict:
+    def get_config(self) -> Config:
         config = super().get_config()
         del config["rank"]
         return config

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import keras
 import tensorflow as tf
@@ -410,13 +410,15 @@ def _values(sequence: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     return tf.bitcast(sequence, dtype)
 
 
-def _loop(condition: Callable[..., tf.Tensor], body: Callable[..., Any], start: _State) -> _State:
+def _loop(
+    condition: Callable[..., tf.Tensor], body: Callable[..., _State], start: _State
+) -> _State:
     """Run a while loop whose carried tensors keep the static shapes that they enter with.
 
     When a call is traced for some sizes and not for others, a step may know less than its start.
     """
 
-    def step(*carry: Any) -> Any:
+    def step(*carry: tf.Tensor) -> _State:
         result = body(*carry)
         for new, old in zip(tf.nest.flatten(result), tf.nest.flatten(start), strict=True):
             if isinstance(new, tf.Tensor):

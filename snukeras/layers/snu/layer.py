@@ -1,6 +1,6 @@
 """The layers of the Spiking Neural Unit, spiking and soft, and what all layers of units share."""
 
-from typing import Any, Self, Unpack
+from typing import Self, Unpack
 
 import keras
 from keras import ops
@@ -12,6 +12,7 @@ from snukeras._types import (
     Config,
     Constraint,
     Initializer,
+    Nested,
     PerUnit,
     Regularizer,
     Shape,
@@ -30,7 +31,7 @@ def argument_of_cell(name: str) -> property:
     return property(lambda self: getattr(self.cell, name), doc=f"`{name}` of the cell.")
 
 
-def cell_of(cell_class: type[SNUCell], given: dict[str, Any], **more: Any) -> SNUCell:
+def cell_of(cell_class: type[SNUCell], given: Config, **more: int) -> SNUCell:
     """Return the cell of a layer.
 
     Args:
@@ -39,8 +40,9 @@ def cell_of(cell_class: type[SNUCell], given: dict[str, Any], **more: Any) -> SN
         **more: arguments of the cell that the layer does not have.
     """
     kwargs = given["kwargs"]
-    more |= {name: kwargs[name] for name in ("dtype", "trainable") if name in kwargs}
-    return cell_class(**_arguments.chosen(cell_class, given), **more)
+    taken = _arguments.chosen(cell_class, {**given, **more})
+    taken |= {name: kwargs[name] for name in ("dtype", "trainable") if name in kwargs}
+    return cell_class(**taken)
 
 
 @keras.saving.register_keras_serializable(package="snukeras")
@@ -119,7 +121,7 @@ class UnitLayer(keras.layers.RNN):
     threshold_regularizer = argument_of_cell("threshold_regularizer")
     threshold_constraint = argument_of_cell("threshold_constraint")
 
-    def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
+    def build(self, sequences_shape: Shape, initial_state_shape: Nested = None) -> None:
         """Build like keras.layers.RNN, then pin the features so that a mismatch is named."""
         super().build(sequences_shape, initial_state_shape)
         (spec,) = self.input_spec
@@ -132,11 +134,11 @@ class UnitLayer(keras.layers.RNN):
 
     def call(
         self,
-        sequences: Any,
-        initial_state: Any = None,
-        mask: Any = None,
+        sequences: Tensor,
+        initial_state: list[Tensor] | None = None,
+        mask: Tensor | None = None,
         training: bool = False,
-    ) -> Any:
+    ) -> Tensor | tuple[Tensor, ...]:
         """Run like keras.layers.RNN, but never round the states to half precision."""
         sequences = self._checked(sequences, initial_state, mask)
         if initial_state is None and self.stateful:
@@ -171,7 +173,9 @@ class UnitLayer(keras.layers.RNN):
                 observer.observe(run)
         return self._returned(outputs, potentials, states)
 
-    def _returned(self, outputs: Any, potentials: Any, states: Any) -> Any:
+    def _returned(
+        self, outputs: Tensor, potentials: Tensor | None, states: list[Tensor]
+    ) -> Tensor | tuple[Tensor, ...]:
         """Return what a call returns, of outputs and potentials at all steps and last states."""
         returned = [outputs, potentials] if self.return_membrane else [outputs]
         if not self.return_sequences:
@@ -181,17 +185,19 @@ class UnitLayer(keras.layers.RNN):
             returned += states
         return returned[0] if len(returned) == 1 else tuple(returned)
 
-    def compute_mask(self, sequences: Any, previous_mask: Any) -> Any:
+    def compute_mask(self, sequences: Tensor, previous_mask: Tensor | None) -> Nested:
         mask = super().compute_mask(sequences, previous_mask)
         return self._with_membrane(mask) if self.return_membrane else mask
 
-    def _with_membrane(self, of_output: Any) -> Any:
+    def _with_membrane(self, of_output: Nested) -> Nested:
         """Repeat for the membrane what there is for the output, the first of several."""
         if self.return_state:
             return type(of_output)([of_output[0], *of_output])
         return (of_output, of_output)
 
-    def _checked(self, sequences: Tensor, initial_state: Any, mask: Any) -> Tensor:
+    def _checked(
+        self, sequences: Tensor, initial_state: list[Tensor] | None, mask: Tensor | None
+    ) -> Tensor:
         """Check the arguments of a call and return the sequences.
 
         Raises:
@@ -231,7 +237,7 @@ class UnitLayer(keras.layers.RNN):
         return (sequences_shape[0], self.units)
 
     def compute_output_shape(
-        self, sequences_shape: Shape, initial_state_shape: Any = None
+        self, sequences_shape: Shape, initial_state_shape: Nested = None
     ) -> Shape | tuple[Shape, ...]:
         state = self._state_shape(sequences_shape)
         if initial_state_shape is not None:
@@ -243,13 +249,13 @@ class UnitLayer(keras.layers.RNN):
 
     def _step_through(
         self,
-        sequences: Any,
-        state: Any,
-        mask: Any,
+        sequences: Tensor,
+        state: list[Tensor] | None,
+        mask: Tensor | None,
         training: bool,
         membranes: bool,
         every: bool,
-    ) -> tuple[Any, Any, Any]:
+    ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
         """Run the cell step by step in the loop of Keras; the plain path.
 
         Returns:
@@ -291,7 +297,7 @@ class UnitLayer(keras.layers.RNN):
             )
         return hindrance is None
 
-    def get_config(self) -> dict:
+    def get_config(self) -> Config:
         config = {**super().get_config(), "implementation": self.implementation}
         config["return_membrane"] = self.return_membrane
         if self.output_regularizer is not None:
@@ -303,7 +309,7 @@ class UnitLayer(keras.layers.RNN):
         return {**config, **of_cell}
 
     @classmethod
-    def from_config(cls, config: dict) -> Self:
+    def from_config(cls, config: Config) -> Self:
         return cls(**arguments.used(config))
 
 
