@@ -7,7 +7,29 @@ commands answer `--help` without waiting seconds for TensorFlow.
 
 import importlib
 import sys
-from typing import Any
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    # For editors and type checkers, which do not run `__getattr__`.
+    from snukeras import (
+        activations,
+        callbacks,
+        constraints,
+        datasets,
+        export,
+        initializers,
+        layers,
+        losses,
+        metrics,
+        optimizers,
+        pcm,
+        regularizers,
+        zoo,
+    )
+    from snukeras.network.folding import fold
+    from snukeras.network.trace import trace
 
 __version__ = "0.1.0"
 __all__ = [
@@ -31,12 +53,14 @@ __all__ = [
 _FUNCTIONS = {"fold": "snukeras.network.folding", "trace": "snukeras.network.trace"}
 
 
-def __getattr__(name: str) -> Any:
-    if name in _FUNCTIONS:
-        return getattr(importlib.import_module(_FUNCTIONS[name]), name)
-    if name in __all__:
-        return importlib.import_module(f"snukeras.{name}")
-    raise AttributeError(f"module 'snukeras' has no attribute {name!r}")
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> ModuleType | Callable:
+        if name in _FUNCTIONS:
+            return getattr(importlib.import_module(_FUNCTIONS[name]), name)
+        if name in __all__:
+            return importlib.import_module(f"snukeras.{name}")
+        raise AttributeError(f"module 'snukeras' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
