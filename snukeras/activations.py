@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any, Self, TypeAlias
+from typing import Self, TypeAlias
 
 import keras
 from keras import ops
@@ -144,7 +144,7 @@ def get_pseudo_derivative(identifier: str | Config | Bump) -> Bump:
     )
 
 
-def serialize_pseudo_derivative(bump: Bump) -> Any:
+def serialize_pseudo_derivative(bump: Bump) -> Config | Callable[[Tensor], Tensor]:
     """Return what a config holds of a pseudo-derivative.
 
     A function stands there itself, as activations do in the configs of Keras's layers: a copy

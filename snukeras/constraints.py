@@ -1,7 +1,5 @@
 """Constraints: what a differential pair of PCM devices can hold, and the unit interval."""
 
-from typing import Any
-
 import keras
 import numpy as np
 from keras import ops
@@ -9,7 +7,7 @@ from keras import ops
 from snukeras import _arguments
 from snukeras._arrays import like, to_tensor
 from snukeras._strategy import outside_of_graphs, replicas
-from snukeras._types import Array, Tensor
+from snukeras._types import Array, Config, Tensor
 from snukeras.pcm.pairs import ROUNDINGS, DifferentialPair, check_levels
 
 
@@ -140,7 +138,7 @@ class PCMConstraint(keras.constraints.Constraint):
             self._remainders[id(variable)] = (variable, remainder)
         return self._remainders[id(variable)][1]
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             "levels": self.levels,
             "w_max": self.w_max,
@@ -157,5 +155,5 @@ class UnitInterval(keras.constraints.Constraint):
     def __call__(self, w: Array) -> Tensor:
         return ops.clip(w, 0.0, 1.0)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {}

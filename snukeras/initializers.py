@@ -1,15 +1,15 @@
 """Start units where they spike: by the statistics of their inputs, or by data."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from snukeras import _arguments
+from snukeras._types import Config, Dtype, Nested, PerUnit, Tensor
 from snukeras.network import observers
 
 # Scales of a kernel that calibration tries, as powers of two around what it finds.
@@ -60,7 +60,7 @@ class FluctuationDriven(keras.initializers.Initializer):
         decay: float | Sequence[float] = 0.8,
         threshold: float | Sequence[float] = 1.0,
         rectified: bool = True,
-        seed: Any = None,
+        seed: int | keras.random.SeedGenerator | Config | None = None,
     ) -> None:
         self.rate = _arguments.number("rate", rate, above=0.0, below=0.4)
         self.input_rate = input_rate
@@ -85,7 +85,7 @@ class FluctuationDriven(keras.initializers.Initializer):
         found = np.asarray(self.threshold) * np.asarray(gains) / math.sqrt(inputs)
         return found if np.ndim(self.decay) or np.ndim(self.threshold) else found[0]
 
-    def __call__(self, shape: Any, dtype: Any = None) -> Any:
+    def __call__(self, shape: Sequence[int], dtype: Dtype = None) -> Tensor:
         """Return weights of shape (..., inputs, units), of a matrix or a convolution."""
         deviation = self.deviation(math.prod(shape[:-1]))
         if deviation.shape not in ((), (1,), (shape[-1],)):
@@ -96,7 +96,7 @@ class FluctuationDriven(keras.initializers.Initializer):
         noise = keras.random.normal(shape, dtype=dtype, seed=self.seed)
         return noise * ops.cast(deviation, noise.dtype)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             "rate": self.rate,
             "input_rate": self.input_rate,
@@ -107,7 +107,9 @@ class FluctuationDriven(keras.initializers.Initializer):
         }
 
 
-def _numbers(name: str, value: Any, allowed: str, good: Any) -> float | list[float]:
+def _numbers(
+    name: str, value: PerUnit, allowed: str, good: Callable[[np.ndarray], np.ndarray]
+) -> float | list[float]:
     """Check a number, or a list of them; return it as JSON can hold it."""
     try:
         values = np.asarray(value, dtype="float64")
@@ -153,7 +155,7 @@ class _Calls(observers.Observer):
         self.runs.append(run)
 
 
-def calibrate(model: keras.Model, x: Any, rate: float = 0.1) -> dict[str, float]:
+def calibrate(model: keras.Model, x: Nested, rate: float = 0.1) -> dict[str, float]:
     """Scale the kernels of all spiking layers, on data, until the layers spike at a rate.
 
         model = keras.Sequential([...])

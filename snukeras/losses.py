@@ -1,12 +1,11 @@
 """Losses: the negative log-likelihood of binary frames."""
 
-from typing import Any
-
 import keras
 from keras import ops
 
 from snukeras import _arguments
 from snukeras._strategy import replicas
+from snukeras._types import Config, Dtype, Tensor
 
 # The smallest normal float32, and the largest float32 below 1: with them no logarithm is infinite,
 # every probability that a float32 sigmoid can give between them is used as it is, and a wrong
@@ -16,7 +15,7 @@ _LARGEST = 1.0 - 2.0**-24
 
 
 @keras.saving.register_keras_serializable(package="snukeras")
-def frame_nll(y_true: Any, y_pred: Any, from_logits: bool = False) -> Any:
+def frame_nll(y_true: Tensor, y_pred: Tensor, from_logits: bool = False) -> Tensor:
     """Negative log-likelihood of each frame, in nats: the sum over its keys.
 
     Args:
@@ -87,7 +86,7 @@ class FrameNLL(keras.losses.Loss):
         steps_per_sequence: float | None = None,
         reduction: str | None = "mean_with_sample_weight",
         name: str = "frame_nll",
-        dtype: Any = None,
+        dtype: Dtype = None,
     ) -> None:
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         _arguments.number("label_smoothing", label_smoothing, minimum=0.0, maximum=1.0)
@@ -102,7 +101,9 @@ class FrameNLL(keras.losses.Loss):
         self.label_smoothing = label_smoothing
         self.steps_per_sequence = steps_per_sequence
 
-    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+    def __call__(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> Tensor:
         if self.steps_per_sequence is None:
             return super().__call__(y_true, y_pred, sample_weight)
         # Keras's own reductions merge masks and weights; only the divisor is ours.
@@ -110,12 +111,12 @@ class FrameNLL(keras.losses.Loss):
         songs = ops.cast(ops.shape(y_pred)[0], self.dtype)
         return total(y_true, y_pred, sample_weight) / (songs * self.steps_per_sequence * replicas())
 
-    def call(self, y_true: Any, y_pred: Any) -> Any:
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         if self.label_smoothing:
             y_true = y_true * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing
         return frame_nll(y_true, y_pred, self.from_logits)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "from_logits": self.from_logits,

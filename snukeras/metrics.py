@@ -1,10 +1,9 @@
 """Metrics that are exact over batches: likelihood of frames, perplexity of words, spike rates."""
 
-from typing import Any
-
 import keras
 from keras import ops
 
+from snukeras._types import Config, Dtype, Tensor
 from snukeras.losses import frame_nll
 
 # The smallest normal float32: with it no logarithm is infinite.
@@ -14,17 +13,19 @@ _SMALLEST = 2.0**-126
 class _MeanOverSteps(keras.metrics.Metric):
     """The mean of what each step costs, over all steps of all batches, by their weights."""
 
-    def __init__(self, from_logits: bool, name: str, dtype: Any) -> None:
+    def __init__(self, from_logits: bool, name: str, dtype: Dtype) -> None:
         super().__init__(name=name, dtype=dtype)
         self.from_logits = from_logits
         self.total = self.add_variable(shape=(), initializer="zeros", name="total")
         self.steps = self.add_variable(shape=(), initializer="zeros", name="steps")
 
-    def _values(self, y_true: Any, y_pred: Any) -> Any:
+    def _values(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Return what each step costs, `(N, T)` or `(N,)`."""
         raise NotImplementedError
 
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
         """Add a batch, by its weights and by the Keras mask of `y_pred`.
 
         Args:
@@ -44,7 +45,7 @@ class _MeanOverSteps(keras.metrics.Metric):
         self.total.assign_add(ops.sum(values * weights))
         self.steps.assign_add(ops.sum(weights))
 
-    def _aligned(self, weights: Any, values: Any) -> Any:
+    def _aligned(self, weights: Tensor, values: Tensor) -> Tensor:
         """Give `weights` the rank of `values`, aligned from the left."""
         weights = ops.cast(weights, self.dtype)
         if len(weights.shape) == len(values.shape) + 1 and weights.shape[-1] == 1:
@@ -53,14 +54,14 @@ class _MeanOverSteps(keras.metrics.Metric):
             weights = ops.expand_dims(weights, axis=-1)
         return weights
 
-    def result(self) -> Any:
+    def result(self) -> Tensor:
         return ops.divide_no_nan(self.total, self.steps)
 
     def reset_state(self) -> None:
         self.total.assign(0.0)
         self.steps.assign(0.0)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "from_logits": self.from_logits}
 
 
@@ -89,11 +90,11 @@ class FrameNLL(_MeanOverSteps):
     """
 
     def __init__(
-        self, from_logits: bool = False, name: str = "frame_nll", dtype: Any = None
+        self, from_logits: bool = False, name: str = "frame_nll", dtype: Dtype = None
     ) -> None:
         super().__init__(from_logits, name, dtype)
 
-    def _values(self, y_true: Any, y_pred: Any) -> Any:
+    def _values(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         return frame_nll(y_true, y_pred, self.from_logits)
 
 
@@ -116,11 +117,11 @@ class Perplexity(_MeanOverSteps):
     """
 
     def __init__(
-        self, from_logits: bool = False, name: str = "perplexity", dtype: Any = None
+        self, from_logits: bool = False, name: str = "perplexity", dtype: Dtype = None
     ) -> None:
         super().__init__(from_logits, name, dtype)
 
-    def _values(self, y_true: Any, y_pred: Any) -> Any:
+    def _values(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         logits = ops.cast(y_pred, "float32")
         if not self.from_logits:
             logits = ops.log(ops.maximum(logits, _SMALLEST))
@@ -130,7 +131,7 @@ class Perplexity(_MeanOverSteps):
         came = ops.take_along_axis(logits, words[..., None], axis=-1)[..., 0]
         return -came if not self.from_logits else ops.logsumexp(logits, axis=-1) - came
 
-    def result(self) -> Any:
+    def result(self) -> Tensor:
         return ops.exp(super().result())
 
 
@@ -156,15 +157,15 @@ class SpikeRate(_MeanOverSteps):
         dtype: Dtype of the sums.
     """
 
-    def __init__(self, name: str = "spike_rate", dtype: Any = None) -> None:
+    def __init__(self, name: str = "spike_rate", dtype: Dtype = None) -> None:
         super().__init__(False, name, dtype)
 
-    def _values(self, y_true: Any, y_pred: Any) -> Any:
+    def _values(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         spikes = ops.cast(y_pred, "float32")
         first = min(2, len(spikes.shape) - 1)
         return ops.mean(spikes, axis=tuple(range(first, len(spikes.shape))))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         config = super().get_config()
         del config["from_logits"]
         return config

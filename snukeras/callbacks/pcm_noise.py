@@ -4,7 +4,7 @@ import functools
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 import keras
 import numpy as np
@@ -13,12 +13,15 @@ from keras import ops
 
 from snukeras import _arguments
 from snukeras._random import Quick, normal
-from snukeras._types import Tensor
+from snukeras._types import Logs, Nested, Tensor
 from snukeras.constraints import PCMConstraint
 from snukeras.network.matrices import chip_variables
 from snukeras.network.models import all_layers, class_matcher, name_matcher
 from snukeras.pcm.devices import InferencePCM
 from snukeras.pcm.pairs import DifferentialPair
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 Layers: TypeAlias = Sequence[str | type] | str | type | None
 """A choice of layers: names, patterns such as "dense_*" and classes; None for all."""
@@ -103,7 +106,7 @@ class PCMNoise(keras.callbacks.Callback):
         self._entropy: Any = None
         self._epoch = 0
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_begin(self, logs: Logs = None) -> None:
         if keras.backend.backend() != "tensorflow":
             raise ValueError(
                 "PCMNoise needs the TensorFlow backend. Received: "
@@ -134,7 +137,7 @@ class PCMNoise(keras.callbacks.Callback):
         self._steps = _NoisySteps(self.model, variables, self._noisy)
         self._start_epoch()
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self._epoch = epoch
         self._start_epoch()
 
@@ -148,7 +151,7 @@ class PCMNoise(keras.callbacks.Callback):
             factor = _arguments.number("schedule", self.schedule(self._epoch), minimum=0.0)
             self._steps.factor.assign(factor)
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_end(self, logs: Logs = None) -> None:
         if self._steps is not None:
             self._steps.remove()
             self._steps = None
@@ -240,7 +243,7 @@ class _FirstStep:
         if self.model.train_function is self:
             self.model.train_function = self._plain_function
 
-    def __call__(self, iterator: Any) -> Any:
+    def __call__(self, iterator: tf.data.Iterator) -> Nested:
         self.remove()
         x, *_ = keras.utils.unpack_x_y_sample_weight(iterator.element_spec)
         # Symbolic: no batch is consumed, and initializers run eagerly, as where there is an Input.
@@ -277,7 +280,7 @@ class _NoisySteps:
             self.dirty = make(0.0, dtype="float32")
         # Per thread: tf.distribute traces the replicas in threads that take turns.
         self._trace = threading.local()
-        self._originals: list[tuple[Any, str, Any]] = []
+        self._originals: list[tuple[object, str, object]] = []
         self._install()
 
     def _install(self) -> None:
@@ -292,7 +295,7 @@ class _NoisySteps:
         model.train_function = self._function
         self._replace(model, "make_train_function", lambda original: _Remover(self))
 
-    def _replace(self, owner: Any, name: str, wrap: Callable[[Callable], Callable]) -> None:
+    def _replace(self, owner: object, name: str, wrap: Callable[[Callable], Callable]) -> None:
         original = getattr(owner, name)
         self._originals.append((owner, name, vars(owner).get(name)))
         setattr(owner, name, wrap(original))
@@ -317,11 +320,11 @@ class _NoisySteps:
                 variable.assign(kept)
             self.dirty.assign(0.0)
 
-    def _guarded(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def _guarded(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
         @functools.wraps(function)
-        def guarded(iterator: Any) -> Any:
+        def guarded(*args: _P.args, **kwargs: _P.kwargs) -> _R:
             try:
-                return function(iterator)
+                return function(*args, **kwargs)
             except StopIteration:
                 raise
             except BaseException:
@@ -330,9 +333,9 @@ class _NoisySteps:
 
         return guarded
 
-    def _train_step(self, original: Callable) -> Callable:
+    def _train_step(self, original: Callable[_P, _R]) -> Callable[_P, _R]:
         @functools.wraps(original)
-        def train_step(*args: Any, **kwargs: Any) -> Any:
+        def train_step(*args: _P.args, **kwargs: _P.kwargs) -> _R:
             self._perturb()
             try:
                 return original(*args, **kwargs)
@@ -341,9 +344,9 @@ class _NoisySteps:
 
         return train_step
 
-    def _clean_first(self, original: Callable) -> Callable:
+    def _clean_first(self, original: Callable[_P, _R]) -> Callable[_P, _R]:
         @functools.wraps(original)
-        def clean_first(*args: Any, **kwargs: Any) -> Any:
+        def clean_first(*args: _P.args, **kwargs: _P.kwargs) -> _R:
             self._restore()
             return original(*args, **kwargs)
 
@@ -383,7 +386,7 @@ class _Remover:
     def __init__(self, steps: _Steps) -> None:
         self._steps = steps
 
-    def __call__(self, force: bool = False) -> Any:
+    def __call__(self, force: bool = False) -> Callable[..., Nested]:
         model = self._steps.model
         self._steps.remove()
         return model.make_train_function(force=force)

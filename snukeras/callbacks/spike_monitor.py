@@ -1,12 +1,13 @@
 """Watch how many spikes the layers of a model have while it trains."""
 
 import warnings
-from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from snukeras import _arguments
+from snukeras._types import Logs, Tensor
 from snukeras.network import observers
 
 # Batches after which a silent layer is told, in place of waiting for the end of the epoch.
@@ -27,7 +28,7 @@ class _Counts(keras.metrics.Metric, observers.Observer):
         if run.training:
             self.update_state(run.spikes, run.mask)
 
-    def update_state(self, spikes: Any, mask: Any = None) -> None:
+    def update_state(self, spikes: Tensor, mask: Tensor | None = None) -> None:
         """Add the spikes (batch, time, ..., units) of a batch, but for masked steps."""
         spikes = ops.cast(spikes, "float32")
         places = ops.size(spikes[..., 0])
@@ -38,7 +39,7 @@ class _Counts(keras.metrics.Metric, observers.Observer):
         self.spikes.assign_add(ops.sum(spikes, axis=tuple(range(spikes.ndim - 1))))
         self.steps.assign_add(ops.cast(places, "float32"))
 
-    def result(self) -> Any:
+    def result(self) -> np.ndarray:
         """The rate of each unit, NumPy, shape (units,)."""
         spikes, steps = (
             ops.convert_to_numpy(ops.convert_to_tensor(v)) for v in (self.spikes, self.steps)
@@ -118,25 +119,25 @@ class SpikeMonitor(keras.callbacks.Callback):
             observers.detach(counts, [self._layers[name]])
         self._counts, self._layers = {}, {}
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_begin(self, logs: Logs = None) -> None:
         self._warned = False
         self._told_early = False
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_end(self, logs: Logs = None) -> None:
         self._stop()
         self.model.train_function = None
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self._epoch = epoch
         for counts in self._counts.values():
             counts.reset_state()
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         if self.warn and not self._told_early and batch >= _EARLY - 1:
             self._told_early = True
             self._tell()
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         if logs is not None:
             for name in self._counts:
                 for what, value in zip(

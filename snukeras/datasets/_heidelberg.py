@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 import zlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,7 +133,7 @@ def check_path(path: str | os.PathLike[str] | None, sources: tuple[Source, ...])
         )
 
 
-def _events(plain: Any) -> Events:
+def _events(plain: IO[bytes]) -> Events:
     import h5py
 
     with h5py.File(plain, "r") as file:

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import zipfile
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +49,7 @@ def load_data(path: str | os.PathLike[str] | None = None) -> tuple[Split, Split]
     file = fetch(SOURCE, path, by_content=True)
     try:
         with np.load(file, allow_pickle=False) as arrays:
-            found: dict[str, Any] = {name: arrays[name] for name in ARRAYS}
+            found: dict[str, np.ndarray] = {name: arrays[name] for name in ARRAYS}
     except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
         raise _refused(file, f"it cannot be read ({error})") from error
     digest = hashlib.sha256()

@@ -1,7 +1,7 @@
 """PCMOptimizer: training with phase-change memory in the loop."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Self
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from keras import ops
 
 from snukeras import _arguments
 from snukeras._strategy import outside_of_graphs, replicas
-from snukeras._types import Tensor
+from snukeras._types import Config, Tensor
 from snukeras.constraints import PCMConstraint
 from snukeras.network.matrices import is_kernel
 from snukeras.network.models import layer_names, within_layer
@@ -95,7 +95,7 @@ class PCMOptimizer(keras.optimizers.Optimizer):
 
     def __init__(
         self,
-        inner_optimizer: keras.optimizers.Optimizer | str | dict[str, Any],
+        inner_optimizer: keras.optimizers.Optimizer | str | Config,
         device: PulsedPCM | None = None,
         layers: str | keras.Layer | Sequence[str | keras.Layer] | None = None,
         w_max: float = 1.0,
@@ -215,11 +215,11 @@ class PCMOptimizer(keras.optimizers.Optimizer):
         return before
 
     @property
-    def learning_rate(self) -> Any:
+    def learning_rate(self) -> Tensor:
         return self.inner_optimizer.learning_rate
 
     @learning_rate.setter
-    def learning_rate(self, learning_rate: Any) -> None:
+    def learning_rate(self, learning_rate: Tensor) -> None:
         self.inner_optimizer.learning_rate = learning_rate
 
     @property
@@ -229,7 +229,7 @@ class PCMOptimizer(keras.optimizers.Optimizer):
     def scale_loss(self, loss: Tensor) -> Tensor:
         return self.inner_optimizer.scale_loss(loss)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             "inner_optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
             "device": keras.saving.serialize_keras_object(self.device),
@@ -247,9 +247,7 @@ class PCMOptimizer(keras.optimizers.Optimizer):
         }
 
     @classmethod
-    def from_config(
-        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
-    ) -> "PCMOptimizer":
+    def from_config(cls, config: Config, custom_objects: Config | None = None) -> Self:
         config = dict(config)
         for key in ("inner_optimizer", "device"):
             config[key] = keras.saving.deserialize_keras_object(config[key], custom_objects)
@@ -436,7 +434,9 @@ def _choose(variables: Iterable[keras.Variable], layers: list[str] | None) -> li
     return kernels
 
 
-def _checked_inner(optimizer: Any) -> keras.optimizers.Optimizer:
+def _checked_inner(
+    optimizer: keras.optimizers.Optimizer | str | Config,
+) -> keras.optimizers.Optimizer:
     if isinstance(optimizer, str | dict):
         optimizer = keras.optimizers.get(optimizer)
     if not isinstance(optimizer, keras.optimizers.Optimizer):
@@ -454,7 +454,7 @@ def _checked_inner(optimizer: Any) -> keras.optimizers.Optimizer:
     return optimizer
 
 
-def _optional(name: str, value: Any) -> float | None:
+def _optional(name: str, value: float | None) -> float | None:
     return None if value is None else _arguments.number(name, value, above=0.0)
 
 

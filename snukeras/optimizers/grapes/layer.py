@@ -1,10 +1,14 @@
 """GRAPES: a layer's errors modulated by the weights that come into its units."""
 
 import inspect
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Unpack
 
 import keras
 from keras import ops
+
+from snukeras._arguments import LayerArguments
+from snukeras._types import Config, Nested, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="snukeras")
@@ -63,8 +67,8 @@ class GRAPES(keras.layers.Wrapper):
         clip: bool = True,
         propagate: bool = True,
         uniform: bool = False,
-        **kwargs: Any,
-    ):
+        **kwargs: Unpack[LayerArguments],
+    ) -> None:
         if isinstance(layer, keras.Layer):
             kwargs.setdefault("dtype", layer.dtype_policy)
         super().__init__(layer, **kwargs)
@@ -79,18 +83,22 @@ class GRAPES(keras.layers.Wrapper):
         self.uniform = bool(uniform)
         self.supports_masking = layer.supports_masking
 
-    def importance(self) -> Any:
+    def importance(self) -> Tensor:
         """The sums of |w| over the incoming weights of each unit, shape (units,)."""
         return ops.concatenate([_importance(units) for units in units_of(self.layer)])
 
-    def modulation(self) -> Any:
+    def modulation(self) -> Tensor:
         """The factors M on the errors of the units, shape (units,); 1 where all weights are 0."""
         return ops.concatenate(self._factors())
 
     def call(
-        self, inputs: Any, initial_state: Any = None, mask: Any = None, training: bool = False
-    ) -> Any:
-        arguments: dict[str, Any] = {"training": training}
+        self,
+        inputs: Nested,
+        initial_state: list[Tensor] | None = None,
+        mask: Nested = None,
+        training: bool = False,
+    ) -> Nested:
+        arguments: dict[str, Nested] = {"training": training}
         if initial_state is not None:
             arguments["initial_state"] = initial_state
         if mask is not None:
@@ -109,10 +117,10 @@ class GRAPES(keras.layers.Wrapper):
             self.layer(inputs, **arguments),
         )
 
-    def _factors(self) -> list:
+    def _factors(self) -> list[Tensor]:
         return [self._factor(_importance(units)) for units in units_of(self.layer)]
 
-    def _factor(self, importance: Any) -> Any:
+    def _factor(self, importance: Tensor) -> Tensor:
         top = ops.max(importance)
         some = top > 0
         factor = ops.where(some, 2.0 * importance / ops.where(some, top, 1.0), 1.0)
@@ -122,7 +130,9 @@ class GRAPES(keras.layers.Wrapper):
             factor = ops.broadcast_to(ops.mean(factor), ops.shape(factor))
         return ops.stop_gradient(factor)
 
-    def _call_with_scaled_weights(self, factors: list, inputs: Any, arguments: dict) -> Any:
+    def _call_with_scaled_weights(
+        self, factors: list[Tensor], inputs: Nested, arguments: dict[str, Nested]
+    ) -> Nested:
         """The layer's outputs with the gradients of its own weights modulated."""
         factor_of = {
             id(variable): factor
@@ -143,19 +153,23 @@ class GRAPES(keras.layers.Wrapper):
             variable.assign(state)
         return outputs
 
-    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+    def compute_mask(self, inputs: Nested, mask: Nested = None) -> Nested:
         return self.layer.compute_mask(inputs, mask)
 
-    def compute_output_shape(self, input_shape: Any, **kwargs: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shape, **kwargs: Nested) -> Nested:
         return self.layer.compute_output_shape(input_shape)
 
     def compute_output_spec(
-        self, inputs: Any, initial_state: Any = None, mask: Any = None, training: bool = False
-    ) -> Any:
+        self,
+        inputs: Nested,
+        initial_state: list[Tensor] | None = None,
+        mask: Nested = None,
+        training: bool = False,
+    ) -> Nested:
         arguments = {} if initial_state is None else {"initial_state": initial_state}
         return self.layer.compute_output_spec(inputs, **arguments)
 
-    def get_config(self) -> dict:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "clip": self.clip,
@@ -206,12 +220,12 @@ def units_of(layer: keras.Layer) -> list[Units]:
     )
 
 
-def scaled_gradient(x: Any, factor: Any) -> Any:
+def scaled_gradient(x: Tensor, factor: Tensor) -> Tensor:
     """Return `x` itself; its gradient is multiplied by a constant."""
 
     @ops.custom_gradient
-    def identity(x: Any, factor: Any) -> tuple[Any, Any]:
-        def grad(*args: Any, upstream: Any = None) -> tuple[Any, Any]:
+    def identity(x: Tensor, factor: Tensor) -> tuple[Tensor, Callable]:
+        def grad(*args: Tensor, upstream: Tensor | None = None) -> tuple[Tensor, Tensor]:
             if upstream is None:
                 (upstream,) = args
             return ops.multiply(upstream, factor), ops.zeros_like(factor)
@@ -221,19 +235,19 @@ def scaled_gradient(x: Any, factor: Any) -> Any:
     return identity(x, ops.cast(factor, x.dtype))
 
 
-def _channels(layer: Any) -> int:
+def _channels(layer: keras.Layer) -> int:
     """The axis of the units, from the end: channels_first has those of the image after it."""
     if getattr(layer, "data_format", None) == "channels_first":
         return -1 - len(layer.kernel_size)
     return -1
 
 
-def _along(axis: int, factor: Any) -> Any:
+def _along(axis: int, factor: Tensor) -> Tensor:
     """The factor in a shape that meets the units along an axis counted from the end."""
     return ops.reshape(factor, (-1,) + (1,) * (-1 - axis))
 
 
-def _importance(units: Units) -> Any:
+def _importance(units: Units) -> Tensor:
     names = ("kernel", "recurrent_kernel", "embeddings")
     incoming = [getattr(units.owner, name, None) for name in names]
     # The last axis of a kernel holds the units; in recurrent layers those of each gate in turn.
@@ -244,11 +258,11 @@ def _importance(units: Units) -> Any:
     )
 
 
-def _precise(weight: Any) -> Any:
+def _precise(weight: keras.Variable) -> Tensor:
     dtype = "float64" if weight.dtype == "float64" else "float32"
     return ops.cast(ops.convert_to_tensor(weight), dtype)
 
 
-def _repeated(factor: Any, size: int) -> Any:
+def _repeated(factor: Tensor, size: int) -> Tensor:
     """The factor of each unit, once for each gate that a variable holds."""
     return ops.tile(factor, size // factor.shape[0])

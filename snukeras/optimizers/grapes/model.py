@@ -4,15 +4,17 @@ import fnmatch
 import inspect
 import math
 import warnings
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeAlias
 
 import keras
 
+from snukeras._types import Nested
 from snukeras.network.matrices import digital_kernels, matrices
 from snukeras.optimizers.grapes.layer import GRAPES, units_of
 
 Node = tuple[str, int]
+Layers: TypeAlias = str | keras.Layer | Iterable[str | keras.Layer] | None
 
 # The factors of five layers at He-uniform weights; more is warned of.
 _DEEP = 30.0
@@ -24,7 +26,7 @@ def with_grapes(
     clip: bool = True,
     propagate: bool = True,
     uniform: bool = False,
-    layers: str | keras.Layer | Iterable[str | keras.Layer] | None = None,
+    layers: Layers = None,
 ) -> keras.Model:
     """Return a model that trains with GRAPES; its layers, and so its weights, are those of `model`.
 
@@ -65,7 +67,7 @@ def with_grapes(
         )
     chosen = _chosen(model, found, layers)
 
-    def wrapped(layer: Any) -> Any:
+    def wrapped(layer: keras.Layer) -> keras.Layer:
         if id(layer) not in chosen:
             return layer
         return GRAPES(layer, clip, propagate, uniform, name=layer.name)
@@ -108,7 +110,7 @@ def without_grapes(model: keras.Model) -> keras.Model:
     return _rebuilt(model, lambda layer: layer.layer if isinstance(layer, GRAPES) else layer)
 
 
-def _chosen(model: keras.Model, found: list[keras.Layer], layers: Any) -> set[int]:
+def _chosen(model: keras.Model, found: list[keras.Layer], layers: Layers) -> set[int]:
     """The ids of the hidden layers to wrap."""
     known, unknown = [], []
     for layer in found:
@@ -148,13 +150,13 @@ def _chosen(model: keras.Model, found: list[keras.Layer], layers: Any) -> set[in
     return chosen
 
 
-def _rebuilt(model: keras.Model, change: Any) -> keras.Model:
+def _rebuilt(model: keras.Model, change: Callable[[keras.Layer], keras.Layer]) -> keras.Model:
     """The model with `change` applied to the layers of it and of the models inside it."""
 
-    def changed(layer: Any) -> Any:
+    def changed(layer: keras.Layer) -> keras.Layer:
         return _rebuilt(layer, change) if isinstance(layer, keras.Model) else change(layer)
 
-    def called(layer: Any, *args: Any, **kwargs: Any) -> Any:
+    def called(layer: keras.Operation, *args: Nested, **kwargs: Nested) -> Nested:
         # What GRAPES takes for the sake of recurrent layers is recorded in its calls.
         if isinstance(layer, keras.Layer):
             taken = inspect.signature(layer.call).parameters
@@ -172,7 +174,7 @@ def _rebuilt(model: keras.Model, change: Any) -> keras.Model:
     return rebuilt
 
 
-def _check(model: Any) -> None:
+def _check(model: object) -> None:
     if not isinstance(model, keras.Model):
         raise ValueError(
             "GRAPES is put into keras models; a layer is wrapped by snukeras.optimizers.GRAPES. "
@@ -211,7 +213,7 @@ def _hidden(model: keras.Model, exposed: bool) -> Iterator[keras.Layer]:
             yield operation
 
 
-def _reached(model: keras.Model) -> tuple[dict[str, Any], set[Node]]:
+def _reached(model: keras.Model) -> tuple[dict[str, keras.Operation], set[Node]]:
     """The operations by name, and the calls from which outputs are reached past no matrix.
 
     A call is named by its layer and its number among the calls of that layer.
@@ -238,7 +240,7 @@ def _reached(model: keras.Model) -> tuple[dict[str, Any], set[Node]]:
     return operations, reached
 
 
-def _lets_through(operation: Any) -> bool:
+def _lets_through(operation: keras.Operation) -> bool:
     """Whether a way leads through a layer, or a model, past no matrix."""
     if not isinstance(operation, keras.Model):
         return not _has_matrix(operation)
@@ -246,19 +248,19 @@ def _lets_through(operation: Any) -> bool:
     return any(isinstance(operations[name], keras.layers.InputLayer) for name, _ in reached)
 
 
-def _has_matrix(operation: Any) -> bool:
+def _has_matrix(operation: keras.Operation) -> bool:
     """Return whether a layer has weights between units."""
     if not isinstance(operation, keras.Layer):
         return False
     return bool(matrices(operation, embeddings=True) or digital_kernels(operation))
 
 
-def _node(name: str, number: int, operations: dict) -> Node:
+def _node(name: str, number: int, operations: dict[str, keras.Operation]) -> Node:
     # Keras counts the nodes of models inside from 1 at some places; all of them count as one.
     return name, 0 if isinstance(operations[name], keras.Model) else number
 
 
-def _sources(value: Any, operations: dict) -> Iterator[Node]:
+def _sources(value: object, operations: dict[str, keras.Operation]) -> Iterator[Node]:
     """The calls whose outputs a call takes, in the form of a config."""
     if isinstance(value, dict):
         if value.get("class_name") == "__keras_tensor__":
