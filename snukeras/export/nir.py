@@ -110,21 +110,26 @@ def _rewrite(memory: io.BytesIO, path: str | Path, order: Sequence[str]) -> None
 
     Resets and the metadata of nodes are left out, because nir 1.0.4 refuses them. The library
     sorts nodes by name, and some readers run nodes in the order of the file.
+    HDF5 would note the time of writing in a group that keeps its order; it is told not to, so
+    that the same network gives the same bytes.
 
     Args:
         memory: The file as the library writes it.
         path: File to write.
         order: Names of the nodes.
     """
-    with h5py.File(memory, "r") as source, h5py.File(path, "w", track_order=True) as file:
+    listed = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
+    listed.set_link_creation_order(h5py.h5p.CRT_ORDER_TRACKED | h5py.h5p.CRT_ORDER_INDEXED)
+    listed.set_obj_track_times(False)
+    with h5py.File(memory, "r") as source, h5py.File(path, "w") as file:
         for key in sorted(source):
             if key != "node":
                 source.copy(key, file)
-        graph = file.create_group("node", track_order=True)
+        graph = file.create_group("node")
         for key in sorted(source["node"]):
             if key != "nodes":
                 source["node"].copy(key, graph)
-        nodes = graph.create_group("nodes", track_order=True)
+        nodes = h5py.Group(h5py.h5g.create(graph.id, b"nodes", gcpl=listed))
         for name in order:
             node = nodes.create_group(name)
             for key, value in source["node/nodes"][name].items():
