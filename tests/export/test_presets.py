@@ -11,7 +11,6 @@ from snukeras.export.verify.weights import compare_map
 from snukeras.network.weights import collect
 from snukeras.zoo import presets
 
-
 # These are checked at every run; the others take longer.
 QUICK = {"jsb_snu", "jsb_snu_pcm", "jsb_lstm", "mnist_snu", "nottingham_ssnu"}
 
