@@ -102,10 +102,16 @@ def test_sdist_and_wheel(tmp_path):
     (sdist,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         inside = {name.split("/", 1)[-1] for name in archive.getnames()}
+        archive.extractall(tmp_path / "sdist", filter="data")
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode == 0:  # an unpacked sdist is no git checkout
         assert set(listed.stdout.split()) <= inside
     assert not any("__pycache__" in name for name in inside)
+    (unpacked,) = (tmp_path / "sdist").iterdir()
+    its_own = [sys.executable, "-m", "pytest", "-n0", "-q", "-p", "no:cacheprovider"]
+    some = ["tests/test_architecture.py", "tests/export/test_records.py"]
+    for tests in (["--collect-only"], some):
+        subprocess.run([*its_own, *tests], cwd=unpacked, check=True)
 
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
