@@ -13,6 +13,7 @@ from snukeras.export.report.units import (
     size_text,
     time_text,
 )
+from snukeras.layers import SNU
 
 
 def test_a_convolution_pays_for_each_position(tmp_path):
@@ -38,6 +39,20 @@ def test_a_convolution_pays_for_each_position(tmp_path):
     assert any("conv/kernel is used 576 times" in text for text in found.assumptions)
     # A layer's part adds up to the whole.
     assert sum(layer.high_nJ for layer in found.layers) == pytest.approx(found.high_nJ, rel=1e-5)
+
+
+def test_the_matrices_of_a_call_work_at_the_same_time(tmp_path):
+    model = keras.Sequential(
+        [
+            keras.Input((None, 6)),
+            SNU(4, recurrent=True, return_sequences=True, name="snu"),
+            keras.layers.Dense(3, name="out"),
+        ]
+    )
+    found = energy(mapped(tmp_path / "m", model, "pcm14nm-2"), Network.read(model).uses)
+    assert [layer.products for layer in found.layers] == [2, 1]
+    assert found.cases[0].latency_ns == 2 * 133
+    assert [layer.latency_ns[0] for layer in found.layers] == [133, 133]
 
 
 def test_units_that_read_well():

@@ -1,6 +1,7 @@
 """What the report predicts: products, likelihood, energy and risks."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -199,6 +200,24 @@ def test_compensation_that_harms_is_said():
     assert not any("without compensation at" in text for _, text in found)
     ((gravity, text),) = found
     assert gravity > 2.5 and "is 2.60 % in Keras" in text and "little loss" not in text
+
+
+def test_a_better_choice_of_scales_is_named():
+    def at(first, last):
+        means = (first, first, last, last)
+        return {"global": OverTime(means, means, means)}
+
+    def said(other):
+        found = SimpleNamespace(
+            metric=at(2.0, 2.2), metric_by_scale={"tensor": other}, times_s=TIMES
+        )
+        return [text for _, text in risks._other_scale(found, known(1.8), "column")]
+
+    (text,) = said(at(1.98, 2.1))
+    assert text.startswith("With --scale tensor the negative log-likelihood would be 1.98 instead")
+    assert "2.10 instead of 2.20 after 1 year" in text
+    assert said(at(1.995, 2.1)) == []  # half a percent is no gain
+    assert said(at(2.4, 2.1)) == []
 
 
 def test_a_matrix_of_zeros_has_no_relative_error(tmp_path, capsys):
