@@ -330,4 +330,5 @@ def test_presets_without_their_data_say_what_chorales_are(inside, monkeypatch, c
     out = capsys.readouterr().out
     assert "Compared on sample chorales" in out
     assert "chorales are unlike the data set" in out
+    assert "(allowed: 1e-5 plus 1e-4 of the value)" in out
     assert "Its figure on the test split is 8.459 nats per step." in out

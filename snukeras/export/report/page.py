@@ -26,6 +26,7 @@ from snukeras.export.report.drawing import (
 from snukeras.export.report.forecast import Forecast
 from snukeras.export.report.terminal import nir_text, unit_text
 from snukeras.export.report.units import energy_text, latency_text, range_text, time_text
+from snukeras.export.verify.onnx import BOUND
 from snukeras.export.verify.results import MetricResult, Verification
 
 # More would make the page slow to open; the page says what it leaves out.
@@ -437,7 +438,10 @@ def _picture(crossbar: CrossbarMap, name: str, size: int) -> str:
 
 def _verification(found: Verification) -> Iterator[str]:
     yield "<h2>Verification</h2>"
-    yield f"<p>Compared on {escape(found.samples)}, {found.batches} batch(es).</p>"
+    yield (
+        f"<p>Compared on {escape(found.samples)}, {found.batches} batch(es). An output may differ "
+        f"by {BOUND}.</p>"
+    )
     rows: list[list[Cell]] = [
         [f"ONNX output {name}", f"largest difference {output.max_difference:.2g}"]
         for name, output in found.onnx.outputs.items()

@@ -15,6 +15,7 @@ from snukeras.export.report.units import (
     time_text,
 )
 from snukeras.export.samples import CHORALES
+from snukeras.export.verify.onnx import BOUND
 
 if TYPE_CHECKING:
     from snukeras.export.crossbar.readback import ReadBackReport
@@ -110,7 +111,9 @@ def show_verification(verification: "Verification", screen: Screen | None = None
     onnx, mapped = verification.onnx, verification.map
     screen.line(f"Compared on {verification.samples} ({verification.batches} batch(es)):")
     worst = max(output.max_difference for output in onnx.outputs.values())
-    screen.line(f"  ONNX Runtime against Keras: largest output difference {worst:.2g}")
+    screen.line(
+        f"  ONNX Runtime against Keras: largest output difference {worst:.2g} (allowed: {BOUND})"
+    )
     for unit in onnx.units:
         screen.line(f"    {unit.name}: {unit_text(unit)}")
     if verification.streaming is not None:

@@ -28,8 +28,9 @@ from snukeras.network.topology import Key
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-# Soft outputs of the two runtimes agree to this, absolutely and relative to their size.
+# Soft outputs of the two runtimes may differ by ABSOLUTE + RELATIVE * |output of Keras|.
 ABSOLUTE, RELATIVE = 1e-5, 1e-4
+BOUND = f"{ABSOLUTE:.0e} plus {RELATIVE:.0e} of the value".replace("e-0", "e-")
 
 
 def session(model: str | bytes) -> "InferenceSession":
