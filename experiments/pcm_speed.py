@@ -140,7 +140,7 @@ def noise(steps: int = 200, turns: int = 5) -> dict[str, Any]:
         times = {}
         for name, amount in noises.items():
             callback = [] if amount is None else [PCMNoise(amount, seed=0)]
-            times[name] = _Fit(network(kind), x, y, length, callback)
+            times[name] = Fit(network(kind), x, y, length, callback)
         for _ in range(turns):
             for fit in times.values():
                 fit.turn()
@@ -173,8 +173,8 @@ def loop(steps: int = 50, turns: int = 5) -> dict[str, Any]:
 
     x = (np.random.default_rng(0).random((16, 64, 88)) < 0.05).astype(np.float32)
     fits = {
-        "float": _Fit(network(keras.optimizers.Adam(1e-3)), x, x, steps),
-        "devices": _Fit(network(PCMOptimizer(keras.optimizers.Adam(1e-3), seed=0)), x, x, steps),
+        "float": Fit(network(keras.optimizers.Adam(1e-3)), x, x, steps),
+        "devices": Fit(network(PCMOptimizer(keras.optimizers.Adam(1e-3), seed=0)), x, x, steps),
     }
     for _ in range(turns):
         for fit in fits.values():
@@ -187,7 +187,7 @@ def loop(steps: int = 50, turns: int = 5) -> dict[str, Any]:
     }
 
 
-class _Fit:
+class Fit:
     """Training of one model on one batch over and over, a turn at a time.
 
     The training function is made once, as in one long `fit`; so a turn is made of its calls, as
