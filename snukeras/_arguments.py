@@ -1,5 +1,6 @@
 """Check arguments; each error names the argument, what is allowed, and what was received."""
 
+import contextlib
 import difflib
 import inspect
 import math
@@ -89,7 +90,8 @@ def number(
     """
     found = math.nan
     if isinstance(value, SupportsFloat) and not isinstance(value, bool):
-        found = float(value)
+        with contextlib.suppress(TypeError):  # an array of several numbers has a __float__ as well
+            found = float(value)
     if (
         not math.isfinite(found)
         or (minimum is not None and found < minimum)

@@ -180,8 +180,9 @@ def calibrate(model: keras.Model, x: Nested, rate: float = 0.1) -> dict[str, flo
         The rate reached, by the name of the layer.
 
     Raises:
-        ValueError: `rate` is out of range; the model has no spiking layers; a layer gets nothing
-            but zeros on these data, or cannot reach the rate. The weights are then as they were.
+        ValueError: `rate` is out of range; the model has no spiking layers; `x` holds no samples,
+            or numbers that are not finite; a layer gets nothing but zeros on these data, or cannot
+            reach the rate. The weights are then as they were.
     """
     rate = _arguments.number("rate", rate, above=0.0, below=1.0)
     layers = observers.units_of(model, spiking_only=True)
@@ -190,6 +191,7 @@ def calibrate(model: keras.Model, x: Nested, rate: float = 0.1) -> dict[str, flo
             f"The model {model.name!r} has no spiking layers to calibrate. Allowed are models with "
             "layers such as snukeras.layers.SNU or ConvSNU2D; soft units need no calibration."
         )
+    observers.samples(x)
     variables = [v for layer in layers.values() for v in layer.variables]
     before = [_array(v) for v in variables]
     states = [v for layer in layers.values() if layer.stateful for v in layer.states]

@@ -162,6 +162,11 @@ class SpikeRate(_MeanOverSteps):
 
     def _values(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         spikes = ops.cast(y_pred, "float32")
+        if not len(spikes.shape):
+            raise ValueError(
+                "SpikeRate takes spikes of shape (samples, units) or (samples, steps, ..., units). "
+                "Received: a single number"
+            )
         first = min(2, len(spikes.shape) - 1)
         return ops.mean(spikes, axis=tuple(range(first, len(spikes.shape))))
 

@@ -72,7 +72,7 @@ class SpikeRate(keras.regularizers.Regularizer):
         factor: Number of at least 0.
 
     Raises:
-        ValueError: A rate is out of range.
+        ValueError: A rate is out of range, or `target` out of its bounds.
     """
 
     def __init__(
@@ -83,15 +83,16 @@ class SpikeRate(keras.regularizers.Regularizer):
         factor: float = 1.0,
     ) -> None:
         for name, value in (("target", target), ("low", low), ("high", high)):
-            if value is not None:
+            if name != "target" or value is not None:
                 _arguments.number(name, value, minimum=0.0, maximum=1.0)
-        if low > high:
+        if not low <= (low if target is None else target) <= high:
             raise ValueError(
-                f"Argument `low` must be at most `high`. Received: low={low}, high={high}"
+                "Arguments must be ordered `low` <= `target` <= `high`. "
+                f"Received: low={low}, target={target}, high={high}"
             )
-        self.target = target
-        self.low = low
-        self.high = high
+        self.target = None if target is None else float(target)
+        self.low = float(low)
+        self.high = float(high)
         self.factor = _arguments.number("factor", factor, minimum=0.0)
 
     def __call__(self, x: Tensor) -> Tensor:

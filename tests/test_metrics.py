@@ -273,3 +273,8 @@ def test_the_spike_rate_of_an_output_is_among_the_metrics_of_a_model():
     found = model.evaluate(data, targets, verbose=0, return_dict=True)
     rate = float(model.predict(data, verbose=0)["hidden"].mean())
     assert found["hidden_spike_rate"] == pytest.approx(rate)
+
+
+def test_the_spike_rate_of_a_single_number_is_refused():
+    with pytest.raises(ValueError, match=r"spikes of shape \(samples, units\).*a single number"):
+        snukeras.metrics.SpikeRate().update_state(None, 1.0)

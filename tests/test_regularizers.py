@@ -65,7 +65,15 @@ def test_it_is_saved_with_its_layer(tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [{"target": 1.2}, {"low": -0.1}, {"high": 2},
-                                       {"factor": -1.0}, {"low": 0.5, "high": 0.4}])  # fmt: skip
+                                       {"factor": -1.0}, {"low": 0.5, "high": 0.4},
+                                       {"high": None}, {"low": True},
+                                       {"target": 0.9, "high": 0.5}])  # fmt: skip
 def test_impossible_rates_are_refused(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         SpikeRate(**arguments)
+
+
+def test_rates_may_be_of_numpy():
+    config = SpikeRate(np.float32(0.5), high=np.float64(0.75)).get_config()
+    assert config == {"target": 0.5, "low": 0.0, "high": 0.75, "factor": 1.0}
+    assert all(type(value) is float for value in config.values())

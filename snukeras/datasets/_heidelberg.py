@@ -14,6 +14,7 @@ from typing import IO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from snukeras import _arguments
 from snukeras.datasets._fetch import VARIABLE, Source, cache_folder, fetch
 
 CHANNELS = 700
@@ -65,10 +66,12 @@ class Events(NamedTuple):
         Raises:
             ValueError: A number out of its range.
         """
-        if not step > 0 or steps < 1 or not 1 <= group <= CHANNELS:
+        step = _arguments.number("step", step, above=0.0)
+        steps = _arguments.whole("steps", steps)
+        if _arguments.whole("group", group) > CHANNELS:
             raise ValueError(
-                f"`step` must be above 0, `steps` at least 1 and `group` from 1 to {CHANNELS}. "
-                f"Received: step={step!r}, steps={steps!r}, group={group!r}"
+                f"Argument `group` must be at most {CHANNELS}, all channels. "
+                f"Received: group={group!r}"
             )
         grid = np.zeros((len(self.times), steps, -(-CHANNELS // group)), np.float32)
         for row, times, units in zip(grid, self.times, self.units, strict=True):

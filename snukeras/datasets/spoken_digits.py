@@ -6,6 +6,7 @@ import os
 import re
 import wave
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -13,6 +14,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from snukeras import _arguments
 from snukeras.datasets._fetch import Source, fetch
 
 RATE = 8000
@@ -130,14 +132,19 @@ def read_wave(file: str | os.PathLike[str] | BinaryIO, name: str | None = None) 
 
     Raises:
         FileNotFoundError: Nothing is at the path.
-        ValueError: The file is not such a wav file, or has no samples; the message says what to
-            do.
+        ValueError: The file is not such a wav file, is cut short, or has no samples; the message
+            says what to do.
     """
     name = name or str(file)
+    if isinstance(file, str | os.PathLike) and Path(file).is_dir():
+        raise ValueError(
+            f"{name} is a folder. Give one wav file, or read the folder by spoken_digits.read."
+        )
     try:
         with wave.open(os.fspath(file) if isinstance(file, str | os.PathLike) else file) as opened:
             found = (opened.getframerate(), opened.getnchannels(), 8 * opened.getsampwidth())
-            content = opened.readframes(opened.getnframes())
+            announced = opened.getnframes()
+            content = opened.readframes(announced)
     except (wave.Error, EOFError) as error:
         raise ValueError(
             f"{name} cannot be read as a wav file ({error or 'it ends too early'}). Convert it "
@@ -155,6 +162,12 @@ def read_wave(file: str | os.PathLike[str] | BinaryIO, name: str | None = None) 
             f"{name} has no samples. Record it again, or leave it out: a network needs at least "
             "one frame of sound."
         )
+    if len(content) != 2 * announced:
+        raise ValueError(
+            f"{name} is cut short: it announces {announced:,} samples and holds "
+            f"{len(content) // 2:,}. Fetch or record it again; to keep what there is: "
+            "sox --ignore-length INPUT OUTPUT.wav"
+        )
     return np.frombuffer(content, "<i2").astype(np.float32) / np.float32(32768)
 
 
@@ -169,7 +182,8 @@ def pad(waves: Sequence[Wave], samples: int | None = None) -> NDArray[np.float32
         float32 `(n, samples)`.
 
     Raises:
-        ValueError: No recordings, or one of another shape, or `samples` below 1.
+        ValueError: No recordings, or one of another shape, or none that has a sample, or `samples`
+            is no integer of at least 1.
     """
     if len(waves) == 0:
         raise ValueError("Argument `waves` has to hold at least one recording. Received: none")
@@ -179,10 +193,10 @@ def pad(waves: Sequence[Wave], samples: int | None = None) -> NDArray[np.float32
                 "Argument `waves` has to hold arrays (samples,). "
                 f"Received: waves[{index}] of shape {np.shape(one)}"
             )
-    if samples is None:
-        samples = max(len(one) for one in waves)
-    if samples < 1:
-        raise ValueError(f"Argument `samples` must be at least 1. Received: samples={samples}")
+    longest = max(len(one) for one in waves)
+    if longest == 0:
+        raise ValueError("Argument `waves` has to hold sound. Received: recordings of length 0")
+    samples = longest if samples is None else _arguments.whole("samples", samples)
     batch = np.zeros((len(waves), samples), np.float32)
     for row, one in zip(batch, waves, strict=True):
         row[: len(one)] = one[:samples]
@@ -206,7 +220,8 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
             _some(names, path)
             for name in sorted(names):
                 yield name, opened.read(names[name])
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
+        # RuntimeError is what zipfile raises for files with a password.
         raise ValueError(
             f"{path} is not a zip file that can be read ({error}). Fetch it again from "
             f"{SOURCE.url}, or give a folder of {_LAYOUT}."

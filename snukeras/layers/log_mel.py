@@ -71,6 +71,7 @@ class LogMel(keras.layers.Layer):
         self.frame_step = _arguments.whole("frame_step", frame_step)
         self.high = high
         top = sampling_rate / 2 if high is None else high
+        low, top = _arguments.number("low", low), _arguments.number("high", top)
         if not 0 <= low < top <= sampling_rate / 2:
             raise ValueError(
                 "Arguments `low` and `high` must be frequencies with 0 <= low < high <= "
@@ -102,6 +103,10 @@ class LogMel(keras.layers.Layer):
         return matrix
 
     def build(self, input_shape: Shape) -> None:
+        self._check_shape(input_shape)
+        self.built = True
+
+    def _check_shape(self, input_shape: Shape) -> None:
         if len(input_shape) != 2 or (
             input_shape[1] is not None and input_shape[1] < self.frame_length
         ):
@@ -110,9 +115,10 @@ class LogMel(keras.layers.Layer):
                 f"{self.frame_length} of them, a frame. Received: input_shape="
                 f"{tuple(input_shape)}. Pad shorter sounds with zeros."
             )
-        self.built = True
 
     def call(self, inputs: Tensor) -> Tensor:
+        # The layer may have been built for any length; of no frame there would be no mean.
+        self._check_shape(inputs.shape)
         # Half precision has neither the range nor the FFT.
         exact = "float64" if self.compute_dtype == "float64" else "float32"
         real, imaginary = ops.stft(

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from snukeras.network import topology
+from snukeras.network.errors import BadInputError
 
 _PLAIN = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 
@@ -52,6 +53,10 @@ def fold(model: keras.Model) -> keras.Model:
     Raises:
         BadInputError: The model was never built, or is a subclass with a `call` of its own.
     """
+    if not isinstance(model, keras.Model):
+        raise BadInputError(
+            f"Argument `model` must be a built Sequential or functional model. Received: {model!r}"
+        )
     folds = _chosen(topology.read(model))
     folded = {id(each.normalization): each for each in folds}
     targets = {id(each.layer): each for each in folds}

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import keras
+import numpy as np
 
-from snukeras._types import Tensor
+from snukeras._types import Nested, Tensor
 
 
 class Run(NamedTuple):
@@ -100,11 +101,47 @@ def units_of(model: keras.Layer, spiking_only: bool = False) -> dict[str, keras.
     Returns:
         The layers by name, in the order in which the model holds them. Of two layers with one
         name, the second bears that of the layer that holds it in front: "encoder/snu".
+
+    Raises:
+        ValueError: `model` is neither a model nor a layer.
     """
+    if not isinstance(model, keras.Layer):
+        raise ValueError(
+            f"Argument `model` must be a Keras model, or one layer. Received: {model!r}"
+        )
     found: dict[str, keras.Layer] = {}
     seen: set[int] = set()
     _search(model, "", found, seen, spiking_only)
     return found
+
+
+def samples(x: Nested) -> int:
+    """Return how many samples inputs hold, an array or a nest of arrays.
+
+    Raises:
+        ValueError: There are none, or no arrays, or arrays of several lengths, or numbers that are
+            not finite.
+    """
+    allowed = (
+        "Argument `x` must be an array (samples, ...), or a list, tuple or dict of arrays, one for "
+        "each input of the model."
+    )
+    arrays = [] if x is None else keras.tree.flatten(x)
+    if not arrays or not all(len(getattr(array, "shape", ())) for array in arrays):
+        raise ValueError(f"{allowed} Received: {type(x).__name__}. Use np.asarray for lists.")
+    lengths = [int(array.shape[0]) for array in arrays]
+    if len(set(lengths)) > 1:
+        raise ValueError(f"{allowed} Received: arrays of {lengths} samples")
+    if lengths[0] == 0:
+        raise ValueError("Argument `x` must hold at least one sample. Received: no samples")
+    for array in arrays:
+        values = np.asarray(keras.ops.convert_to_numpy(array))
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise ValueError(
+                "Argument `x` must hold finite numbers. Received: NaN or infinity in "
+                f"{int((~np.isfinite(values)).sum())} of {values.size} places"
+            )
+    return lengths[0]
 
 
 def _search(

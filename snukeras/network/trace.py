@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from snukeras import _arguments
 from snukeras._types import Nested, Tensor
 from snukeras.network import observers
 
@@ -44,7 +45,8 @@ def trace(model: keras.Layer, x: Nested, batch_size: int = 32) -> dict[str, dict
         second bears that of the model around it, "encoder/snu".
 
     Raises:
-        ValueError: The model has no SNU layers, or `x` has no samples.
+        ValueError: The model has no SNU layers; `x` holds no arrays, no samples, or numbers that
+            are not finite; or `batch_size` is no integer of at least 1.
         TypeError: The layers run inside a compiled function of the model's own, where their values
             cannot be read.
     """
@@ -54,9 +56,8 @@ def trace(model: keras.Layer, x: Nested, batch_size: int = 32) -> dict[str, dict
             f"The model {model.name!r} has no SNU layers to trace. Allowed are models that hold "
             "layers such as snukeras.layers.SNU, SSNU or ConvSNU2D."
         )
-    samples = _samples(x)
-    if samples == 0:
-        raise ValueError("Argument `x` must hold at least one sample. Received: no samples")
+    samples = observers.samples(x)
+    batch_size = _arguments.whole("batch_size", batch_size)
     recorder = _Recorder()
     names = {id(layer): name for name, layer in layers.items()}
     found: dict[str, dict[str, list[np.ndarray]]] = {}
@@ -76,11 +77,6 @@ def trace(model: keras.Layer, x: Nested, batch_size: int = 32) -> dict[str, dict
         name: {what: np.concatenate(parts) for what, parts in kept.items()}
         for name, kept in found.items()
     }
-
-
-def _samples(x: Nested) -> int:
-    """The number of samples in arrays of inputs."""
-    return min(len(part) for part in keras.tree.flatten(x))
 
 
 def _part(x: Nested, first: int, last: int) -> Nested:

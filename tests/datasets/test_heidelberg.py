@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import math
 import urllib.error
 import urllib.request
 
@@ -164,9 +165,10 @@ def test_raster():
     assert grid[0, 0, 3] == grid[0, 1, 699] == grid[0, 2, 699] == 1
     assert events.raster(0.01, 4, group=5)[0, 0].nonzero()[0].tolist() == [0]
     assert events.raster(0.01, 4, group=3).shape == (2, 4, 234)
-    for bad in ({"step": 0.0}, {"steps": 0}, {"group": 701}):
-        with pytest.raises(ValueError, match=r"`group` from 1 to 700\. Received"):
-            events.raster(**bad)
+    for name, value in [("step", 0.0), ("step", "1 ms"), ("step", math.inf), ("steps", 0),
+                        ("steps", 2.5), ("group", 701), ("group", 1.5)]:  # fmt: skip
+        with pytest.raises(ValueError, match=rf"`{name}` must be .*Received: {name}={value!r}"):
+            events.raster(**{name: value})
 
 
 def test_path_is_a_folder(folder):

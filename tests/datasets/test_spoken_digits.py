@@ -135,6 +135,8 @@ def test_zip_without_recordings(tmp_path):
         (wav([1, 2], width=1), r"8 bits\. Convert it: sox"),
         (wav([]), r"has no samples\. Record it again"),
         (b"RIFF", r"cannot be read as a wav file .*sox"),
+        (wav([1, 2, 3])[:-1], r"cut short: it announces 3 samples and holds 2\. Fetch .*sox"),
+        (wav([1, 2, 3])[:-2], r"cut short: it announces 3 samples and holds 2\. Fetch .*sox"),
     ],
 )
 def test_bad_wav_files(tmp_path, content, message):
@@ -161,5 +163,24 @@ def test_pad():
         spoken_digits.pad([])
     with pytest.raises(ValueError, match=r"waves\[1\] of shape \(2, 2\)"):
         spoken_digits.pad([np.ones(2), np.ones((2, 2))])
-    with pytest.raises(ValueError, match="`samples` must be at least 1"):
-        spoken_digits.pad([np.ones(2)], 0)
+    for samples in (0, 2.5, "8"):
+        with pytest.raises(ValueError, match="`samples` must be an integer of at least 1"):
+            spoken_digits.pad([np.ones(2)], samples)
+    with pytest.raises(ValueError, match="recordings of length 0"):
+        spoken_digits.pad([np.ones(0), np.ones(0)])
+
+
+def test_a_folder_is_no_wav_file(tmp_path):
+    with pytest.raises(ValueError, match=r"is a folder\. .*spoken_digits\.read"):
+        spoken_digits.read_wave(tmp_path)
+
+
+def test_a_zip_with_a_password_or_another_compression_is_refused(tmp_path):
+    whole = pack(tmp_path / FILE, {"3_anna_0.wav": wav([1, 2])}).read_bytes()
+    at = whole.rindex(b"PK\x01\x02")  # the last file in the directory of the zip
+    for offset, value in ((8, 1), (10, 99)):
+        damaged = bytearray(whole)
+        damaged[at + offset] = value
+        (tmp_path / FILE).write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"not a zip file that can be read .*Fetch it again"):
+            spoken_digits.read(tmp_path / FILE)

@@ -77,6 +77,9 @@ def test_half_precision_and_saving(tmp_path):
         (dict(low=-1.0), ["low", "-1.0"]),
         (dict(high=5000), ["high", "4000 Hz", "5000"]),
         (dict(low=2000.0, high=1000.0), ["low < high"]),
+        (dict(low="20"), ["low", "'20'"]),
+        (dict(low=None), ["low", "None"]),
+        (dict(floor=True), ["floor", "True"]),
         (dict(floor=0), ["floor", "above 0", "0"]),
         (dict(bands=120), ["Band", "Take fewer bands"]),
     ],
@@ -92,3 +95,14 @@ def test_bad_input_is_named():
     for shape in ((None, 200), (None, 400, 1)):
         with pytest.raises(ValueError, match=r"takes samples of shape \(batch, samples\).*Pad"):
             LogMel()(keras.Input(shape[1:]))
+
+
+def test_a_sound_shorter_than_a_frame_is_refused_where_any_length_is_allowed():
+    # Of no frames there would be no mean: the output would be NaN.
+    model = keras.Sequential(
+        [keras.Input((None,)), LogMel(), keras.layers.GlobalAveragePooling1D()]
+    )
+    for samples in (0, 255):
+        with pytest.raises(ValueError, match=r"at least 256 of them, a frame.*Pad shorter sounds"):
+            model.predict(np.zeros((1, samples), "float32"), verbose=0)
+    assert np.isfinite(model.predict(np.zeros((1, 256), "float32"), verbose=0)).all()

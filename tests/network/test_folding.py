@@ -88,3 +88,8 @@ def test_a_model_without_a_topology_is_refused():
 
     with pytest.raises(BadInputError):
         snukeras.fold(Own())
+
+
+def test_what_is_no_model_is_refused():
+    with pytest.raises(BadInputError, match="must be a built Sequential or functional model"):
+        snukeras.fold(3)

@@ -188,3 +188,27 @@ def test_what_cannot_be_traced_is_refused(x):
 
     with pytest.raises(TypeError, match="compiled function"):
         snukeras.trace(Compiled(), x)
+
+
+@pytest.mark.parametrize("run", [snukeras.trace, snukeras.initializers.calibrate])
+def test_bad_models_and_inputs_are_refused(run, x):
+    model = keras.Sequential([keras.Input(x.shape[1:]), layer_of()])
+    for bad in (None, 3.0, [], x.tolist(), (part for part in x)):
+        with pytest.raises(ValueError, match=r"`x` must be an array \(samples, ...\), .*Received"):
+            run(model, bad)
+    with pytest.raises(ValueError, match=r"one for each input .*arrays of \[3, 2\] samples"):
+        run(model, [x, x[:2]])
+    with pytest.raises(ValueError, match="at least one sample"):
+        run(model, x[:0])
+    for odd in (np.nan, np.inf):
+        with pytest.raises(ValueError, match=r"finite numbers\. Received: NaN or infinity in 1 of"):
+            run(model, np.concatenate([x.ravel()[:-1], [odd]]).reshape(x.shape))
+    with pytest.raises(ValueError, match=r"`model` must be a Keras model, or one layer\. .*'snu'"):
+        run("snu", x)
+
+
+def test_a_batch_of_a_trace_holds_a_sample(x):
+    model = keras.Sequential([keras.Input(x.shape[1:]), layer_of()])
+    for size in (0, -1, 1.5, None):
+        with pytest.raises(ValueError, match="`batch_size` must be an integer of at least 1"):
+            snukeras.trace(model, x, batch_size=size)

@@ -78,7 +78,10 @@ def test_noise():
     np.testing.assert_allclose(quiet[0], noisy[0], atol=1e-6)
 
 
-@pytest.mark.parametrize("data", [{"pitch": 1}, {"speed": -0.1}, {"gain": "loud"}])
+@pytest.mark.parametrize(
+    "data",
+    [{"pitch": 1}, {"speed": -0.1}, {"gain": "loud"}, {"gain": True}, {"speed": float("inf")}],
+)
 def test_bad_data_is_named(data):
     with pytest.raises(ValueError, match=r"may hold speed, gain, shift, noise, .*Received"):
         changed(**data)
@@ -125,3 +128,8 @@ def test_real_data(data_folder):
     assert held.name == "spoken_digits_without_theo" and set(held.recordings["test"].speakers) == {
         "theo"
     }
+
+
+def test_an_unknown_speaker_is_named_at_once():
+    with pytest.raises(ValueError, match=r"`held_out` must be None or one of george.*'anna'"):
+        SpokenDigits("anna")

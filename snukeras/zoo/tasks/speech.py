@@ -65,6 +65,11 @@ class SpokenDigits(Classification):
     reads = ("data", "loss")
 
     def __post_init__(self) -> None:
+        if self.held_out not in (None, *spoken_digits.SPEAKERS):
+            raise ValueError(
+                f"Argument `held_out` must be None or one of {', '.join(spoken_digits.SPEAKERS)}. "
+                f"Received: held_out={self.held_out!r}"
+            )
         self.name = "spoken_digits" + (f"_without_{self.held_out}" if self.held_out else "")
 
     @cached_property
@@ -114,7 +119,10 @@ class SpokenDigits(Classification):
         """
         data = {**_DATA, **recipe.data}
         odd = set(data) - set(_DATA)
-        if odd or not all(isinstance(v, int | float) and v >= 0 for v in data.values()):
+        if odd or not all(
+            isinstance(v, int | float) and not isinstance(v, bool) and 0 <= v < math.inf
+            for v in data.values()
+        ):
             raise ValueError(
                 f"`data` of a recipe for spoken digits may hold {', '.join(_DATA)}, numbers of at "
                 f"least 0. Received: {recipe.data}"
