@@ -13,7 +13,7 @@ from experiments import speakers
 def content(tmp_path):
     (tmp_path / "tiny").mkdir()
     recipe = make_recipe(epochs=1, seeds=[0, 1])
-    (tmp_path / "tiny" / "recipe.json").write_text(json.dumps(recipe))
+    (tmp_path / "tiny" / "recipe.json").write_text(json.dumps(recipe.entries()))
     return tmp_path
 
 
@@ -21,6 +21,7 @@ def test_every_speaker_is_held_out_with_every_seed(content, tmp_path, monkeypatc
     trained = []
 
     def train_seed(recipe, task, seed, folder, **arguments):
+        assert (recipe.data, recipe.epochs) == (speakers.AUGMENTATION, speakers.EPOCHS)
         trained.append((task.held_out, seed, folder))
         figure = 50.0 + 10 * seed + speakers.SPEAKERS.index(task.held_out)
         return {"seed": seed, "valid": figure, "test": figure - 1, "epoch": 1, "seconds": 1.0,
@@ -43,11 +44,11 @@ def test_every_speaker_is_held_out_with_every_seed(content, tmp_path, monkeypatc
 
 
 def test_trains_and_resumes(content, tmp_path):
-    recipe = make_recipe(epochs=1, seeds=[3])
-    (content / "tiny" / "recipe.json").write_text(json.dumps(recipe))
-    asked = dict(speakers=["theo"], root=tmp_path, task=Syllables, progress=lambda event: None)
+    asked = dict(speakers=["theo"], root=tmp_path, task=Syllables, progress=lambda event: None,
+                 seeds=[3], data={"gain": 3.0}, epochs=None)  # fmt: skip
     results = speakers.experiment("tiny", tmp_path / "runs", content, **asked)
     assert [(fold["speaker"], fold["seed"]) for fold in results["folds"]] == [("theo", 3)]
+    assert results["recipe"]["data"] == {"gain": 3.0} and results["recipe"]["epochs"] == 1
     asked["progress"] = lambda event: pytest.fail("trained again")
     assert speakers.experiment("tiny", tmp_path / "runs", content, **asked) == results
 
