@@ -2,6 +2,7 @@
 
     python -m experiments.defaults run --seeds 0 1 2
     python -m experiments.defaults run --tasks jsb --depths 1 4 8 --settings defaults paper
+    python -m experiments.defaults table
 
 Protocol, the same for every setting: Adam at its default rate of 0.001, batches of 32, one figure
 after the last epoch, no epoch is chosen. What is not said below is the layers' default.
@@ -215,20 +216,25 @@ def experiment(
     return rows
 
 
-def table(root: Path | str | None = None) -> str:
+def table(task: str | None = None, root: Path | str | None = None) -> str:
     """Return the figures as Markdown: a row for a setting, a column for a task and depth.
 
     The best mean of a column is bold; a setting within 5 % of it has a star. Cells that were not
     measured are empty.
+
+    Args:
+        task: One of TASKS. Default: all of them.
+        root: Folder of the results. Default: `experiments/results/defaults` of the checkout.
     """
     folder = reporting.folder("defaults") if root is None else Path(root)
+    tasks = TASKS if task is None else (task,)
     from snukeras import _files
 
     rows = [
         row
-        for task in TASKS
-        if (folder / f"{task}.json").exists()
-        for row in _files.read_json(folder / f"{task}.json")["runs"]
+        for name in tasks
+        if (folder / f"{name}.json").exists()
+        for row in _files.read_json(folder / f"{name}.json")["runs"]
     ]
     columns = sorted(
         {(row["task"], row["depth"]) for row in rows}, key=lambda c: (TASKS.index(c[0]), c[1])
@@ -277,7 +283,9 @@ def main(argv: list[str] | None = None) -> int:
     if "run" in given.what:
         experiment(given.results, given.tasks, given.depths, given.settings, given.seeds)
     if "table" in given.what:
-        print(table(given.results))
+        for task in given.tasks:
+            if (given.results / f"{task}.json").exists():
+                print(table(task, given.results))
     return 0
 
 

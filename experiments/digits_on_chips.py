@@ -101,8 +101,13 @@ def experiment(
     return results
 
 
-def table(root: Path | str | None = None) -> str:
-    """Return the figures of all models as Markdown."""
+def table(family: str | None = None, root: Path | str | None = None) -> str:
+    """Return the figures as Markdown.
+
+    Args:
+        family: Of the models how their names begin, such as "speech". Default: all.
+        root: As for `experiment`.
+    """
     folder = reporting.folder(RESULTS_FOLDER, root)
     lines = [
         "| model | float | chips | compensation | "
@@ -110,7 +115,7 @@ def table(root: Path | str | None = None) -> str:
         + " | lost after a year |",
         "|---|---|---|---|" + "---|" * (len(TIMES) + 1),
     ]
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(folder.glob(f"{family or ''}*.json")):
         results = _files.read_json(path)
         for label, case in results["cases"].items():
             cells = [

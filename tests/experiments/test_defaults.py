@@ -65,7 +65,8 @@ def test_rows_are_kept_and_the_table_tells_them(tmp_path, capsys):
 
     assert len(run()) == 6
     assert run() == _files.read_json(tmp_path / "jsb.json")["runs"]
-    lines = defaults.table(tmp_path).splitlines()
+    lines = defaults.table("jsb", tmp_path).splitlines()
+    assert defaults.table(root=tmp_path).splitlines() == lines
     assert lines[0] == "| setting | jsb x4, nats per step |"
     assert lines[2:] == [
         "| defaults | **10.05 ± 0.07** |",

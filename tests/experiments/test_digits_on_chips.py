@@ -53,11 +53,13 @@ def test_figures_and_table(preset, tmp_path):
         "tiny", 2, ["none"], tmp_path / "runs", tasks=tasks, root=tmp_path
     )
     assert more["cases"]["column"] == results["cases"]["column"] and "none" in more["cases"]
-    table = digits_on_chips.table(tmp_path)
+    table = digits_on_chips.table(root=tmp_path)
     assert (
         f"| `tiny` | 50.00 | 2 | column | {results['cases']['column']['25 s']['mean']:.2f}" in table
     )
     assert table.count("`tiny`") == 2
+    assert digits_on_chips.table("ti", tmp_path) == table
+    assert "tiny" not in digits_on_chips.table("speech", tmp_path)
 
 
 def test_other_tasks_are_refused(preset, tmp_path):
