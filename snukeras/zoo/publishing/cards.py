@@ -23,16 +23,18 @@ def outline(model: "keras.Model") -> str:
     """Describe a network in a line: size of the input, then class and units of each layer.
 
     Examples: "88 - SNU 150 - Dense 88", "28x28x1 - SNU 10". Layers without weights of their own
-    are left out. The input of a text is "words", that of sound "sound", and where a table is tied
-    the line ends so.
+    are left out, and normalisations. The input of a text is "words", that of sound "sound", and
+    where a table is tied the line ends so.
     """
+    from keras.layers import BatchNormalization
+
     from snukeras.layers import LogMel, TiedEmbedding
 
     sizes = [str(size) for size in model.input_shape[1:] if size is not None]
     hears = any(isinstance(layer, LogMel) for layer in model.layers)
     parts = ["x".join(sizes) or ("sound" if hears else "words")]
     for layer in model.layers:
-        if layer.weights:
+        if layer.weights and not isinstance(layer, BatchNormalization):
             recurrent = "recurrent " if getattr(layer, "recurrent", False) else ""
             units = getattr(layer, "output_dim", None) or layer.output.shape[-1]
             parts.append(f"{recurrent}{type(layer).__name__} {units}")
