@@ -23,8 +23,8 @@ def host_array(x: Array, name: str) -> np.ndarray:
     if not np.all(np.isfinite(array)):
         bad = int(array.size - np.count_nonzero(np.isfinite(array)))
         raise ValueError(
-            f"`{name}` must be finite. Received: {bad} of {array.size} values are NaN or infinite; "
-            "look for a diverged training run or a broken file."
+            f"`{name}` must be finite. Received: {bad} of {array.size} values are NaN or "
+            "infinite; look for a diverged training run or a broken file."
         )
     return array
 

@@ -19,7 +19,7 @@ PROGRAM, READ, PULSE, RESET, CONVERT = 0, 0x2C1B3C6D, 0x3C6EF372, 0x1B873593, 0x
 
 
 class Quick:
-    """Marks a SeedGenerator: `normal` may serve it with approximate Gaussian numbers.
+    """Mark a SeedGenerator: `normal` may serve it with approximate Gaussian numbers.
 
     For noise during training, where a step must not wait for its random numbers.
     """
@@ -42,8 +42,8 @@ def draw(seed: Seed | None, stream: int = 0) -> Tensor:
         return seed.next()
     if seed is None:
         raise ValueError(
-            "`seed` must be an int or a keras.random.SeedGenerator: there is no global generator "
-            "here. Received: seed=None"
+            "Argument `seed` must be an int or a keras.random.SeedGenerator: there is no global "
+            "generator here. Received: seed=None"
         )
     if not ops.is_tensor(seed):
         return ops.convert_to_tensor([int(seed), stream], dtype="int64")
@@ -129,7 +129,7 @@ def _uniform(seed: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def _box_muller(seed: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Give standard normal float32 numbers."""
+    """Return standard normal float32 numbers."""
     count = math.prod(shape)
     first, second = (
         ops.cast(ops.cast(ops.right_shift(_bits(seed, count, stream), _u32(8)), "int32"), "float32")

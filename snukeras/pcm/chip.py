@@ -71,11 +71,11 @@ class Chip:
         self._source = source if isinstance(source, keras.Layer) else None
         arrays, self._unrollings = _matrices(source, embeddings)
         if not arrays:
-            raise ValueError("`source` must have at least one kernel. Received: none.")
+            raise ValueError("Argument `source` must have at least one kernel. Received: none.")
         faults = faults or {}
         if unknown := set(faults) - set(arrays):
             raise ValueError(
-                f"`faults` must name matrices of this chip: {sorted(arrays)}. "
+                f"Argument `faults` must name matrices of this chip: {sorted(arrays)}. "
                 f"Received: {sorted(unknown)}"
             )
         self._shapes = {name: array.shape for name, array in arrays.items()}
@@ -124,7 +124,7 @@ class Chip:
         return {name: crossbar.conductances(t) for name, crossbar in self.crossbars.items()}
 
     def weights(self, t: float = 0.0) -> dict[str, np.ndarray]:
-        """Give the weights at time t by name, in the shape in which they were given."""
+        """Return the weights at time t by name, in the shape in which they were given."""
         return {
             name: self._unrollings[name].weight(crossbar.weights(t), self._shapes[name])
             for name, crossbar in self.crossbars.items()
@@ -133,7 +133,9 @@ class Chip:
     def matmul(self, name: str, x: Array, t: Array = 0.0) -> Tensor:
         """Multiply x (..., rows) by the matrix `name` as the tiles do it at time t."""
         if name not in self.crossbars:
-            raise ValueError(f"`name` must be one of {sorted(self.crossbars)}. Received: {name!r}")
+            raise ValueError(
+                f"Argument `name` must be one of {sorted(self.crossbars)}. Received: {name!r}"
+            )
         return self.crossbars[name].matmul(x, t)
 
     def write(self, model: keras.Layer, t: float = 0.0) -> None:
@@ -146,7 +148,7 @@ class Chip:
         shapes = [tuple(v.shape) for v in variables]
         if shapes != list(self._shapes.values()):
             raise ValueError(
-                "`model` must have the kernels of this chip, in this order: "
+                "Argument `model` must have the kernels of this chip, in this order: "
                 f"{list(self._shapes.values())}. Received: {shapes}; is it another model?"
             )
         for variable, weights in zip(variables, self.weights(t).values(), strict=True):
@@ -174,12 +176,13 @@ def _matrices(
         return arrays, dict.fromkeys(arrays, Unrolling())
     if not isinstance(source, keras.Layer):
         raise TypeError(
-            "`source` must be a built Keras model or a dict of matrices by name. "
+            "Argument `source` must be a built Keras model or a dict of matrices by name. "
             f"Received: {type(source).__name__}"
         )
     if not source.built:
         raise ValueError(
-            "`source` must be a built model. Received: one without weights; call it or fit it once."
+            "Argument `source` must be a built model. Received: one without weights; call it or "
+            "fit it once."
         )
     if left := digital_kernels(source, embeddings):
         warnings.warn(

@@ -30,7 +30,9 @@ class Converter:
         self, bits: int | None = None, bound: float | None = None, noise: float = 0.0
     ) -> None:
         if bits is not None and (isinstance(bits, bool) or int(bits) != bits or bits < 2):
-            raise ValueError(f"`bits` must be None or an integer of at least 2. Received: {bits!r}")
+            raise ValueError(
+                f"Argument `bits` must be None or an integer of at least 2. Received: {bits!r}"
+            )
         self.bits = bits if bits is None else int(bits)
         self.bound = bound if bound is None else _arguments.number("bound", bound, above=0.0)
         self.noise = _arguments.number("noise", noise, minimum=0.0)
@@ -41,7 +43,9 @@ class Converter:
         dtype = keras.backend.standardize_dtype(v.dtype)
         if self.noise:
             if seed is None:
-                raise ValueError("`seed` must be given for a converter with noise. Received: None")
+                raise ValueError(
+                    "Argument `seed` must be given for a converter with noise. Received: None"
+                )
             v = v + self.noise * normal(v.shape, dtype, seed, CONVERT)
         if self.bound is not None:
             v = ops.clip(v, -self.bound, self.bound)
@@ -66,8 +70,8 @@ class Converter:
         top = abs(host_array(ops.convert_to_numpy(values), "values")).max(initial=0.0)
         if top == 0.0:
             raise ValueError(
-                "`values` must not all be 0: they are to show the range of the converter. Give "
-                "typical inputs."
+                "Argument `values` must not all be 0: they are to show the range of the converter. "
+                "Give typical inputs."
             )
         return Converter(self.bits, float(top), self.noise)
 

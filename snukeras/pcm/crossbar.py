@@ -89,7 +89,7 @@ class Crossbar:
         self.pair = _checked_pair(pair, device, hardware)
         rows, columns = (int(n) for n in tile_size)
         if rows < 1 or columns < 1:
-            raise ValueError(f"`tile_size` must be positive. Received: {tile_size!r}")
+            raise ValueError(f"Argument `tile_size` must be positive. Received: {tile_size!r}")
         self.tile_size = (rows, columns)
         self.input_converter = input_converter or Converter()
         self.output_converter = output_converter or Converter()
@@ -143,7 +143,7 @@ class Crossbar:
         return ops.convert_to_numpy(self._read(t))
 
     def weights(self, t: float = 0.0) -> np.ndarray:
-        """Give the weights (rows, columns) with which the crossbar multiplies at time t.
+        """Return the weights (rows, columns) with which the crossbar multiplies at time t.
 
         Read noise, IR drop and compensation are in them; the converters are not.
         """
@@ -171,7 +171,7 @@ class Crossbar:
         x = to_tensor(x, "x")
         if len(x.shape) < 1 or x.shape[-1] != self.matrix.shape[0]:
             raise ValueError(
-                f"`x` must have {self.matrix.shape[0]} values in its last axis. "
+                f"Argument `x` must have {self.matrix.shape[0]} values in its last axis. "
                 f"Received: shape {tuple(x.shape)}"
             )
         products = self._products(x, self._effective(t))
@@ -204,7 +204,7 @@ class Crossbar:
         self.output_converter = self.output_converter.calibrated(largest)
 
     def _products(self, x: Tensor, weights: Tensor) -> list[Tensor]:
-        """Give what leaves each tile, in the unit of x times weights of [-1, 1]."""
+        """Return the output of each tile, in the unit of x times weights of [-1, 1]."""
         found = []
         for rows, columns in self.tiles:
             signal = self.input_converter(x[..., rows], seed=self.seed)
@@ -222,12 +222,12 @@ class Crossbar:
         return ops.concatenate(blocks, axis=-2)
 
     def _unit(self, columns: slice, dtype: str) -> Tensor:
-        """What turns weights of these columns into those of [-1, 1]."""
+        """Return the factor that scales weights of these columns to [-1, 1]."""
         unit = np.broadcast_to(self.scales / self.pair.span, self.matrix.shape[-1:])
         return ops.cast(unit[columns], dtype)
 
     def _read(self, t: Array) -> Tensor:
-        """One reading of all devices, (2, rows, columns) in uS."""
+        """Read all devices once: (2, rows, columns) in uS."""
         if self.hardware is None:
             return self.device.read(self.state, t, seed=self.seed)
         if tracing():
@@ -243,7 +243,7 @@ class Crossbar:
         return ops.convert_to_tensor(g)
 
     def _effective(self, t: Array) -> Tensor:
-        """Weights at time t without compensation."""
+        """Return the weights at time t without compensation."""
         g = self._read(t)
         if self.wire_resistance:
             g = self._joined(
@@ -255,13 +255,13 @@ class Crossbar:
         return self.pair.to_weights(g[0], g[1], ops.convert_to_tensor(self.scales))
 
     def _readout(self, t: Array) -> list[Tensor]:
-        """Mean |weight| of each tile, or of each column of a tile, from a reading of its own."""
+        """Return the mean |weight| of each tile, or each column of a tile, from its own reading."""
         size = ops.abs(self._effective(t))
         axis = 0 if self.compensation == "column" else None
         return [ops.mean(size[rows, columns], axis=axis) for rows, columns in self.tiles]
 
     def _factors(self, t: Array) -> list[Tensor]:
-        """Digital factors of all tiles at time t, () or (columns of the tile,)."""
+        """Return the digital factors of all tiles at time t, () or (columns of the tile,)."""
         return [
             ops.where(now > 0, then / ops.maximum(now, 1e-30), ops.ones_like(now))
             for then, now in zip(self._reference or [], self._readout(t), strict=True)
@@ -280,7 +280,7 @@ class Crossbar:
             )
 
     def _addresses(self) -> list[tuple[str, tuple[slice, slice]]]:
-        """(name of the tile for the hardware, its slices), for every tile."""
+        """Return (name of the tile for the hardware, its slices) for every tile."""
         height, width = self.tile_size
         return [
             (f"{self.name}/{rows.start // height}/{columns.start // width}", (rows, columns))
@@ -291,13 +291,13 @@ class Crossbar:
 def _checked_pair(
     pair: DifferentialPair | None, device: InferencePCM, hardware: Hardware | None
 ) -> DifferentialPair:
-    """Give the pair of a crossbar, within what the device offers."""
+    """Return the pair of a crossbar, within what the device offers."""
     if pair is None:
         g_max = hardware.g_max if hardware is not None and hardware.g_max else device.g_max
         return DifferentialPair(g_max, scale="column")
     if hardware is None and pair.g_max > device.g_max * (1 + 1e-9):
         raise ValueError(
-            "`pair` must not use more than the device offers, "
+            "Argument `pair` must not use more than the device offers, "
             f"g_max <= {device.g_max:g} uS. Received: {pair!r}"
         )
     return pair

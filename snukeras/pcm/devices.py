@@ -83,7 +83,7 @@ class InferencePCM:
     # The four curves of a model, in terms of x = conductance / g_max. --------------------------
 
     def _programming_std(self, x: Tensor) -> Tensor:
-        """Give the standard deviation in uS at the reference g_max."""
+        """Return the standard deviation in uS at the reference g_max."""
         raise NotImplementedError
 
     def _drift_mean(self, x: Tensor) -> Tensor:
@@ -93,26 +93,27 @@ class InferencePCM:
         raise NotImplementedError
 
     def _read_noise(self, x: Tensor) -> Tensor:
-        """Give Q_s: the relative read noise without its dependence on time."""
+        """Return Q_s: the relative read noise without its dependence on time."""
         raise NotImplementedError
 
     # The same in physical units. --------------------------------------------------------------
 
     def programming_std(self, target: Array) -> Array:
-        """Give the standard deviation of the programming noise, uS, at targets in uS."""
+        """Return the standard deviation of the programming noise, uS, at targets in uS."""
         std = self._programming_std(self._relative(target)) * (self.g_max / self.reference_g_max)
         return like(ops.maximum(std, 0.0), target)
 
     def drift_mean(self, target: Array) -> Array:
-        """Give the mean drift exponent at target conductances in uS (before the factor `drift`)."""
+        """Return the mean drift exponent at target conductances in uS (before the factor "
+        "`drift`)."""
         return like(self._drift_mean(self._relative(target)), target)
 
     def drift_std(self, target: Array) -> Array:
-        """Give the standard deviation of the drift exponent at target conductances in uS."""
+        """Return the standard deviation of the drift exponent at target conductances in uS."""
         return like(self._drift_std(self._relative(target)), target)
 
     def read_noise_std(self, conductance: Array, t: Array = 0.0) -> Array:
-        """Give the read noise at time t (s) of programmed uS, relative to what has drifted."""
+        """Return the read noise at time t (s) of programmed uS, relative to what has drifted."""
         quality = self._read_noise(self._relative(conductance))
         return like(quality * self._read_spectrum(t, quality.dtype), conductance)
 
@@ -129,8 +130,8 @@ class InferencePCM:
         g = to_tensor(target, "target")
         if not is_tensor(target) and np.any(np.asarray(target) < 0):
             raise ValueError(
-                "`target` conductances must be at least 0 uS. Received: a smallest value of "
-                f"{np.min(target):g}; split signed weights with DifferentialPair first."
+                "Argument `target` must be conductances of at least 0 uS. Received: a smallest "
+                f"value of {np.min(target):g}; split signed weights with DifferentialPair first."
             )
         state = self._run(self._program, g, self._draw(seed, PROGRAM))
         return DeviceState(*(like(part, target) for part in state))
@@ -143,7 +144,7 @@ class InferencePCM:
         return g, programmed, nu
 
     def drifted(self, state: DeviceState, t: Array = 0.0) -> Array:
-        """Give the conductances in uS at time t (s) without read noise."""
+        """Return the conductances in uS at time t (s) without read noise."""
         programmed = to_tensor(state.programmed, "programmed")
         factor = self._drift_logarithm(t, programmed.dtype)
         g = self._run(self._drifted, programmed, to_tensor(state.nu, "nu"), factor)
@@ -338,7 +339,7 @@ def _polynomial(coefficients: tuple, x: Tensor) -> Tensor:
 
 
 def _below_and_above(log_part: tuple, coefficients: tuple, x: Tensor) -> Tensor:
-    """Give the clipped logarithm below its threshold, the polynomial from there on."""
+    """Return the clipped logarithm below its threshold, the polynomial from there on."""
     threshold, slope, intercept, low, high = log_part
     logarithmic = ops.clip(slope * ops.log(x) + intercept, low, high)
     return ops.where(x < threshold, logarithmic, _polynomial(coefficients, x))
@@ -373,7 +374,8 @@ class HermesPCM(InferencePCM):
     ) -> None:
         if devices_per_polarity not in _HERMES:
             raise ValueError(
-                f"`devices_per_polarity` must be 1 or 2. Received: {devices_per_polarity!r}"
+                "Argument `devices_per_polarity` must be 1 or 2. Received: "
+                f"{devices_per_polarity!r}"
             )
         self.devices_per_polarity = devices_per_polarity
         self._curves = curves = _HERMES[devices_per_polarity]

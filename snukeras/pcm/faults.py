@@ -31,9 +31,9 @@ class StuckDevices:
         values = np.asarray(np.nan if given is None else given, dtype="float32")
         if np.any(np.isinf(values)) or np.any(values < 0):
             raise ValueError(
-                f"`{name}` must hold conductances in uS of at least 0, or NaN for a device that "
-                f"works. Received: a smallest value of {np.nanmin(values):g} and a largest of "
-                f"{np.nanmax(values):g}"
+                f"Argument `{name}` must hold conductances in uS of at least 0, or NaN for a "
+                f"device that works. Received: a smallest value of {np.nanmin(values):g} and a "
+                f"largest of {np.nanmax(values):g}"
             )
         return values
 
@@ -114,7 +114,7 @@ class StuckDevices:
     def compensate(
         self, g_plus: Array, g_minus: Array, pair: DifferentialPair
     ) -> tuple[Array, Array]:
-        """Give targets (uS) with which the working partner of a stuck device saves the weight.
+        """Return targets (uS) with which the working partner of a stuck device saves the weight.
 
         The partner takes the conductance that keeps g_plus - g_minus, as far as the range of
         `pair` allows (and to the nearest level, if it has levels). Where both devices are stuck,

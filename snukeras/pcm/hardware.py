@@ -41,18 +41,18 @@ class Hardware(abc.ABC):
 
     @abc.abstractmethod
     def reset(self, tile: str, where: np.ndarray) -> None:
-        """RESETs the devices where `where`, bool (2, rows, columns), is True.
+        """RESET the devices where `where`, bool (2, rows, columns), is True.
 
         The first call for a tile decides its shape.
         """
 
     @abc.abstractmethod
     def pulse(self, tile: str, counts: np.ndarray) -> None:
-        """Gives `counts`, int (2, rows, columns), SET pulses to the devices of a tile."""
+        """Apply `counts`, int (2, rows, columns), SET pulses to the devices of a tile."""
 
     @abc.abstractmethod
     def read(self, tile: str) -> np.ndarray:
-        """Reads the devices of a tile now: float (2, rows, columns), uS."""
+        """Read the devices of a tile now: float (2, rows, columns), uS."""
 
     def readings(self, tile: str, count: int) -> np.ndarray:
         """Read the devices of a tile `count` times: float (count, 2, rows, columns), uS.
@@ -186,11 +186,11 @@ class _Readings:
         self._count *= keep
 
     def mean(self) -> np.ndarray:
-        """Give the mean readings, (2, rows, columns) in uS."""
+        """Return the mean readings, (2, rows, columns) in uS."""
         return self._sum / self._count
 
     def noise(self) -> float:
-        """Give the standard deviation in uS of one reading of a pair, over all pairs."""
+        """Return the standard deviation in uS of one reading of a pair, over all pairs."""
         if self._count.min() < 2:
             return 0.0
         variance = (self._squares / self._count - self.mean() ** 2).clip(0.0)
@@ -253,8 +253,8 @@ class SimulatedHardware(Hardware):
     def _state(self, tile: str, array: np.ndarray | None = None) -> PulseState:
         if tile not in self._tiles:
             raise ValueError(
-                f"`tile` must name a tile that was RESET before. Received: {tile!r}; known: "
-                f"{sorted(self._tiles)}"
+                f"Argument `tile` must name a tile that was RESET before. Received: {tile!r}; "
+                f"known: {sorted(self._tiles)}"
             )
         state = self._tiles[tile]
         if array is not None and array.shape != tuple(state.conductance.shape):

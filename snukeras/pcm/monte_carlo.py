@@ -73,7 +73,7 @@ def evaluate_chips(
         progress: whether to show a progress bar on a terminal.
         device, embeddings, faults, pair, tile_size, wire_resistance, compensation, avoid_faults:
             as for Chip. Converters have no part: they act between products.
-        hardware: must be None: a chip that exists is one, and takes its own time. Use Chip for it.
+        hardware: must be None: a real chip is one chip, with a clock of its own. Use Chip for it.
 
     Returns:
         A list of dicts {"chip", "time", and the metrics}, by chip, then time.
@@ -83,12 +83,15 @@ def evaluate_chips(
             the results of another model, other data or other settings.
     """
     if not getattr(model, "compiled", False):
-        raise ValueError("`model` must be compiled, with the metrics to evaluate. Received: not.")
+        raise ValueError(
+            "Argument `model` must be compiled, with the metrics to evaluate. Received: a model "
+            "that is not compiled; call `model.compile` first."
+        )
     if hardware is not None:
         raise ValueError("`hardware` cannot be evaluated many times over. Use Chip directly.")
     times = [_arguments.number("times", t, minimum=0.0) for t in times]
     if not times:
-        raise ValueError("`times` must hold at least one time in seconds. Received: none.")
+        raise ValueError("Argument `times` must hold at least one time in seconds. Received: none.")
     given = {"x": x, "y": y, "sample_weight": sample_weight}
     data = {name: np.asarray(array) for name, array in given.items() if array is not None}
     chip = {
@@ -132,7 +135,7 @@ def _evaluated(
 
 
 def summarize(rows: Sequence[Row]) -> dict[float, dict[str, dict[str, float]]]:
-    """Give statistics of the rows by time: {time: {metric: {mean, std, min, median, max}}}."""
+    """Return statistics of the rows by time: {time: {metric: {mean, std, min, median, max}}}."""
     summary: dict[float, dict[str, dict[str, float]]] = {}
     for t in sorted({row["time"] for row in rows}):
         chosen = [row for row in rows if row["time"] == t]
@@ -153,7 +156,7 @@ def summarize(rows: Sequence[Row]) -> dict[float, dict[str, dict[str, float]]]:
 
 @dataclasses.dataclass(frozen=True)
 class _Work:
-    """What is evaluated, on which chips."""
+    """A model, its data, and the chips to evaluate it on."""
 
     model: keras.Model
     data: dict[str, np.ndarray]
@@ -268,7 +271,7 @@ def _digest(*parts: bytes | np.ndarray) -> str:
 
 
 def _architecture(model: keras.Model) -> str:
-    """Give the config of a model with its names numbered.
+    """Return the config of a model with its names numbered.
 
     Keras's own names count up with every layer that a process has made.
     """
@@ -288,7 +291,7 @@ def _architecture(model: keras.Model) -> str:
 
 
 def _described(value: object) -> object:
-    """Give an argument of Chip as JSON, for comparison with that of an earlier run."""
+    """Return an argument of Chip as JSON, for comparison with that of an earlier run."""
     if isinstance(value, dict):
         return {str(name): _described(part) for name, part in value.items()}
     if isinstance(value, StuckDevices):

@@ -20,15 +20,15 @@ def check_levels(levels: object) -> int | None:
         return None
     if isinstance(levels, bool) or not isinstance(levels, int | np.integer) or levels < 2:
         raise ValueError(
-            "`levels` must be None (continuous) or an integer of at least 2, the number of "
-            f"conductance levels per device. Received: {levels!r}"
+            "Argument `levels` must be None (continuous) or an integer of at least 2, the number "
+            f"of conductance levels per device. Received: {levels!r}"
         )
     return int(levels)
 
 
 @keras.saving.register_keras_serializable(package="snukeras")
 class DifferentialPair:
-    """Maps weights to pairs of device conductances and back.
+    """Map weights to pairs of device conductances and back.
 
     With scale s (uS per unit of weight) and the device range [g_min, g_max]:
 
@@ -75,15 +75,15 @@ class DifferentialPair:
         return self.g_max - self.g_min
 
     def max_weight(self, weights: Array) -> Array:
-        """Give the weight that g_max stands for: max |w| per tensor () or per column (columns,).
+        """Return the weight that g_max stands for: max |w| per tensor () or per column (columns,).
 
         Where all weights are zero it is 1, so that nothing is divided by zero.
         """
         w = to_tensor(weights, "weights")
         if self.scale == "column" and len(w.shape) == 0:
             raise ValueError(
-                "`weights` must have at least one axis for scale='column'. Received: a scalar; "
-                "use scale='tensor'."
+                "Argument `weights` must have at least one axis for scale='column'. Received: a "
+                "scalar; use scale='tensor'."
             )
         # Compiled for a processor, this is seven times as fast as the maximum of |w|, and twice as
         # fast as one over all axes at once.
@@ -96,7 +96,7 @@ class DifferentialPair:
         return like(ops.where(top > 0, top, ops.ones_like(top)), weights)
 
     def scales(self, weights: Array) -> Array:
-        """Give the uS per unit of weight, so that the largest |w| gets g_max.
+        """Return the uS per unit of weight, so that the largest |w| gets g_max.
 
         Returns:
             Shape () for scale="tensor", (columns,) for scale="column".
@@ -104,7 +104,7 @@ class DifferentialPair:
         return like(self.span / to_tensor(self.max_weight(weights), "weights"), weights)
 
     def to_conductances(self, weights: Array, scales: Array | None = None) -> tuple[Array, Array]:
-        """Give the conductances (g_plus, g_minus) in uS that stand for `weights`.
+        """Return the conductances (g_plus, g_minus) in uS that stand for `weights`.
 
         Args:
             weights: any shape.
@@ -126,7 +126,7 @@ class DifferentialPair:
         return like(ops.minimum(g + self.g_min, self.g_max), original)
 
     def to_weights(self, g_plus: Array, g_minus: Array, scales: Array) -> Array:
-        """Give the weights (g_plus - g_minus) / scales that two arrays of uS stand for."""
+        """Return the weights (g_plus - g_minus) / scales that two arrays of uS stand for."""
         plus, minus = to_tensor(g_plus, "g_plus"), to_tensor(g_minus, "g_minus")
         if tuple(plus.shape) != tuple(minus.shape):
             raise ValueError(
@@ -148,7 +148,7 @@ class DifferentialPair:
         rounding: str = "nearest",
         seed: Seed | None = None,
     ) -> Array:
-        """Give the nearby weights that the pairs can hold: clipped, then rounded to the levels.
+        """Return the nearby weights that the pairs can hold: clipped, then rounded to the levels.
 
         Args:
             weights: any shape.
@@ -195,8 +195,8 @@ class DifferentialPair:
         columns = w.shape[-1] if len(w.shape) else 1
         if tuple(scales.shape) not in ((), (columns,)):
             raise ValueError(
-                f"`scales` must have shape () or ({columns},), one per column of the weights. "
-                f"Received: shape {tuple(scales.shape)}"
+                f"Argument `scales` must have shape () or ({columns},), one per column of the "
+                f"weights. Received: shape {tuple(scales.shape)}"
             )
         return ops.cast(scales, self._dtype(w))
 

@@ -23,16 +23,16 @@ class PairState(NamedTuple):
     refresh_count: Tensor
 
     def devices(self) -> PulseState:
-        """What the device model remembers."""
+        """Return the part of the state that the device model keeps."""
         return PulseState(self.conductance, self.pulses_since_reset, self.last_pulse)
 
     def with_devices(self, state: PulseState) -> "PairState":
-        """The same counts with another state of the devices."""
+        """Return the same counts with another state of the devices."""
         return PairState(*state, self.pulse_count, self.refresh_count)
 
 
 class PulsedPairs:
-    """What may happen to pairs of devices that grow by SET pulses, see PCMOptimizer.
+    """The operations on pairs of devices that grow by SET pulses, see PCMOptimizer.
 
     All methods are pure functions of tensors: they return a new PairState. `seed` is a pair of
     integers as SeedGenerator.next() gives them, one for each step of the training; the methods
@@ -65,12 +65,12 @@ class PulsedPairs:
         self.programming_pulses = programming_pulses
         if self.within >= self.above:
             raise ValueError(
-                "`refresh_within` must be below `refresh_above`, else refreshed pairs would be "
-                f"refreshed for ever. Received: {self.within:g} and {self.above:g} uS"
+                "Argument `refresh_within` must be below `refresh_above`, else refreshed pairs "
+                f"would be refreshed for ever. Received: {self.within:g} and {self.above:g} uS"
             )
 
     def pulse(self, pairs: PairState, whole: Tensor, clock: Tensor, seed: Tensor) -> PairState:
-        """Gives |whole| SET pulses to G+ (positive) or G- (negative); `whole` is (pairs,)."""
+        """Apply |whole| SET pulses to G+ (positive) or G- (negative); `whole` is (pairs,)."""
         most = ops.max(ops.abs(whole))
 
         def body(k: Tensor, *pairs: Tensor) -> tuple:
@@ -81,7 +81,7 @@ class PulsedPairs:
         return PairState(*found)
 
     def refresh(self, pairs: PairState, clock: Tensor, seed: Tensor) -> PairState:
-        """RESETs saturated pairs and programs their differences again."""
+        """RESET saturated pairs and program their differences again."""
         plus, minus = self._draw(pairs, clock, seed, _CHECK)
         difference = plus - minus
         saturated = ops.logical_and(
@@ -94,7 +94,7 @@ class PulsedPairs:
     def program(
         self, pairs: PairState, where: Tensor, target: Tensor, clock: Tensor, seed: Tensor
     ) -> PairState:
-        """RESETs the pairs `where`, then pulses and reads them until they hold `target` (uS)."""
+        """RESET the pairs `where`, then pulse and read them until they hold `target` (uS)."""
         both = ops.stack([where, where])
         state = self.device.reset_where(pairs.devices(), both, clock, numbered(seed, _RESET))
         pairs = pairs.with_devices(state)
@@ -117,7 +117,7 @@ class PulsedPairs:
         return PairState(*found)
 
     def read(self, pairs: PairState, clock: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
-        """One reading of G+ and G-, uS."""
+        """Read G+ and G- once, uS."""
         return self._draw(pairs, clock, seed, _READ)
 
     def _one_pulse(

@@ -43,15 +43,15 @@ class PulsedPCM:
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def _step(self, g: Tensor, pulses: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the mean and standard deviation (uS) of the growth by the next pulse."""
+        """Return the mean and standard deviation (uS) of the growth by the next pulse."""
         raise NotImplementedError
 
     def _reset(self, normal: Tensor) -> Tensor:
-        """Give the conductances after RESET, uS, from standard normal numbers."""
+        """Return the conductances after RESET, uS, from standard normal numbers."""
         raise NotImplementedError
 
     def _floor(self) -> float:
-        """Give the smallest conductance after a SET pulse, uS."""
+        """Return the smallest conductance after a SET pulse, uS."""
         return 0.0
 
     def reset(
@@ -88,7 +88,7 @@ class PulsedPCM:
     def pulse(
         self, state: PulseState, where: Array, t: Array = 0.0, seed: Seed | None = None
     ) -> PulseState:
-        """Give one SET pulse at time t to the devices for which `where` holds."""
+        """Apply one SET pulse at time t to the devices for which `where` holds."""
         g = to_tensor(state.conductance, "conductance")
         n = ops.cast(state.pulses, g.dtype)
         mean, std = self._step(g, n)
@@ -100,9 +100,9 @@ class PulsedPCM:
         )
 
     def drifted(self, state: PulseState, t: Array = 0.0) -> Array:
-        """Give the mean of many readings at time t, uS: drift without read noise.
+        """Return the mean of many readings at time t, uS: drift without read noise.
 
-        Here for devices without drift.
+        The base class has no drift.
         """
         return state.conductance
 
@@ -111,7 +111,8 @@ class PulsedPCM:
         raise NotImplementedError
 
     def granularity(self, pulses: int = 10) -> float:
-        """Give the mean growth per pulse over the first `pulses` pulses of the mean device, uS."""
+        """Return the mean growth per pulse over the first `pulses` pulses of the mean device, "
+        "uS."""
         g = float(ops.convert_to_numpy(self._reset(ops.zeros(()))))
         first = g
         for n in range(pulses):

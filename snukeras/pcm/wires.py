@@ -15,7 +15,7 @@ LARGEST_LOSS = 0.3
 
 
 def with_ir_drop(conductances: Array, wire_resistance: float) -> Array:
-    """Give the conductances that a tile with resistive wires seems to have, to first order.
+    """Return the conductances that a tile with resistive wires seems to have, to first order.
 
     Currents lower the voltages along the wires. With r ohm between neighbouring cells, drivers
     before row 0 of each word line and amplifiers before row 0 of each bit line, a device at row i
@@ -57,7 +57,7 @@ def check_ir_drop(conductances: Array, wire_resistance: float, name: str) -> Non
 
 
 def _loss(g: Tensor, wire_resistance: float) -> Tensor:
-    """Share of its voltage that each device (2, rows, columns) loses, to first order."""
+    """Return the share of its voltage that each device (2, rows, columns) loses, to first order."""
     rows, columns = g.shape[-2:]
     along_bit_line = ops.matmul(_shared_cells(rows, g.dtype), g)
     both = ops.sum(g, axis=-3, keepdims=True)
