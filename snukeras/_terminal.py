@@ -1,4 +1,4 @@
-"""What is shown in a terminal: consoles, a quiet start of Keras, what is being done."""
+"""Output in a terminal: consoles, a quiet start of Keras, status and progress."""
 
 import os
 import sys

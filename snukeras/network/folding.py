@@ -34,9 +34,9 @@ def fold(model: keras.Model) -> keras.Model:
 
     In inference BatchNormalization multiplies each feature by a number and adds one. The factor
     goes into the kernel of the layer in front of it (Dense and convolutions without activation), or
-    else of the layer behind it (those, and all layers of units); what is added goes into its bias:
-    the weight `bias` of a unit, which is added at each step, since a threshold is not: a unit
-    integrates what it is given. The model computes the same but for rounding. Export it, or put it
+    else of the layer behind it (those, and all layers of units); the summand goes into its bias.
+    For units that is the weight `bias`: it enters at each step and is integrated, which a threshold
+    is not. The model computes the same but for rounding. Export it, or put it
     on a chip, in the place of the other: it has fewer operations, and its crossbars hold what the
     units see. A normalisation is left as it is where its neighbours cannot take it up: one that
     others read too, a kernel with a constraint such as PCMConstraint, whose levels it would leave,
@@ -121,7 +121,7 @@ def _is_normalization(call: topology.Call) -> bool:
 
 
 def _takes_behind(call: topology.Call) -> bool:
-    """Whether a layer takes up the normalisation of its outputs."""
+    """Return whether a layer takes up the normalisation of its outputs."""
     return (
         not call.nested
         and type(call.op) in _PLAIN
@@ -131,7 +131,7 @@ def _takes_behind(call: topology.Call) -> bool:
 
 
 def _takes_before(call: topology.Call, normalization: keras.layers.BatchNormalization) -> bool:
-    """Whether a layer takes up the normalisation of its inputs."""
+    """Return whether a layer takes up the normalisation of its inputs."""
     home = _home(call.op)
     if call.nested or not _kernel_is_free(call.op) or len(call.inputs) != 1:
         return False
@@ -142,7 +142,7 @@ def _takes_before(call: topology.Call, normalization: keras.layers.BatchNormaliz
 
 
 def _home(layer: keras.Layer) -> keras.Layer:
-    """What holds the weights: the cell of a layer of units, else the layer."""
+    """Return the owner of the weights: the cell of a layer of units, else the layer."""
     return getattr(layer, "cell", layer)
 
 
@@ -152,7 +152,7 @@ def _kernel_is_free(layer: keras.Layer) -> bool:
 
 
 def _affine(layer: keras.layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:
-    """Factor and summand of each feature in inference, float64."""
+    """Return factor and summand of each feature in inference, float64."""
 
     def values(variable: keras.Variable | None, default: float) -> np.ndarray:
         if variable is None:
@@ -165,7 +165,7 @@ def _affine(layer: keras.layers.BatchNormalization) -> tuple[np.ndarray, np.ndar
 
 
 def _weights(each: _Fold) -> dict[str, np.ndarray]:
-    """The weights of a layer by name once it has taken up a normalisation."""
+    """Return the weights of a layer, by name, once it has taken up a normalisation."""
     factor, shift = _affine(each.normalization)
     weights = {
         variable.name: np.asarray(ops.convert_to_numpy(variable), "float64")

@@ -1,9 +1,9 @@
 """A quicker loop for training keras.layers.LSTM with recurrent dropout.
 
 With recurrent dropout Keras's layer multiplies eight times a step: the input by the four parts of
-its kernel, and the output before, under four masks, by those of the recurrent kernel. Here the
-input products of all steps are taken at once, before the loop, and the four masked products of a
-step are one. Masks and their seeds are those of the layer; results differ by rounding alone.
+its kernel, and the previous output, under four masks, by the four parts of the recurrent kernel.
+Here one product before the loop serves the inputs of all steps, and one product per step serves the
+four masks. Masks and their seeds are those of the layer; results differ by rounding alone.
 """
 
 import functools

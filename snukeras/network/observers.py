@@ -39,7 +39,7 @@ class Run(NamedTuple):
 
 
 class Observer:
-    """Base of what watches layers.
+    """Base of the observers of layers.
 
     Attributes:
         wants_membranes: Whether membrane potentials are wanted beside the spikes.
@@ -100,7 +100,7 @@ def units_of(model: keras.Layer, spiking_only: bool = False) -> dict[str, keras.
 
     Returns:
         The layers by name, in the order in which the model holds them. Of two layers with one
-        name, the second bears that of the layer that holds it in front: "encoder/snu".
+        name, the second gets the name of the layer that holds it in front: "encoder/snu".
 
     Raises:
         ValueError: `model` is neither a model nor a layer.
@@ -167,7 +167,7 @@ def _search(
 
 
 def _parts(layer: keras.Layer) -> Iterator[keras.Layer]:
-    """The layers that a layer holds: those of a model in its order, then any attribute's."""
+    """Yield the layers that a layer holds: those of a model in its order, then any attribute's."""
     for part in getattr(layer, "layers", None) or []:
         if isinstance(part, keras.Layer):
             yield part

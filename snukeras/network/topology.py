@@ -109,7 +109,7 @@ def _ends(model: keras.Model) -> tuple[list[Tensor], list[Tensor]] | None:
 
 
 class _Reader:
-    """Unfolds a model, and the models inside it, into calls."""
+    """Unfold a model, and the models inside it, into calls."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []

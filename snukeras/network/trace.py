@@ -9,7 +9,7 @@ from snukeras.network import observers
 
 
 class _Recorder(observers.Observer):
-    """Keeps the spikes and membranes of the calls of a batch."""
+    """Keep the spikes and membranes of the calls of a batch."""
 
     wants_membranes = True
 
@@ -42,7 +42,7 @@ def trace(model: keras.Layer, x: Nested, batch_size: int = 32) -> dict[str, dict
         their outputs under "spikes". Steps are in the order in which the layer returns them. Masked
         steps repeat what was before, as in the outputs of the layer. A layer that the model calls
         several times has its later calls as "snu@2", "snu@3", ...; of two layers with one name, the
-        second bears that of the model around it, "encoder/snu".
+        second gets the name of the model around it in front, "encoder/snu".
 
     Raises:
         ValueError: The model has no SNU layers; `x` holds no arrays, no samples, or numbers that
