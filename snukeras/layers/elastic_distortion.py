@@ -14,7 +14,7 @@ from snukeras._types import Config, Shape, Tensor
 
 @keras.saving.register_keras_serializable(package="snukeras")
 class ElasticDistortion(keras.layers.Layer):
-    """Distorts images in training as elastic sheets; each image in its own way at each call.
+    """Distort images in training as elastic sheets; each image in its own way at each call.
 
     Every pixel is moved by a random field: uniform numbers in [-1, 1], smoothed by a Gaussian of
     width sigma, times alpha (Simard, Steinkraus and Platt, "Best practices for convolutional
@@ -78,7 +78,7 @@ class ElasticDistortion(keras.layers.Layer):
         return self._sample(inputs, *self._places(inputs))
 
     def _places(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Where each pixel takes its value from: row and column, (batch, height, width)."""
+        """Return where each pixel takes its value from: row and column, (batch, height, width)."""
         batch = ops.shape(images)[0]
         height, width = images.shape[1:3]
         down = np.arange(height, dtype="float32")[None, :, None] - (height - 1) / 2
@@ -151,7 +151,7 @@ class ElasticDistortion(keras.layers.Layer):
 
 
 def _gaussian(size: int, sigma: float) -> np.ndarray:
-    """The matrix that smooths an axis by a Gaussian, zero outside; float32 (size, size)."""
+    """Return the matrix that smooths an axis by a Gaussian, zero outside; float32 (size, size)."""
     reach = np.arange(-size + 1, size)
     weights = np.exp(-0.5 * (reach / sigma) ** 2)
     weights = weights / weights.sum()

@@ -12,7 +12,7 @@ from snukeras._types import Config, Shape, Tensor
 
 @keras.saving.register_keras_serializable(package="snukeras")
 class LevelCrossing(keras.layers.Layer):
-    """Codes a signal by a spike where it crosses a level, upwards and downwards apart.
+    """Code a signal by a spike where it crosses a level, upwards and downwards apart.
 
     Levels lie at whole multiples of `spacing`. With n_t = floor(x_t / spacing) and n_0 the level
     of 0, the signal's start, a feature gives two spike trains:

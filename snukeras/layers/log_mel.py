@@ -17,10 +17,10 @@ class LogMel(keras.layers.Layer):
 
     A frame of `frame_length` samples is weighted by a Hann window; the power of its spectrum is
     summed in bands that are triangles on the mel scale, those of `keras.layers.MelSpectrogram`.
-    Put out is log(1 + power / floor), which is 0 for silence and grows by 2.3 for 10 dB.
+    The output is log(1 + power / floor), which is 0 for silence and grows by 2.3 for 10 dB.
 
     A frame depends on its own samples alone, so the layer can stream: `MelSpectrogram` itself pads
-    by the samples' mirror image, and its decibels hang on the loudest frame of the whole batch.
+    by the samples' mirror image, and its decibels depend on the loudest frame of the whole batch.
     There are no weights. The layer exports to ONNX, as the operator STFT.
 
     Args:

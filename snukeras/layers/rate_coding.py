@@ -19,7 +19,7 @@ _ROUNDING = 1e-6
 
 @keras.saving.register_keras_serializable(package="snukeras")
 class RateCoding(keras.layers.Layer):
-    """Codes intensities by the rate of their spikes, one Bernoulli trial per value and step.
+    """Code intensities by the rate of their spikes, one Bernoulli trial per value and step.
 
     A value p of the input spikes at each step with the probability p * max_spikes / steps (cut to
     [0, 1]), so that it spikes p * max_spikes times in `steps` steps on average: the input of the

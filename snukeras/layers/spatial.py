@@ -151,7 +151,7 @@ class Spatial(keras.Model):
         return kernel.reshape(-1, source, gates, target).sum(axis=(0, 2))
 
     def split(self, outputs: Sequence[int]) -> dict[str, np.ndarray]:
-        """Give each neuron to a task, greedily, from the outputs back.
+        """Assign each neuron to a task, greedily, from the outputs back.
 
         A neuron joins the task with the largest sum of |w| of its connections to the next layer.
 

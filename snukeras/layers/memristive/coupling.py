@@ -42,7 +42,7 @@ class LevelTuned:
         self.chain = bool(chain)
 
     def check(self, units: int) -> None:
-        """Raise ValueError if the coupling is not one of so many neurons."""
+        """Raise ValueError unless there is one level for each of `units` neurons."""
         if len(self.levels) != units:
             raise ValueError(
                 f"Argument `levels` must hold one level for each of the {units} neurons. "

@@ -40,8 +40,8 @@ class AllMemristive(keras.layers.Layer):
     (conductance, pulses, time of the last pulse), clock, inputs, random numbers, counters. A saved
     model goes on bit for bit.
 
-    After Pantazi et al., Nanotechnology 27, 355205 (2016). A reconstruction: the text of the paper
-    was not at hand, see docs/level_tuned.md.
+    After Pantazi et al., Nanotechnology 27, 355205 (2016); a reconstruction, see
+    docs/level_tuned.md.
 
     Args:
         units: number of neurons K.

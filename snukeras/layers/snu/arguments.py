@@ -1,4 +1,4 @@
-"""What constructors of units are given: what is unknown, unused or of another kind is refused."""
+"""Check the arguments of units: refuse unknown ones, unused ones and ones of another kind."""
 
 import inspect
 from collections.abc import Callable, Mapping

@@ -315,11 +315,11 @@ class SNUCell(keras.layers.SimpleRNNCell):
         )
 
     def decay_tensor(self) -> Tensor:
-        """The decay of each unit, shape (units,), in the dtype of the states."""
+        """Return the decay of each unit, shape (units,), in the dtype of the states."""
         return self._tensor(self.decay_weight, self.decay)
 
     def threshold_tensor(self) -> Tensor:
-        """The threshold of each unit, shape (units,), in the dtype of the states."""
+        """Return the threshold of each unit, shape (units,), in the dtype of the states."""
         return self._tensor(self.threshold_weight, self.threshold)
 
     def _tensor(self, weight: keras.Variable | None, value: PerUnit) -> Tensor:
@@ -328,11 +328,11 @@ class SNUCell(keras.layers.SimpleRNNCell):
         return ops.broadcast_to(ops.cast(value, self.compute_dtype), (self.units,))
 
     def decay_values(self) -> np.ndarray:
-        """The decay of each unit as a NumPy array, shape (units,)."""
+        """Return the decay of each unit as a NumPy array, shape (units,)."""
         return ops.convert_to_numpy(self.decay_tensor())
 
     def threshold_values(self) -> np.ndarray:
-        """The threshold of each unit as a NumPy array, shape (units,)."""
+        """Return the threshold of each unit as a NumPy array, shape (units,)."""
         return ops.convert_to_numpy(self.threshold_tensor())
 
     def digital_parameters(self) -> dict[str, tuple[Array, keras.Variable | None]]:
@@ -368,7 +368,7 @@ class SNUCell(keras.layers.SimpleRNNCell):
         input_mask = self.get_dropout_mask(inputs)
         recurrent_mask = self.get_recurrent_dropout_mask(y)
         if training and input_mask is not None:
-            # The mask has the dtype of the policy, what comes here that of the states.
+            # The mask has the dtype of the policy, the inputs that of the states.
             inputs = inputs * ops.cast(input_mask, inputs.dtype)
         a = ops.cast(self.project(inputs), self.compute_dtype)
         if self.recurrent:

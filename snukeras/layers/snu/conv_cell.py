@@ -181,7 +181,7 @@ class ConvSNUCell(SNUCell):
         self.built = True
 
     def map_of(self, sizes: Any) -> tuple[int, ...]:
-        """The size of the output maps for input maps of some size, without channels.
+        """Return the size of the output maps for input maps of some size, without channels.
 
         Raises:
             ValueError: the kernel is larger than the map.

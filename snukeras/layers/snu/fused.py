@@ -4,8 +4,8 @@ The input product of all steps is one matrix product. The recurrence is compiled
 over time whose body is a fused kernel; the backward pass is a second such loop. The only sequence
 kept between the two beside the outputs is the membrane potential s; spikes are computed from it
 again. An activation g whose derivative cannot be read off its value keeps its argument as well.
-Where no backward pass is to be expected nothing is kept: y alone is written. What is written of a
-step takes the place of its input product, where the types agree.
+Where no backward pass is expected nothing is kept: y alone is written. Where the types agree, each
+step overwrites its own input product with what it writes.
 
 All sequences are laid out as Keras has them, (batch, time, units): a step reads and writes rows of
 each sample, which costs less than to transpose whole sequences.

@@ -14,7 +14,7 @@ _State = TypeVar("_State")
 
 
 class Dynamics(NamedTuple):
-    """What is compiled into a scan; equal dynamics share their kernels.
+    """The unit that a scan is compiled for; equal dynamics share their kernels.
 
     Attributes:
         state_activation: g, a function of one tensor.
@@ -36,7 +36,7 @@ class Dynamics(NamedTuple):
 
 
 class Call(NamedTuple):
-    """What one run over time is given beside the drive.
+    """The inputs of one run over time, without the drive.
 
     Attributes:
         decay, threshold: shape (units,), in the dtype of the states.
@@ -58,16 +58,16 @@ class Call(NamedTuple):
 
     @property
     def differentiable(self) -> tuple[tf.Tensor, ...]:
-        """What has a gradient: decay, threshold, kernel, first y and first s."""
+        """The inputs that have a gradient: decay, threshold, kernel, first y and first s."""
         return self[:5]
 
     def where(self, differentiable: Sequence[tf.Tensor]) -> "Call":
-        """Return the call with other tensors for what has a gradient."""
+        """Return the call with other tensors for the inputs that have a gradient."""
         return self._replace(**dict(zip(self._fields[:5], differentiable, strict=True)))
 
 
 class Saved(NamedTuple):
-    """What the forward pass keeps for the backward pass, each (batch, time, units).
+    """The sequences that the forward pass keeps for the backward pass, (batch, time, units).
 
     Attributes:
         states: the membrane potentials s.
@@ -301,7 +301,7 @@ class _Backward:
         Args:
             t: the step.
             after: gradient of the argument of step t + 1.
-            passed: what a masked step t + 1 hands on to the state.
+            passed: gradient of the state that a masked step t + 1 hands on.
             to_decay, to_threshold: their gradients so far, of each sample.
 
         Returns:
@@ -343,7 +343,8 @@ class _Backward:
     def send_back(
         self, s: tf.Tensor, y: tf.Tensor, after: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return what the argument of the next step, of gradient `after`, sends to s and y."""
+        """Return the gradients of s and y by the next step, whose argument has the gradient "
+        "`after`."""
         decay, kernel, dropout = self.call.decay, self.call.kernel, self.call.dropout
         to_y = self.kernels.gate_gradient(decay * s * after, y)
         if self.dynamics.recurrent:
@@ -376,7 +377,7 @@ def kernels(dynamics: Dynamics) -> Kernels:
 
 
 def started(mask: tf.Tensor) -> tf.Tensor:
-    """Return what is True from each sample's first unmasked step on, shape (batch, time)."""
+    """Return True from each sample's first unmasked step on, shape (batch, time)."""
     return tf.cumsum(tf.cast(mask, tf.int32), axis=1) > 0
 
 
@@ -406,7 +407,7 @@ def _put(sequence: tf.Tensor, t: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
 
 
 def _values(sequence: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """Return the values of such a sequence, or of a step of it."""
+    """Return the values of a stored sequence, or of a step of it."""
     return tf.bitcast(sequence, dtype)
 
 

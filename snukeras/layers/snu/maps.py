@@ -9,7 +9,7 @@ class Maps:
     """Feature maps as the scan takes them: units on one axis.
 
     Every place of a map is a unit. With lateral inhibition, which is among the filters of a place,
-    every place is a sample of its own. What is no map, (batch, time, units), stays as it is.
+    every place is a sample of its own. Sequences (batch, time, units) stay as they are.
 
     Args:
         shape: (..., filters), or (units,).
@@ -42,9 +42,9 @@ class Maps:
         return tf.reshape(x, (-1, steps, *self.sizes, self.filters))
 
     def of_filters(self, x: tf.Tensor) -> tf.Tensor:
-        """Repeat what each filter has for each unit; the gradient sums over the places."""
+        """Repeat the value of each filter for its units; the gradient sums over the places."""
         return tf.tile(x, [self.places]) if self.sizes and not self.apart else x
 
     def of_samples(self, x: tf.Tensor) -> tf.Tensor:
-        """Repeat what each sample of the batch has for each sample of the scan."""
+        """Repeat the value of each sample of the batch for its samples of the scan."""
         return tf.repeat(x, self.places, axis=0) if self.apart else x
