@@ -16,7 +16,7 @@ _LARGEST = 1.0 - 2.0**-24
 
 @keras.saving.register_keras_serializable(package="snukeras")
 def frame_nll(y_true: Tensor, y_pred: Tensor, from_logits: bool = False) -> Tensor:
-    """Negative log-likelihood of each frame, in nats: the sum over its keys.
+    """Return the negative log-likelihood of each frame, in nats: the sum over its keys.
 
     Args:
         y_true: Targets in [0, 1], shape `(..., keys)`.
@@ -36,7 +36,7 @@ def frame_nll(y_true: Tensor, y_pred: Tensor, from_logits: bool = False) -> Tens
         for a, b in zip(y_true.shape, y_pred.shape, strict=False)
     ):
         raise ValueError(
-            "Arguments `y_true` and `y_pred` have to be of one shape (..., keys). "
+            "Arguments `y_true` and `y_pred` must be of one shape (..., keys). "
             f"Received: y_true {tuple(y_true.shape)}, y_pred {tuple(y_pred.shape)}"
         )
     if from_logits:
@@ -94,7 +94,7 @@ class FrameNLL(keras.losses.Loss):
             _arguments.number("steps_per_sequence", steps_per_sequence, above=0.0)
             if reduction != "mean_with_sample_weight":
                 raise ValueError(
-                    "Argument `reduction` has to keep its default with `steps_per_sequence`. "
+                    "Argument `reduction` must keep its default with `steps_per_sequence`. "
                     f"Received: {reduction!r}"
                 )
         self.from_logits = from_logits

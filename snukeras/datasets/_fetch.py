@@ -24,17 +24,17 @@ _AT_HAND: ContextVar[bool] = ContextVar("at_hand", default=False)
 
 @dataclass(frozen=True)
 class Source:
-    """A public file: its name, address, size in bytes and what it is told by.
+    """A public file: its name, address, size in bytes and checksum.
 
     Attributes:
         name: The file's name in folders and in the cache.
         url: Its public address.
-        size: In bytes; of a file that is packed anew now and then, about that. None where it is
-            not known, which takes a `check`.
+        size: In bytes; approximate for a file that its host packs anew. None where it is not
+            known, which takes a `check`.
         sha256: Of the file; with `check`, of what is in it, or "" where none is published.
         check: For a file whose bytes may change while its contents stay: called with the path of a
             download, raises ValueError where the contents are not those expected.
-        checksum: What messages tell the file by. Default: its sha256.
+        checksum: How messages identify the file. Default: its sha256.
     """
 
     name: str
@@ -160,7 +160,7 @@ def _blocks(source: Source, target: Path) -> Iterator[bytes]:
                     bar.update(size)
                     continue
                 bar.update(min(size, source.size), finalize=size >= source.size)
-                # A server that sends without end is cut off; what is packed anew may be longer.
+                # A server that sends without end is cut off; a file packed anew may be longer.
                 if size > source.size * (1 if source.check is None else 2):
                     break
     except (OSError, urllib.error.URLError) as error:

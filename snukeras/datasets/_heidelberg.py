@@ -131,7 +131,7 @@ def check_path(path: str | os.PathLike[str] | None, sources: tuple[Source, ...])
     """Refuse a `path` that is no folder."""
     if path is not None and not Path(path).expanduser().is_dir():
         raise FileNotFoundError(
-            f"Argument `path` has to be a folder that holds {', '.join(s.name for s in sources)}. "
+            f"Argument `path` must be a folder that holds {', '.join(s.name for s in sources)}. "
             f"Received: {path}"
         )
 

@@ -33,8 +33,8 @@ def load_data(path: str | os.PathLike[str] | None = None) -> tuple[Split, Split]
 
     The first call downloads 11 MB, the file of `keras.datasets.mnist` (see `snukeras.datasets` for
     the cache, SNUKERAS_DATA and work without network). Yann LeCun and Corinna Cortes hold the
-    copyright; CC BY-SA 3.0. What is checked of a file that is there already is the sha256 of its
-    arrays, however they were packed.
+    copyright; CC BY-SA 3.0. Of a file that is there already the sha256 of the arrays is
+    checked, whatever their packing.
 
     Args:
         path: The file mnist.npz, or a folder that holds it. Default: see above.

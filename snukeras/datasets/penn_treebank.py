@@ -52,7 +52,7 @@ def load_data(path: str | os.PathLike[str] | None = None) -> tuple[_words.Splits
     """
     if path is not None and not Path(path).expanduser().is_dir():
         raise FileNotFoundError(
-            f"Argument `path` has to be a folder that holds {', '.join(s.name for s in SOURCES)}. "
+            f"Argument `path` must be a folder that holds {', '.join(s.name for s in SOURCES)}. "
             f"Received: {path}"
         )
     return _words.number([_words.split(fetch(s, path).read_text("utf-8")) for s in SOURCES])

@@ -71,7 +71,7 @@ def _roll(song: object, where: str) -> Roll:
     array = np.asarray(song)
     if array.ndim != 2 or array.shape[1] != KEYS or array.dtype.kind not in "buif":
         raise ValueError(
-            f"{where} has to be a numeric array of shape (T, {KEYS}). "
+            f"{where} must be a numeric array of shape (T, {KEYS}). "
             f"Received: shape {array.shape}, dtype {array.dtype}"
         )
     if not np.isin(array, (0, 1)).all():
@@ -105,7 +105,7 @@ def pad(
             `length` less than a song needs.
     """
     if len(songs) == 0:
-        raise ValueError("Argument `songs` has to hold at least one song. Received: none")
+        raise ValueError("Argument `songs` must hold at least one song. Received: none")
     rolls = [_roll(song, f"Argument `songs`: songs[{index}]") for index, song in enumerate(songs)]
     for index, roll in enumerate(rolls):
         if len(roll) < 2:
@@ -118,7 +118,7 @@ def pad(
         length = longest
     elif length < longest:
         raise ValueError(
-            f"Argument `length` has to be at least {longest}, the steps that the longest song "
+            f"Argument `length` must be at least {longest}, the steps that the longest song "
             f"predicts. Received: {length}"
         )
     x = np.zeros((len(rolls), length, KEYS), np.float32)

@@ -72,8 +72,8 @@ def load_data(path: str | os.PathLike[str] | None = None, held_out: str | None =
       heard its speaker.
 
     The first call downloads 17 MB (see `snukeras.datasets` for the cache, SNUKERAS_DATA and work
-    without network). The data are under CC BY-SA 4.0 (Zohar Jackson and others). What is checked
-    is the sha256 of the recordings, however they were packed.
+    without network). The data are under CC BY-SA 4.0 (Zohar Jackson and others). The sha256
+    of the recordings is checked, whatever their packing.
 
     Args:
         path: The file free-spoken-digit-dataset.zip, or a folder that holds it. Default: see
@@ -186,11 +186,11 @@ def pad(waves: Sequence[Wave], samples: int | None = None) -> NDArray[np.float32
             is no integer of at least 1.
     """
     if len(waves) == 0:
-        raise ValueError("Argument `waves` has to hold at least one recording. Received: none")
+        raise ValueError("Argument `waves` must hold at least one recording. Received: none")
     for index, one in enumerate(waves):
         if np.ndim(one) != 1:
             raise ValueError(
-                "Argument `waves` has to hold arrays (samples,). "
+                "Argument `waves` must hold arrays (samples,). "
                 f"Received: waves[{index}] of shape {np.shape(one)}"
             )
     longest = max(len(one) for one in waves)

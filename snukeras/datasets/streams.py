@@ -13,7 +13,7 @@ def correlated_streams(
     steps: int = 1000,
     seed: int | None = None,
 ) -> np.ndarray:
-    """Spikes of several groups of streams and of streams that nothing joins.
+    """Draw the spikes of groups of correlated streams, and of independent streams.
 
     Each group g has a reference process of independent spikes X_g at the rate p; its streams have
     P(X_i = 1 | X_g = 1) = p + sqrt(c) (1 - p) and P(X_i = 1 | X_g = 0) = p (1 - sqrt(c)). So every
@@ -35,9 +35,9 @@ def correlated_streams(
         ValueError: A number out of its range.
     """
     if not 0.0 <= correlation <= 1.0:
-        raise ValueError(f"`correlation` must be from 0 to 1. Received: {correlation!r}")
+        raise ValueError(f"Argument `correlation` must be from 0 to 1. Received: {correlation!r}")
     if not 0.0 < rate < 1.0:
-        raise ValueError(f"`rate` must be above 0 and below 1. Received: {rate!r}")
+        raise ValueError(f"Argument `rate` must be above 0 and below 1. Received: {rate!r}")
     if min([*groups, uncorrelated, steps], default=0) < 0:
         raise ValueError(
             "`groups`, `uncorrelated` and `steps` must not be negative. Received: "

@@ -73,7 +73,7 @@ def load_data(path: str | os.PathLike[str] | None = None) -> tuple[_words.Splits
                 )
         if path is not None and not place.is_dir():
             raise FileNotFoundError(
-                f"Argument `path` has to be {PACKED.name}, or a folder that holds it or "
+                f"Argument `path` must be {PACKED.name}, or a folder that holds it or "
                 f"{', '.join(source.name for source in SOURCES)}. Received: {path}"
             )
     return _words.number([_words.split(fetch(s, path).read_text("utf-8")) for s in SOURCES])

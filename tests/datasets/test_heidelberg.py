@@ -172,5 +172,5 @@ def test_raster():
 
 
 def test_path_is_a_folder(folder):
-    with pytest.raises(FileNotFoundError, match=r"`path` has to be a folder .*shd_test"):
+    with pytest.raises(FileNotFoundError, match=r"`path` must be a folder .*shd_test"):
         shd.load_data(folder / "shd_train.h5.gz")

@@ -138,7 +138,7 @@ def test_pad_to_length():
         ([], None, "at least one song"),
         ([song(), song(1)], None, r"at least two steps.*songs\[1\] with 1"),
         ([np.zeros((0, 88))], None, r"songs\[0\] with 0"),
-        ([song(5), song(9)], 7, "`length` has to be at least 8.*Received: 7"),
+        ([song(5), song(9)], 7, "`length` must be at least 8.*Received: 7"),
         ([song(keys=60)], None, r"songs\[0\].*\(4, 60\)"),
         ([song() * 0.5], None, "only 0 and 1"),
     ],
