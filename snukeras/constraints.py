@@ -13,7 +13,7 @@ from snukeras.pcm.pairs import ROUNDINGS, DifferentialPair, check_levels
 
 @keras.saving.register_keras_serializable(package="snukeras")
 class PCMConstraint(keras.constraints.Constraint):
-    """Keeps weights at values that differential pairs of PCM devices can hold.
+    """Keep weights at values that differential pairs of PCM devices can hold.
 
     After every optimizer step Keras replaces the weights by what this constraint returns: weights
     clipped to [-r, r] and rounded to the 2 * levels - 1 values k * r / (levels - 1). The range r,
@@ -38,9 +38,9 @@ class PCMConstraint(keras.constraints.Constraint):
     (`use_ema`) or set by hand are off the grid until the next step, unless
     `kernel.assign(constraint.nearest(kernel))`.
 
-    Model files do not have what stands behind the rounding, the kept remainders and the random
-    generator: a loaded model has its weights on the grid and begins with remainders of zero.
-    `state(kernel)` gives these variables, for those who save a training themselves.
+    Model files do not hold the variables behind the rounding, which are the kept remainders and the
+    state of the random generator: a loaded model has its weights on the grid and begins with
+    remainders of zero. `state(kernel)` returns these variables, for code that saves a training.
 
     Example:
 
@@ -80,7 +80,7 @@ class PCMConstraint(keras.constraints.Constraint):
         self._remainders: dict[int, tuple[keras.Variable, keras.Variable]] = {}
 
     def max_weight(self, weights: Array) -> Array:
-        """Give the range r, shape () or (columns,): the weight that the top level stands for.
+        """Return the range r, shape () or (columns,): the weight that the top level stands for.
 
         A map of the weights to conductances meets their levels with the scales span / r.
         """
@@ -100,7 +100,7 @@ class PCMConstraint(keras.constraints.Constraint):
         return self._quantized(w, self.rounding)
 
     def nearest(self, w: Array) -> Array:
-        """Give the weights nearest to `w` that the pairs can hold, whatever the rounding."""
+        """Return the weights nearest to `w` that the pairs can hold, whatever the rounding."""
         return self._quantized(w, "none" if self.rounding == "none" else "nearest")
 
     def state(self, variable: keras.Variable) -> list[keras.Variable]:
@@ -150,7 +150,7 @@ class PCMConstraint(keras.constraints.Constraint):
 
 @keras.saving.register_keras_serializable(package="snukeras")
 class UnitInterval(keras.constraints.Constraint):
-    """Clips weights to [0, 1], where a decay belongs."""
+    """Clip weights to [0, 1], where a decay belongs."""
 
     def __call__(self, w: Array) -> Tensor:
         return ops.clip(w, 0.0, 1.0)

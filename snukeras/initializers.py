@@ -26,12 +26,12 @@ _ROUNDS = 3
 
 @keras.saving.register_keras_serializable(package="snukeras")
 class FluctuationDriven(keras.initializers.Initializer):
-    """Draws a kernel so that the membrane potentials of its units fluctuate up to the threshold.
+    """Draw a kernel so that the membrane potentials of its units fluctuate up to the threshold.
 
     Weights are normal around zero. Their standard deviation is the one at which units spike at
     `rate` when their inputs are 0 or 1 by chance, 1 with the probability `input_rate` at each step
     (after Rossbroich, Gygax and Zenke, Neuromorphic Computing and Engineering 2022, whose formula
-    for it leaves out what decides here: resets, and that each unit's mean drive is another). With
+    ignores resets and the spread of the mean drive over the units, which both matter here). With
     n inputs at the rate p and a weight deviation of w, a unit's drive has the mean q w sqrt(n) p,
     with q normal over the units, and the deviation w sqrt(n p (1 - p)) over the steps; such units
     are simulated with their decay, g and reset, and w is searched for.
@@ -125,7 +125,7 @@ def _numbers(
 
 @lru_cache(maxsize=1024)
 def _gain(rate: float, input_rate: float, decay: float, rectified: bool) -> float:
-    """The deviation of the weights, times the root of their number, for a threshold of 1.
+    """Return the deviation of the weights, times the root of their number, for a threshold of 1.
 
     Found by bisection; the draws are the same each time, so the rate grows with it smoothly.
     """
@@ -146,7 +146,7 @@ def _gain(rate: float, input_rate: float, decay: float, rectified: bool) -> floa
 
 
 class _Calls(observers.Observer):
-    """Keeps the calls of layers."""
+    """Keep the calls of layers."""
 
     def __init__(self) -> None:
         self.runs: list[observers.Run] = []
@@ -227,7 +227,7 @@ def _assign(variables: list[keras.Variable], values: list[np.ndarray]) -> None:
 
 
 class _Scaling:
-    """Finds factors for the weights of one layer, each unit's and the layer's.
+    """Find factors for the weights of one layer, each unit's and the layer's.
 
     Args:
         name: What the layer is called in errors.
@@ -279,7 +279,8 @@ class _Scaling:
                 kernel.assign(kernel.constraint(kernel))
 
     def _rates(self, factors: np.ndarray | None) -> np.ndarray:
-        """The rate of each unit with some factors on the weights; None for the weights as set."""
+        """Return the rate of each unit with some factors on the weights; None for the weights as "
+        "set."""
         if factors is not None:
             self._set(factors)
         calls = _Calls()

@@ -46,7 +46,7 @@ class _MeanOverSteps(keras.metrics.Metric):
         self.steps.assign_add(ops.sum(weights))
 
     def _aligned(self, weights: Tensor, values: Tensor) -> Tensor:
-        """Give `weights` the rank of `values`, aligned from the left."""
+        """Bring `weights` to the rank of `values`, aligned from the left."""
         weights = ops.cast(weights, self.dtype)
         if len(weights.shape) == len(values.shape) + 1 and weights.shape[-1] == 1:
             weights = ops.squeeze(weights, axis=-1)
@@ -107,7 +107,7 @@ class Perplexity(_MeanOverSteps):
     of batches would be larger. Words count by `sample_weight`; compile with
     `weighted_metrics=[snukeras.metrics.Perplexity(from_logits=True)]` (see `FrameNLL`).
 
-    `y_true` are the numbers of the words that came, `(N, T)` or `(N,)`, `y_pred` probabilities or
+    `y_true` are the numbers of the words that follow, `(N, T)` or `(N,)`, `y_pred` probabilities or
     logits of all words, `(N, T, words)` or `(N, words)`.
 
     Args:

@@ -52,7 +52,7 @@ def transport(kernel: Tensor, positions: Tensor, previous: Tensor, power: int = 
 # The metric has the same class name; Keras knows one object by a name.
 @keras.saving.register_keras_serializable(package="snukeras", name="regularizers.SpikeRate")
 class SpikeRate(keras.regularizers.Regularizer):
-    """Keeps the rate of each unit near a target, or between bounds.
+    """Keep the rate of each unit near a target, or between bounds.
 
         snukeras.layers.SNU(256, activity_regularizer=snukeras.regularizers.SpikeRate(low=0.02))
 

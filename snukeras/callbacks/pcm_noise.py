@@ -28,7 +28,7 @@ Layers: TypeAlias = Sequence[str | type] | str | type | None
 
 
 class PCMNoise(keras.callbacks.Callback):
-    """Takes gradients at noisy weights and applies them to the clean ones.
+    """Take gradients at noisy weights and apply them to the clean ones.
 
         model.fit(x, y, callbacks=[snukeras.callbacks.PCMNoise()])
 
@@ -213,16 +213,16 @@ def choose_variables(
 
 
 class _Steps(Protocol):
-    """What stands in for parts of a model's training until it is removed."""
+    """A replacement of parts of a model's training, until it is removed."""
 
     model: keras.Model
 
     def remove(self) -> None:
-        """Make the model what it was."""
+        """Restore the model as it was."""
 
 
 class _FirstStep:
-    """Builds a model by its first batch, before anything is trained; stands in for train_function.
+    """Build a model by its first batch, before anything is trained, in place of train_function.
 
     Args:
         model: the model, not built.
@@ -237,7 +237,7 @@ class _FirstStep:
         model.make_train_function = _Remover(self)
 
     def remove(self) -> None:
-        """Make the model what it was."""
+        """Restore the model as it was."""
         del self.model.make_train_function
         # A model compiled anew in between has dropped this function already.
         if self.model.train_function is self:
@@ -301,7 +301,7 @@ class _NoisySteps:
         setattr(owner, name, wrap(original))
 
     def remove(self) -> None:
-        """Make the model and its optimizers what they were."""
+        """Restore the model and its optimizers as they were."""
         self.clean()
         for owner, name, original in reversed(self._originals):
             if original is None:
@@ -378,7 +378,7 @@ class _NoisySteps:
 
 
 class _Remover:
-    """Stands in for make_train_function, with which the next training begins, and cleans up.
+    """Clean up when the next training begins, in place of make_train_function.
 
     `fit` ends without a word to its callbacks when one of them, or the data, raises an error.
     """

@@ -10,14 +10,17 @@ from snukeras import _arguments
 from snukeras._types import Logs, Tensor
 from snukeras.network import observers
 
-# Batches after which a silent layer is told, in place of waiting for the end of the epoch.
+# After this many batches silent layers are reported, without waiting for the end of the epoch.
 _EARLY = 20
-# Share of the units of a layer that makes a warning.
+# The callback warns if this share of the units of a layer is silent, or saturated.
 _TOO_MANY = 0.9
 
 
 class _Counts(keras.metrics.Metric, observers.Observer):
-    """Counts the spikes of each unit of a layer in training; a metric for its variables' sake."""
+    """Count the spikes of each unit of a layer in training.
+
+    A metric, so that Keras mirrors its variables on replicas.
+    """
 
     def __init__(self, units: int, name: str) -> None:
         super().__init__(name=name, dtype="float32")
@@ -40,7 +43,7 @@ class _Counts(keras.metrics.Metric, observers.Observer):
         self.steps.assign_add(ops.cast(places, "float32"))
 
     def result(self) -> np.ndarray:
-        """The rate of each unit, NumPy, shape (units,)."""
+        """Return the rate of each unit, NumPy, shape (units,)."""
         spikes, steps = (
             ops.convert_to_numpy(ops.convert_to_tensor(v)) for v in (self.spikes, self.steps)
         )
@@ -48,7 +51,7 @@ class _Counts(keras.metrics.Metric, observers.Observer):
 
 
 class SpikeMonitor(keras.callbacks.Callback):
-    """Writes the rates of all spiking layers into the logs, and warns of silent layers.
+    """Write the rates of all spiking layers into the logs, and warn of silent layers.
 
         history = model.fit(x, y, callbacks=[snukeras.callbacks.SpikeMonitor()])
         history.history["snu/rate"]
@@ -148,7 +151,7 @@ class SpikeMonitor(keras.callbacks.Callback):
             self._tell()
 
     def _of(self, name: str) -> tuple[float, float, float]:
-        """Rate, share of silent and share of saturated units of a layer."""
+        """Return rate, share of silent units and share of saturated units of a layer."""
         rates = self._counts[name].result()
         return (
             float(rates.mean()),

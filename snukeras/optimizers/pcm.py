@@ -20,7 +20,7 @@ from snukeras.pcm.pulses import NandakumarPCM, PulsedPCM
 
 @keras.saving.register_keras_serializable(package="snukeras")
 class PCMOptimizer(keras.optimizers.Optimizer):
-    """Trains with simulated PCM devices in the loop, by the rule of any Keras optimizer.
+    """Train with simulated PCM devices in the loop, by the rule of any Keras optimizer.
 
         model.compile(snukeras.optimizers.PCMOptimizer(keras.optimizers.Adam(1e-3)), "mse")
         model.fit(x, y)
@@ -67,8 +67,8 @@ class PCMOptimizer(keras.optimizers.Optimizer):
 
     Args:
         inner_optimizer: a Keras optimizer, or its name. Not built, and without `use_ema`: no
-            device holds an average. What its `exclude_from_weight_decay` was told is not saved:
-            Keras leaves it out of every config.
+            device holds an average. Its calls of `exclude_from_weight_decay` are not saved:
+            Keras leaves them out of every config.
         device: a PulsedPCM; default NandakumarPCM(). Its `seed` has no part here.
         layers: None (all kernels), or a list of layer names, of patterns such as "dense_*", or of
             layers; of the last only the names are kept. For a type of layers:
@@ -114,8 +114,8 @@ class PCMOptimizer(keras.optimizers.Optimizer):
         self.device = NandakumarPCM() if device is None else device
         if not isinstance(self.device, PulsedPCM):
             raise TypeError(
-                "`device` must be a PulsedPCM, such as snukeras.pcm.NandakumarPCM(). Received: "
-                f"{device!r}"
+                "Argument `device` must be a PulsedPCM, such as snukeras.pcm.NandakumarPCM(). "
+                f"Received: {device!r}"
             )
         self.layers = layer_names(layers)
         self.w_max = _arguments.number("w_max", w_max, above=0.0)
@@ -145,8 +145,8 @@ class PCMOptimizer(keras.optimizers.Optimizer):
     def build(self, variables: list[keras.Variable]) -> None:
         if self.inner_optimizer.built:
             raise ValueError(
-                "`inner_optimizer` must not have been used before. Received: one that is built; "
-                "make a new one."
+                "Argument `inner_optimizer` must not have been used before. Received: one that is "
+                "built; make a new one."
             )
         if replicas() > 1:
             raise ValueError(
@@ -198,10 +198,10 @@ class PCMOptimizer(keras.optimizers.Optimizer):
         self._step(ops.concatenate(changes) * self._scale)
 
     def _before(self) -> list[Tensor]:
-        """Give the weights from which the wrapped optimizer starts, one array a kernel.
+        """Return the weights from which the wrapped optimizer starts, one array a kernel.
 
-        Those that were read; where there is a constraint, the mean of many readings with what
-        waits in the accumulator, which is then put into the model.
+        These are the weights that were read last. For a kernel with a constraint they are the mean
+        of many readings plus the accumulated change, and the model's kernel is set to them.
         """
         before = [_value(matrix.variable) for matrix in self._matrices]
         if not any(matrix.variable.constraint for matrix in self._matrices):
@@ -291,7 +291,7 @@ class PCMOptimizer(keras.optimizers.Optimizer):
         self._show(self._reading(self._devices(), self._clock(), seed))
 
     def conductances(self) -> dict[str, np.ndarray]:
-        """Give the conductances in uS after the last pulse, without drift and read noise.
+        """Return the conductances in uS after the last pulse, without drift and read noise.
 
         Returns:
             By path of the kernel, arrays (2, *kernel.shape): G+ and G-.
@@ -415,7 +415,7 @@ def _choose(variables: Iterable[keras.Variable], layers: list[str] | None) -> li
             if not found:
                 paths = ", ".join(k.path for k in kernels) or "none"
                 raise ValueError(
-                    "`layers` must name layers with trainable kernels. Received: "
+                    "Argument `layers` must name layers with trainable kernels. Received: "
                     f"{pattern!r}, which matches none of {paths}"
                 )
             chosen |= found
@@ -441,15 +441,15 @@ def _checked_inner(
         optimizer = keras.optimizers.get(optimizer)
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         raise TypeError(
-            "`inner_optimizer` must be a Keras optimizer or the name of one. Received: "
+            "Argument `inner_optimizer` must be a Keras optimizer or the name of one. Received: "
             f"{optimizer!r}"
         )
     if isinstance(optimizer, PCMOptimizer):
-        raise TypeError("`inner_optimizer` must train in float. Received: a PCMOptimizer")
+        raise TypeError("Argument `inner_optimizer` must train in float. Received: a PCMOptimizer")
     if optimizer.use_ema:
         raise ValueError(
-            "`inner_optimizer` must not average weights: no device holds the average. Received: "
-            "one with use_ema=True"
+            "Argument `inner_optimizer` must not average weights: no device holds the average. "
+            "Received: one with use_ema=True"
         )
     return optimizer
 

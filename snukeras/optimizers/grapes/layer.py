@@ -13,7 +13,7 @@ from snukeras._types import Config, Nested, Shape, Tensor
 
 @keras.saving.register_keras_serializable(package="snukeras")
 class GRAPES(keras.layers.Wrapper):
-    """Wraps a hidden layer and multiplies the error of each of its units by the unit's importance.
+    """Wrap a hidden layer and multiply the error of each of its units by the unit's importance.
 
     Group Responsibility for Adjusting the Propagation of Error Signals (Dellaferrera, Wozniak,
     Indiveri, Pantazi, Eleftheriou, Nature Communications 13, 1885, 2022, doi
@@ -36,12 +36,12 @@ class GRAPES(keras.layers.Wrapper):
 
     `with_grapes(model)` wraps all hidden layers of a model. The output layer is never wrapped.
 
-    What is public of the authors is the form for dense layers. Ours: a unit of a convolution is an
-    output channel, with all the weights of its filter; a recurrent unit has the weights of its
-    input and its recurrence, those of all gates together; an embedding is a dense layer on one-hot
-    inputs. In a recurrent layer the factor acts at each step on the error that comes from outside
-    of the layer, through outputs and last states, and not within the recurrence, where its powers
-    would grow with the number of steps.
+    The authors published the form for dense layers. The other forms are ours: a unit of a
+    convolution is an output channel, with all the weights of its filter; a recurrent unit has the
+    weights of its input and its recurrence, those of all gates together; an embedding is a dense
+    layer on one-hot inputs. In a recurrent layer the factor acts at each step on the error that
+    comes from outside of the layer, through outputs and last states, and not within the recurrence,
+    where its powers would grow with the number of steps.
 
     Args:
         layer: Dense, Embedding, Conv1D, Conv2D or Conv3D; a recurrent layer (SimpleRNN, LSTM, GRU,
@@ -84,11 +84,11 @@ class GRAPES(keras.layers.Wrapper):
         self.supports_masking = layer.supports_masking
 
     def importance(self) -> Tensor:
-        """The sums of |w| over the incoming weights of each unit, shape (units,)."""
+        """Return the sums of |w| over the incoming weights of each unit, shape (units,)."""
         return ops.concatenate([_importance(units) for units in units_of(self.layer)])
 
     def modulation(self) -> Tensor:
-        """The factors M on the errors of the units, shape (units,); 1 where all weights are 0."""
+        """Return the factors M on the errors of the units, (units,); 1 where all weights are 0."""
         return ops.concatenate(self._factors())
 
     def call(
@@ -133,7 +133,7 @@ class GRAPES(keras.layers.Wrapper):
     def _call_with_scaled_weights(
         self, factors: list[Tensor], inputs: Nested, arguments: dict[str, Nested]
     ) -> Nested:
-        """The layer's outputs with the gradients of its own weights modulated."""
+        """Return the layer's outputs with the gradients of its own weights modulated."""
         factor_of = {
             id(variable): factor
             for units, factor in zip(units_of(self.layer), factors, strict=True)
@@ -193,7 +193,7 @@ class Units(NamedTuple):
 
 
 def units_of(layer: keras.Layer) -> list[Units]:
-    """The units that GRAPES modulates in a layer.
+    """Return the units that GRAPES modulates in a layer.
 
     Raises:
         ValueError: GRAPES is not defined for the layer.
@@ -236,14 +236,14 @@ def scaled_gradient(x: Tensor, factor: Tensor) -> Tensor:
 
 
 def _channels(layer: keras.Layer) -> int:
-    """The axis of the units, from the end: channels_first has those of the image after it."""
+    """Return the axis of the units, from the end; with channels_first the image axes follow it."""
     if getattr(layer, "data_format", None) == "channels_first":
         return -1 - len(layer.kernel_size)
     return -1
 
 
 def _along(axis: int, factor: Tensor) -> Tensor:
-    """The factor in a shape that meets the units along an axis counted from the end."""
+    """Reshape the factors so that they meet the units along an axis counted from the end."""
     return ops.reshape(factor, (-1,) + (1,) * (-1 - axis))
 
 
@@ -264,5 +264,5 @@ def _precise(weight: keras.Variable) -> Tensor:
 
 
 def _repeated(factor: Tensor, size: int) -> Tensor:
-    """The factor of each unit, once for each gate that a variable holds."""
+    """Repeat the factor of each unit for each gate that a variable holds."""
     return ops.tile(factor, size // factor.shape[0])

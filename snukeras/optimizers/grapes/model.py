@@ -79,7 +79,7 @@ def with_grapes(
 
 
 def _warn_of_depth(model: keras.Model) -> None:
-    """Warn where the factors of many layers multiply to more than a learning rate stands."""
+    """Warn if the factors of all layers multiply to more than a usual learning rate bears."""
     wrapped = [*_wrapped(model)]
     factor = math.prod(float(keras.ops.mean(layer.modulation())) for layer in wrapped)
     if factor > _DEEP:
@@ -111,7 +111,7 @@ def without_grapes(model: keras.Model) -> keras.Model:
 
 
 def _chosen(model: keras.Model, found: list[keras.Layer], layers: Layers) -> set[int]:
-    """The ids of the hidden layers to wrap."""
+    """Return the ids of the hidden layers to wrap."""
     known, unknown = [], []
     for layer in found:
         try:
@@ -142,7 +142,7 @@ def _chosen(model: keras.Model, found: list[keras.Layer], layers: Layers) -> set
             matches = {id(layer) for layer in known if fnmatch.fnmatchcase(layer.name, pattern)}
         if not matches:
             raise ValueError(
-                "`layers` must name hidden layers that GRAPES is defined for: "
+                "Argument `layers` must name hidden layers that GRAPES is defined for: "
                 f"{', '.join(layer.name for layer in known) or 'there are none'}. Received: "
                 f"{pattern!r}"
             )
@@ -151,13 +151,13 @@ def _chosen(model: keras.Model, found: list[keras.Layer], layers: Layers) -> set
 
 
 def _rebuilt(model: keras.Model, change: Callable[[keras.Layer], keras.Layer]) -> keras.Model:
-    """The model with `change` applied to the layers of it and of the models inside it."""
+    """Return the model with `change` applied to its layers and to those of models inside it."""
 
     def changed(layer: keras.Layer) -> keras.Layer:
         return _rebuilt(layer, change) if isinstance(layer, keras.Model) else change(layer)
 
     def called(layer: keras.Operation, *args: Nested, **kwargs: Nested) -> Nested:
-        # What GRAPES takes for the sake of recurrent layers is recorded in its calls.
+        # Calls of GRAPES record arguments of recurrent layers, which other layers do not take.
         if isinstance(layer, keras.Layer):
             taken = inspect.signature(layer.call).parameters
             kwargs = {k: v for k, v in kwargs.items() if k in taken or k not in _PASSED_ON}
@@ -198,7 +198,7 @@ def _check(model: object) -> None:
 
 
 def _hidden(model: keras.Model, exposed: bool) -> Iterator[keras.Layer]:
-    """The hidden layers with matrices, also of models inside.
+    """Yield the hidden layers with matrices, also of models inside.
 
     Args:
         model: Sequential or functional.
@@ -214,7 +214,7 @@ def _hidden(model: keras.Model, exposed: bool) -> Iterator[keras.Layer]:
 
 
 def _reached(model: keras.Model) -> tuple[dict[str, keras.Operation], set[Node]]:
-    """The operations by name, and the calls from which outputs are reached past no matrix.
+    """Return operations by name, and the calls from which outputs are reached past no matrix.
 
     A call is named by its layer and its number among the calls of that layer.
     """
@@ -241,7 +241,7 @@ def _reached(model: keras.Model) -> tuple[dict[str, keras.Operation], set[Node]]
 
 
 def _lets_through(operation: keras.Operation) -> bool:
-    """Whether a way leads through a layer, or a model, past no matrix."""
+    """Return whether a way leads through a layer, or a model, past no matrix."""
     if not isinstance(operation, keras.Model):
         return not _has_matrix(operation)
     operations, reached = _reached(operation)
@@ -261,7 +261,7 @@ def _node(name: str, number: int, operations: dict[str, keras.Operation]) -> Nod
 
 
 def _sources(value: object, operations: dict[str, keras.Operation]) -> Iterator[Node]:
-    """The calls whose outputs a call takes, in the form of a config."""
+    """Yield the calls whose outputs a call takes; `value` is part of a config."""
     if isinstance(value, dict):
         if value.get("class_name") == "__keras_tensor__":
             name, number, _ = value["config"]["keras_history"]
