@@ -148,7 +148,7 @@ def test_what_cannot_be_calibrated_is_refused_and_left_as_it_was():
     keras.utils.set_random_seed(1)
     model, x = dense_network()
     before = model.get_weights()
-    for rate in (0.0, 1.0, -0.1, True, "0.1"):
+    for rate in (0.0, 1.0, -0.1, True, "0.1", np.array([0.1, 0.2])):
         with pytest.raises(ValueError, match="rate"):
             calibrate(model, x, rate=rate)
     with pytest.raises(ValueError, match="nothing but zeros"):
