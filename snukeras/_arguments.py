@@ -22,7 +22,7 @@ class LayerArguments(TypedDict, total=False):
     input_shape: Shape
 
 
-# What else they take; a layer may have an argument of its own for it.
+# Further arguments of Keras layers, which a layer may declare itself.
 _ALSO = ("activity_regularizer", "input_dim")
 
 

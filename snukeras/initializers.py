@@ -12,7 +12,7 @@ from snukeras import _arguments
 from snukeras._types import Config, Dtype, Nested, PerUnit, Tensor
 from snukeras.network import observers
 
-# Scales of a kernel that calibration tries, as powers of two around what it finds.
+# Calibration tries scales of a kernel up to this power of two, each way.
 _WIDEST = 20.0
 _BISECTIONS = 12
 # A rate above which a unit says no more than one that never spikes.

@@ -11,7 +11,7 @@ _SMALLEST = 2.0**-126
 
 
 class _MeanOverSteps(keras.metrics.Metric):
-    """The mean of what each step costs, over all steps of all batches, by their weights."""
+    """The weighted mean of the cost of a step, over all steps of all batches."""
 
     def __init__(self, from_logits: bool, name: str, dtype: Dtype) -> None:
         super().__init__(name=name, dtype=dtype)
@@ -20,7 +20,7 @@ class _MeanOverSteps(keras.metrics.Metric):
         self.steps = self.add_variable(shape=(), initializer="zeros", name="steps")
 
     def _values(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """Return what each step costs, `(N, T)` or `(N,)`."""
+        """Return the cost of each step, `(N, T)` or `(N,)`."""
         raise NotImplementedError
 
     def update_state(

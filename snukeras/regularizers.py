@@ -39,8 +39,8 @@ def transport(kernel: Tensor, positions: Tensor, previous: Tensor, power: int = 
     Wolczyk et al. 2019, arXiv 1910.02776.
 
     Args:
-        kernel: (..., previous units, units); what stands before, such as the places of a
-            convolution, is averaged over.
+        kernel: (..., previous units, units); leading axes, such as the places of a
+            convolution, are averaged over.
         positions: (units, dimensions).
         previous: (previous units, dimensions).
         power: 1 or 2.

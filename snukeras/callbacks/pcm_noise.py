@@ -173,7 +173,7 @@ class PCMNoise(keras.callbacks.Callback):
         held = self.noise.read(state, self.time, seed=seed)
         held = pair.to_weights(held[0], held[1], scales)
         if self.time:
-            # From what has drifted, not from `held`, whose read noise it would cancel in part.
+            # Not the mean of `held`: it would cancel the read noise in part.
             drifted = self.noise.drifted(state, self.time)
             drifted = pair.to_weights(drifted[0], drifted[1], scales)
             axes = tuple(range(len(w.shape) - 1)) if self.scale == "column" else None

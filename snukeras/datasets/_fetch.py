@@ -31,7 +31,7 @@ class Source:
         url: Its public address.
         size: In bytes; approximate for a file that its host packs anew. None where it is not
             known, which takes a `check`.
-        sha256: Of the file; with `check`, of what is in it, or "" where none is published.
+        sha256: Of the file; with `check`, of its contents, or "" where none is published.
         check: For a file whose bytes may change while its contents stay: called with the path of a
             download, raises ValueError where the contents are not those expected.
         checksum: How messages identify the file. Default: its sha256.
@@ -59,7 +59,7 @@ def cache_folder() -> Path:
 def at_hand() -> Iterator[None]:
     """Let loaders take files that are on this machine within the block, and download none.
 
-    What would have to be downloaded is a ConnectionError there.
+    A file that would have to be downloaded raises ConnectionError.
     """
     token = _AT_HAND.set(True)
     try:
@@ -74,7 +74,7 @@ def fetch(
     """Return the path of a file that is `source`, byte for byte.
 
     Args:
-        source: What is wanted.
+        source: The wanted file.
         path: A file, or a folder that holds it under its own name. Default: the folder named by
             SNUKERAS_DATA, else the cache, else a download into the cache.
         by_content: Only a download is compared with `source`; the caller checks what a file that

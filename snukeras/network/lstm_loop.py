@@ -21,7 +21,7 @@ def quick_lstm(model: keras.Model) -> Iterator[list[str]]:
     """Let the LSTM layers of a model take the quicker loop within the block.
 
     It serves training without masks and without `unroll`; all other calls take Keras's own loop.
-    The model, its weights and its configuration stay what they are.
+    The model, its weights and its configuration do not change.
 
     Args:
         model: A Keras model.

@@ -133,7 +133,7 @@ def mapped_layers() -> list[str]:
 
 
 def parameters(layer: keras.Layer) -> dict[str, tuple[Array, keras.Variable | None]]:
-    """Return what else a layer computes with, by role: values, and the variable if there is one.
+    """Return the digital parameters of a layer, by role: values, and the variable if there is one.
 
     A layer of this package may have constants that are no weights; it says so in its method
     `digital_parameters`.

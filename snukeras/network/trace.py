@@ -40,9 +40,9 @@ def trace(model: keras.Layer, x: Nested, batch_size: int = 32) -> dict[str, dict
         By the name of the layer `{"spikes": ..., "membranes": ...}`, NumPy arrays of shape
         (samples, time, units), or (samples, time, ..., filters) of a convolution. Soft units have
         their outputs under "spikes". Steps are in the order in which the layer returns them. Masked
-        steps repeat what was before, as in the outputs of the layer. A layer that the model calls
-        several times has its later calls as "snu@2", "snu@3", ...; of two layers with one name, the
-        second gets the name of the model around it in front, "encoder/snu".
+        steps repeat the values of the step before, as in the outputs of the layer. A layer that the
+        model calls several times has its later calls as "snu@2", "snu@3", ...; of two layers with
+        one name, the second gets the name of the model around it in front, "encoder/snu".
 
     Raises:
         ValueError: The model has no SNU layers; `x` holds no arrays, no samples, or numbers that

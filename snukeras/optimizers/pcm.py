@@ -36,7 +36,7 @@ class PCMOptimizer(keras.optimizers.Optimizer):
        decay and regularizers see the weights that were read; a constraint sees the mean of many
        readings with what waits in the accumulator, since it would rectify the noise of one. For
        the float variables that is all.
-    2. What it has changed in each chosen weight, times uS per unit of weight, is added to the
+    2. The change of each chosen weight, times uS per unit of weight, is added to the
        accumulator of the pair (float32, uS). The change is the difference of two float32 weights,
        as exact as training in float.
     3. The clock advances by `step_time`.
@@ -253,7 +253,7 @@ class PCMOptimizer(keras.optimizers.Optimizer):
             config[key] = keras.saving.deserialize_keras_object(config[key], custom_objects)
         return cls(**config)
 
-    # What happens to the devices. -------------------------------------------------------------
+    # The devices. -------------------------------------------------------------
 
     def program(self) -> None:
         """RESET all devices and program the weights that the model holds now.

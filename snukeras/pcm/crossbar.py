@@ -43,7 +43,7 @@ class Crossbar:
             |weight| of the tile or column; the factor is that of a readout at t = 0 over that of
             one at t. Both have read noise of their own, independent of that of the product.
         faults: StuckDevices shaped like the matrix, or None. They are read with the noise of their
-            conductance. On `hardware`, they read as exactly what is given here.
+            conductance. On `hardware`, they read exactly as given here.
         avoid_faults: whether the partner of a stuck device is programmed to save the weight.
         hardware: a Hardware that holds the devices instead of `device`; time then is its own.
         name: name of the matrix, used in errors and as the address for `hardware`.

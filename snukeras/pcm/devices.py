@@ -23,7 +23,7 @@ class DeviceState(NamedTuple):
     later reading uses it.
     """
 
-    target: Array  # uS, what was asked for
+    target: Array  # uS, the wanted conductance
     programmed: Array  # uS, what the device held t_0 after programming
     nu: Array  # drift exponent
 
@@ -113,7 +113,7 @@ class InferencePCM:
         return like(self._drift_std(self._relative(target)), target)
 
     def read_noise_std(self, conductance: Array, t: Array = 0.0) -> Array:
-        """Return the read noise at time t (s) of programmed uS, relative to what has drifted."""
+        """Return the read noise at time t (s) of programmed uS, relative to the drifted ones."""
         quality = self._read_noise(self._relative(conductance))
         return like(quality * self._read_spectrum(t, quality.dtype), conductance)
 

@@ -163,8 +163,7 @@ class AllMemristive(keras.layers.Layer):
 
     def _respond(self, inputs: Tensor) -> Tensors:
         """Return the response of the synapses as they are; inputs (steps, batch, features)."""
-        # The seed generator moves here alone: what is asked of a model does not change how it
-        # learns on.
+        # The seed generator moves here alone: a prediction does not change how the model learns on.
         seed = ops.cast(self.seed_generator.next(), "uint32")
         devices, clock = self.synapses.devices, ops.convert_to_tensor(self.synapses.clock)
         shape = (ops.shape(inputs)[1], self.units)

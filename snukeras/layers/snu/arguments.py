@@ -86,7 +86,7 @@ def check_used(constructor: Callable, given: Config) -> None:
     """Refuse arguments of a unit that the unit would not use.
 
     Args:
-        constructor: what has the defaults of the arguments.
+        constructor: the function whose signature has the defaults.
         given: the arguments by name.
 
     Raises:
@@ -125,7 +125,7 @@ def _equal(name: str, value: object, default: object) -> bool:
 
 
 def used(config: Config) -> Config:
-    """Return a config without what its unit does not use: files of earlier versions have it."""
+    """Return a config without unused arguments, which files of earlier versions hold."""
     unused = {
         name
         for switch, names in _UNUSED_WITHOUT.items()

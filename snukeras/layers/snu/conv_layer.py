@@ -68,7 +68,7 @@ class _ConvLayer(SNU):
 class ConvSNU1D(_ConvLayer):
     """Layer of convolutional Spiking Neural Units over maps of one dimension.
 
-    It stands where a `keras.layers.ConvLSTM1D` could. The equations are those of `ConvSNUCell`.
+    A drop-in replacement for `keras.layers.ConvLSTM1D`. The equations are those of `ConvSNUCell`.
     Without the recurrent term the convolution of all steps is computed at once and the dynamics as
     one compiled scan on TensorFlow; with it, and on other backends, the layer steps through the
     cell.
@@ -151,7 +151,7 @@ class ConvSNU1D(_ConvLayer):
 class ConvSNU2D(_ConvLayer):
     """Layer of convolutional Spiking Neural Units over feature maps.
 
-    It stands where a `keras.layers.ConvLSTM2D` could; arguments as in `ConvSNU1D`.
+    A drop-in replacement for `keras.layers.ConvLSTM2D`; arguments as in `ConvSNU1D`.
 
     Call arguments:
         sequences: shape (batch, time, height, width, channels).

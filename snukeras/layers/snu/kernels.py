@@ -130,7 +130,7 @@ class Kernels:
             call: what the run is given beside it.
             sequences: what steps are recorded in. The first is None where it is to take the place
                 of the drive.
-            record: `record(t, argument, s, y, sequences)` writes what is wanted of a step and
+            record: `record(t, argument, s, y, sequences)` writes the wanted results of a step and
                 returns the sequences.
 
         Returns:
@@ -335,7 +335,7 @@ class _Backward:
         return to_a, (carried, passed, to_decay, to_threshold)
 
     def through_activation(self, t: tf.Tensor, s: tf.Tensor, to_s: tf.Tensor) -> tf.Tensor:
-        """Return the gradient of the argument of g at step t from that of its value s."""
+        """Return the gradient of the argument of g at step t, given the gradient of its value s."""
         if self.kernels.g_derivative is not None:
             return self.kernels.g_derivative(s) * to_s
         return pull_back(self.kernels.g, self.arguments[:, t], to_s)
@@ -354,7 +354,7 @@ class _Backward:
         return decay * self.kernels.gate(y) * after, to_y
 
     def to_kernel(self, to_drive: tf.Tensor) -> tf.Tensor:
-        """Return the gradient of H from those of the arguments of all steps."""
+        """Return the gradient of H, given the gradients of the arguments of all steps."""
         call = self.call
         y = self.values
         if y is None:

@@ -190,7 +190,7 @@ class UnitLayer(keras.layers.RNN):
         return self._with_membrane(mask) if self.return_membrane else mask
 
     def _with_membrane(self, of_output: Nested) -> Nested:
-        """Repeat for the membrane what there is for the output, the first of several."""
+        """Repeat the mask of the output, the first of several, for the membrane."""
         if self.return_state:
             return type(of_output)([of_output[0], *of_output])
         return (of_output, of_output)
@@ -315,7 +315,7 @@ class UnitLayer(keras.layers.RNN):
 
 @keras.saving.register_keras_serializable(package="snukeras")
 class SNU(UnitLayer):
-    """Layer of Spiking Neural Units; it stands wherever a keras.layers.LSTM could.
+    """Layer of Spiking Neural Units, a drop-in replacement for `keras.layers.LSTM`.
 
     The equations and the arguments of the unit are those of `SNUCell`. The layer adds what Keras's
     recurrent layers have, and a fast path on TensorFlow.

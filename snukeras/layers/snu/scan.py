@@ -69,7 +69,7 @@ def scan(
     outputs, last, *shown = apply(
         *(tf.convert_to_tensor(value) for value in (drive, *call.differentiable))
     )
-    # What was padded is cut off again.
+    # Cut the padding off.
     sequences = [x if static is not None else x[:, : call.length] for x in (outputs, *shown)]
     sequences = [tf.ensure_shape(x, (call.s.shape[0], static, units)) for x in sequences]
     states = sequences[1] if membranes else None
