@@ -34,22 +34,35 @@ def run(small_zoo, capfd):
     return run
 
 
-def test_help_starts_no_keras():
+@pytest.mark.parametrize(
+    ("arguments", "heavy", "words"),
+    [
+        (
+            ["--help"],
+            {"keras", "tensorflow", "scipy", "rich"},
+            ["list", "info", "train", "evaluate", "verify", "exit codes", "SNUKERAS_DATA"],
+        ),
+        (["list"], {"keras", "tensorflow"}, ["jsb_snu", "published"]),
+        (["info", "jsb_snu"], {"keras", "tensorflow"}, ["sha256", "recipe:"]),
+    ],
+    ids=["help", "list", "info"],
+)
+def test_what_needs_no_keras_starts_none(arguments, heavy, words):
     script = (
-        "import sys; sys.argv = ['snukeras-zoo', '--help']\n"
+        f"import sys; sys.argv = ['snukeras-zoo', *{arguments}]\n"
         "import _snukeras_command\n"
         "try:\n"
-        "    _snukeras_command.zoo()\n"
+        "    assert _snukeras_command.zoo() == 0\n"
         "except SystemExit as end:\n"
         "    assert end.code == 0\n"
-        "loaded = {'keras', 'tensorflow', 'scipy', 'rich'} & set(sys.modules)\n"
+        f"loaded = {heavy} & set(sys.modules)\n"
         "assert not loaded, loaded\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
-    for word in ("list", "info", "train", "evaluate", "verify", "exit codes", "SNUKERAS_DATA"):
+    for word in words:
         assert word in done.stdout
 
 

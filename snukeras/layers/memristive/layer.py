@@ -120,7 +120,7 @@ class AllMemristive(keras.layers.Layer):
             name: str,
             shape: Shape,
             dtype: str = "float32",
-            initializer: Initializer | Callable[[tuple[int, ...], str], Tensor] = "zeros",
+            initializer: "Initializer | Callable[[tuple[int, ...], str], Tensor]" = "zeros",
         ) -> keras.Variable:
             return self.add_weight(
                 shape=shape, name=name, dtype=dtype, autocast=False, initializer=initializer,
