@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from experiments import reporting
 from experiments.reporting import reported, save_picture
 from snukeras import _files
 from snukeras.zoo import recipes, training
+from snukeras.zoo.contents import Results
 from snukeras.zoo.publishing import cards
 from snukeras.zoo.recipes import Recipe
 from snukeras.zoo.tasks import TASKS, Task, registry
@@ -236,6 +237,7 @@ def table(part: str | None = None, root: Path | str | None = None) -> str:
         if results["hardware"] is None:
             continue
         in_float = of_variants[f"{variant}-float"]
+        counts = [cards.count(cast(Results, found)) for found in (in_float, results)]
         change = results["test"]["mean"] / in_float["test"]["mean"] - 1.0
         devices = [seed["devices"] for seed in results["seeds"]]
         pulses = np.mean([entry["pulses_per_device"]["mean"] for entry in devices])
@@ -243,8 +245,8 @@ def table(part: str | None = None, root: Path | str | None = None) -> str:
         refreshes = np.mean([entry["refreshes_per_pair"]["mean"] for entry in devices])
         lines.append(
             f"| {_outline(results)} | {devices[0]['devices']:,} | "
-            f"{cards.spread(in_float['test'])}, {cards.count(in_float)} | "
-            f"{cards.spread(results['test'])}, {cards.count(results)} | {change:+.1%} | "
+            f"{cards.spread(in_float['test'])}, {counts[0]} | "
+            f"{cards.spread(results['test'])}, {counts[1]} | {change:+.1%} | "
             f"{again:.3f} | {pulses:.1f} | {refreshes:.2f} |"
         )
     return "\n".join(lines) + "\n"

@@ -447,8 +447,14 @@ def _load(model: str, progress: Report) -> tuple["keras.Model", Path | None, Jso
         network, known = snukeras.zoo.load(model[4:]), snukeras.zoo.info(model[4:])
     except (ValueError, OSError) as error:
         raise BadInputError(str(error), "See `snukeras-zoo list`.") from error
-    kept = ("task", "metric", "unit", "valid", "test")
-    return network, None, {key: known[key] for key in kept if key in known}
+    metrics: JsonObject = {
+        "task": known["task"],
+        "metric": known["metric"],
+        "unit": known["unit"],
+        "valid": known["valid"],
+        "test": known["test"],
+    }
+    return network, None, metrics
 
 
 def _list_targets() -> int:

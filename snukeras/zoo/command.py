@@ -18,6 +18,7 @@ from snukeras._terminal import console, plain, start_keras
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from snukeras.zoo.contents import Results
     from snukeras.zoo.training.seeds import Event
     from snukeras.zoo.training.seeds import Progress as Reported
 
@@ -232,8 +233,8 @@ def _by_task(content: Path | None) -> dict[str, dict[str, tuple[str, ...]]]:
     for name in sorted({*shipped, *presets.recipes(content)}):
         if name in shipped:
             preset = presets.info(name, content)
-            results = preset["results"]
-            titles[preset["task"]] = f"{preset['task']}: {cards.unit(results or preset)}"
+            task, results = preset["task"], preset["results"]
+            titles[task] = f"{task}: {cards.unit(results or preset)}"
             figure = preset["published"]
             row = (
                 plain(preset["network"]),
@@ -242,10 +243,10 @@ def _by_task(content: Path | None) -> dict[str, dict[str, tuple[str, ...]]]:
             )
         else:
             recipe = recipes.read(name, content)
-            preset = {"task": recipe.task}
+            task = recipe.task
             figure = figures.get(recipe.published or "")
             row = ("", "", "recipe only")
-        rows = found.setdefault(str(preset["task"]), {})
+        rows = found.setdefault(task, {})
         rows[plain(name)] = (*row, f"{figure.value:g}" if figure else "-")
     return {plain(titles.get(task, task)): rows for task, rows in found.items()}
 
@@ -281,12 +282,13 @@ def _info(arguments: argparse.Namespace) -> int:
         shown.print_json(data=planned_recipe.entries())
         return _DONE
     preset = presets.info(arguments.name, arguments.content)
-    recipe, results = preset.pop("recipe"), preset.pop("results")
+    recipe, results, files = preset["recipe"], preset["results"], preset["files"]
+    apart = ("recipe", "results", "files")
+    lines: JsonObject = {key: value for key, value in preset.items() if key not in apart}
     if results:
-        preset["test, all seeds"] = [round(seed["test"], 4) for seed in results["seeds"]]
-        preset["data licence"] = results["data"]["licence"]
-    files = preset.pop("files")
-    for key, value in preset.items():
+        lines["test, all seeds"] = [round(seed["test"], 4) for seed in results["seeds"]]
+        lines["data licence"] = results["data"]["licence"]
+    for key, value in lines.items():
         shown.print(Text.assemble((plain(key), "bold"), f": {plain(value)}"))
     for file, pinned in files.items():
         line = f": {pinned['bytes']:,} bytes, sha256 {pinned['sha256']}"
@@ -304,6 +306,7 @@ def _train(arguments: argparse.Namespace) -> int:
         return _USAGE
     start_keras()
     from snukeras.zoo import training
+    from snukeras.zoo.contents import MEASURED
     from snukeras.zoo.publishing import cards, publish
 
     if arguments.publish and not (arguments.seeds is None and arguments.epochs is None):
@@ -312,7 +315,7 @@ def _train(arguments: argparse.Namespace) -> int:
             f"Change {presets.RECIPE}, or train without --publish."
         )
     with _progress() as progress:
-        run: Callable[..., JsonObject] = publish.train_and_publish
+        run: Callable[..., Results] = publish.train_and_publish
         if not arguments.publish:
             run = functools.partial(
                 training.train,
@@ -328,7 +331,7 @@ def _train(arguments: argparse.Namespace) -> int:
             tensorboard=arguments.tensorboard,
             progress=progress,
         )
-    splits = [split for split in ("valid", "test") if split in results]
+    splits = [split for split in MEASURED if split in results]
     for seed in results["seeds"]:
         figures = ", ".join(f"{split} {seed[split]:.4f}" for split in splits)
         print(f"seed {seed['seed']}: epoch {seed['epoch']}, {figures}")

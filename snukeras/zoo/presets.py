@@ -10,13 +10,13 @@ import difflib
 import zipfile
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from snukeras import _content, _files
-from snukeras._files import JsonObject
 from snukeras.zoo import published
+from snukeras.zoo.contents import Info, Preset, Results
 
 if TYPE_CHECKING:
     import keras
@@ -73,7 +73,7 @@ def unknown(name: str, known: builtins.list[str], what: str) -> ValueError:
     )
 
 
-def info(name: str, content: Path | str | None = None) -> JsonObject:
+def info(name: str, content: Path | str | None = None) -> Info:
     """Describe a pretrained model.
 
     Args:
@@ -91,19 +91,19 @@ def info(name: str, content: Path | str | None = None) -> JsonObject:
     """
     folder = content_folder(content)
     preset = _read(folder, name)
-    for key, path in (
-        ("recipe", folder / name / RECIPE),
-        ("results", folder / RESULTS / f"{name}.json"),
-    ):
-        preset[key] = _files.read_json(path) if path.is_file() else None
-    if preset["results"] is not None:
-        _check_results(preset["results"], folder / RESULTS / f"{name}.json")
-    named = (preset["recipe"] or {}).get("published")
+    path = folder / name / RECIPE
+    recipe = _files.read_json(path) if path.is_file() else None
+    results = _read_results(folder / RESULTS / f"{name}.json")
+    named = (recipe or {}).get("published")
     figures = {} if named is None else published.read(folder)
     if named is not None and str(named) not in figures:
         raise unknown(str(named), [*figures], "published figure")
-    preset["published"] = None if named is None else figures[str(named)]
-    return preset
+    return {
+        **preset,
+        "recipe": recipe,
+        "results": results,
+        "published": None if named is None else figures[str(named)],
+    }
 
 
 def load(name: str, weights: bool = True, content: Path | str | None = None) -> "keras.Model":
@@ -173,7 +173,8 @@ def verify(name: str, content: Path | str | None = None) -> float:
     return difference
 
 
-def _read(folder: Path, name: str) -> JsonObject:
+def _read(folder: Path, name: str) -> Preset:
+    """Read and check preset.json of a model."""
     known = list(folder)
     if name not in known:
         raise unknown(name, known, "pretrained model")
@@ -192,15 +193,18 @@ def _read(folder: Path, name: str) -> JsonObject:
         _files.check_entries(
             preset["files"][file], {"sha256": str, "bytes": int}, f"{path}: `{file}`"
         )
-    return preset
+    return cast(Preset, preset)
 
 
-def _check_results(results: JsonObject, path: Path) -> None:
-    """Check the entries of a results file that cards and commands use.
+def _read_results(path: Path) -> Results | None:
+    """Read the results of a model, and check what cards and commands use; None without a file.
 
     Raises:
-        ValueError: One is missing or of another type.
+        ValueError: An entry is missing or of another type.
     """
+    if not path.is_file():
+        return None
+    results = _files.read_json(path)
     _files.check_entries(results, _ENTRIES_OF_RESULTS, path)
     for split in ("valid", "test"):
         _files.check_entries(results[split], _ENTRIES_OF_FIGURE, f"{path}: `{split}`")
@@ -210,9 +214,10 @@ def _check_results(results: JsonObject, path: Path) -> None:
             {"seed": int, **dict.fromkeys(("valid", "test", "seconds"), _NUMBER)},
             f"{path}: entry {index} of `seeds`",
         )
+    return cast(Results, results)
 
 
-def _checked(folder: Path, preset: JsonObject, file: str) -> Path:
+def _checked(folder: Path, preset: Preset, file: str) -> Path:
     """Return the path of a preset's file after checking that it is the one that was shipped."""
     path = folder / preset["name"] / file
     pinned = preset["files"][file]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from snukeras import _files
 from snukeras._files import JsonObject
 from snukeras.zoo import presets, published
+from snukeras.zoo.contents import CostsOnData, Figure, Info, Preset, Results, Split
 from snukeras.zoo.tasks import TASKS, Task
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def card(name: str, content: Path | str | None = None, tasks: Mapping[str, Task]
         "| | |",
         "|---|---|",
         f"| name | `{name}` |",
-        f"| task | {_data(preset)} (`{preset['task']}`) |",
+        f"| task | {_data(results)} (`{preset['task']}`) |",
         f"| network | {preset['network']} |",
         f"| parameters | {preset['parameters']:,} |",
         f"| test, {unit(results)} | {interval(results, 'test')}, {count(results)} |",
@@ -86,10 +87,10 @@ def card(name: str, content: Path | str | None = None, tasks: Mapping[str, Task]
         f"| licence of the weights | {preset['licence']} |",
         f"| licence of the data | {results['data']['licence']} |",
         "",
-        *_beside(preset, content),
+        *_beside(preset, results, content),
         *_published(preset["task"], content),
         *_use(name, tasks.get(preset["task"])),
-        *_training(preset),
+        *_training(preset, results),
         "## Files",
         "",
         "| file | bytes | sha256 |",
@@ -127,7 +128,7 @@ def write(
     return names
 
 
-def _costs(costs: JsonObject | None) -> list[str]:
+def _costs(costs: CostsOnData | None) -> list[str]:
     """Return rows on spikes, operations and devices, where they were measured."""
     if costs is None:
         return []
@@ -139,11 +140,11 @@ def _costs(costs: JsonObject | None) -> list[str]:
             f"| spikes | {spikes:,.0f} a sample of {steps:.4g} steps, "
             f"{spikes / steps:,.1f} a step |"
         )
-    driven = [
-        f"{costs[f'{what}_per_step']:,} {what}"
-        for what in ("additions", "multiplications")
-        if costs[f"{what}_per_step"]
-    ]
+    counts = {
+        "additions": costs["additions_per_step"],
+        "multiplications": costs["multiplications_per_step"],
+    }
+    driven = [f"{count:,} {what}" for what, count in counts.items() if count]
     rows += [
         f"| operations a step, dense | {costs['macs_per_step']:,} multiply-accumulates |",
         f"| operations a step, zeros skipped | {' and '.join(driven)} |",
@@ -153,12 +154,12 @@ def _costs(costs: JsonObject | None) -> list[str]:
     return rows
 
 
-def _minutes(results: JsonObject) -> float:
+def _minutes(results: Results) -> float:
     seconds = [seed["seconds"] for seed in results["seeds"]]
     return float(sum(seconds) / len(seconds) / 60)
 
 
-def _beside(preset: JsonObject, content: Path | str | None) -> list[str]:
+def _beside(preset: Info, own: Results, content: Path | str | None) -> list[str]:
     """Return the table of all models of the task."""
     rows = []
     for name in presets.list(content):
@@ -183,7 +184,7 @@ def _beside(preset: JsonObject, content: Path | str | None) -> list[str]:
         "## Beside the other models of this task",
         "",
         "| model | network | parameters | operations a step, dense | zeros skipped | published | "
-        f"test, {unit(preset['results'])} |",
+        f"test, {unit(own)} |",
         "|---|---|---|---|---|---|---|",
         *rows,
         "",
@@ -238,9 +239,9 @@ def _use(name: str, task: Task | None) -> list[str]:
     ]
 
 
-def _training(preset: JsonObject) -> list[str]:
+def _training(preset: Info, results: Results) -> list[str]:
     """Return the recipe, and what came of each seed."""
-    name, results = preset["name"], preset["results"]
+    name = preset["name"]
     notes = (preset["recipe"] or {}).get("notes")
     return [
         "## Training",
@@ -278,7 +279,7 @@ def table(content: Path | str | None = None) -> str:
             continue
         figure = preset["published"]
         lines.append(
-            f"| `{name}` | {_data(preset)} | {preset['network']} | "
+            f"| `{name}` | {_data(results)} | {preset['network']} | "
             f"{preset['parameters']:,} | {f'{figure.value:g}' if figure else '-'} | "
             f"{interval(results, 'test')}, {count(results)} | {unit(results)} |"
         )
@@ -300,22 +301,23 @@ def published_table(content: Path | str | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _data(preset: JsonObject) -> str:
+def _data(results: Results) -> str:
     """Name the data of a preset, and whether the network saw distorted images in training."""
-    title = str(preset["results"]["data"]["name"])
-    layers = preset["results"]["recipe"]["network"]["layers"]
+    title = results["data"]["name"]
+    layers = results["recipe"]["network"]["layers"]
     distorted = any(layer.get("class") == "ElasticDistortion" for layer in layers)
     return f"{title}, distorted in training" if distorted else title
 
 
-def unit(results: JsonObject) -> str:
+def unit(results: Results | Preset) -> str:
     """Name the unit of a figure, and which way is better."""
-    if "lower_is_better" not in results:
-        return str(results["unit"])
-    return f"{results['unit']}, {'lower' if results['lower_is_better'] else 'higher'} is better"
+    lower = results.get("lower_is_better")
+    if lower is None:
+        return results["unit"]
+    return f"{results['unit']}, {'lower' if lower else 'higher'} is better"
 
 
-def interval(results: JsonObject, split: str) -> str:
+def interval(results: Results, split: Split) -> str:
     """Write the mean of the seeds with its 95 % interval, Student's t over the seeds.
 
     Args:
@@ -332,19 +334,19 @@ def interval(results: JsonObject, split: str) -> str:
     return f"{mean:.3f} ± {half:.3f}"
 
 
-def _deviation(results: JsonObject, split: str) -> str:
+def _deviation(results: Results, split: Split) -> str:
     deviation = results[split]["deviation"]
     return "unknown" if deviation is None else f"{deviation:.3f}"
 
 
-def spread(summary: JsonObject) -> str:
+def spread(summary: Figure) -> str:
     """Write the mean and deviation of seeds."""
     if summary["deviation"] is None:
         return f"{summary['mean']:.3f}"
     return f"{summary['mean']:.3f} ± {summary['deviation']:.3f}"
 
 
-def count(results: JsonObject) -> str:
+def count(results: Results) -> str:
     """Write the number of seeds."""
     seeds = len(results["seeds"])
     return "one seed" if seeds == 1 else f"{seeds} seeds"

@@ -78,7 +78,8 @@ def compare(
     found = [
         bootstrap(sums, others, weights, f"paired bootstrap over {len(sums):,} samples, as shipped")
     ]
-    seeds = [[s["test"] for s in (preset["results"] or {}).get("seeds", [])] for preset in (a, b)]
+    known = [preset["results"] for preset in (a, b)]
+    seeds = [[seed["test"] for seed in results["seeds"]] if results else [] for results in known]
     if min(map(len, seeds)) > 1:
         found.append(welch(*seeds))
     return found

@@ -10,37 +10,15 @@ biases); looking up a row of an embedding costs nothing.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from snukeras.network.matrices import Matrix, matrices
+from snukeras.zoo.contents import Costs
 
 if TYPE_CHECKING:
     import keras
-
-
-class MatrixCosts(TypedDict):
-    """What was counted of a matrix; `active_inputs` is the share of inputs that were not zero."""
-
-    name: str
-    weights: int
-    macs_per_step: float
-    active_inputs: float
-    binary: bool
-
-
-class Costs(TypedDict):
-    """What was counted of a network, as results files keep it; see `counted`."""
-
-    samples: int
-    steps_per_sample: float
-    spikes_per_sample: float | None
-    macs_per_step: int
-    additions_per_step: int
-    multiplications_per_step: int
-    pcm_devices: int
-    matrices: list[MatrixCosts]
 
 
 @dataclass

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from snukeras import _files
-from snukeras._files import JsonObject, JsonValue
+from snukeras._files import JsonValue
 from snukeras.zoo import presets, recipes
+from snukeras.zoo.contents import MEASURED, CostsOnData, Results, Split
 from snukeras.zoo.publishing import cards, costs
 from snukeras.zoo.recipes import Recipe
 from snukeras.zoo.tasks import TASKS, Task
@@ -29,7 +30,7 @@ def train_and_publish(
     tensorboard: bool = False,
     progress: Progress | None = None,
     tasks: Mapping[str, Task] = TASKS,
-) -> JsonObject:
+) -> Results:
     """Train a model with its recipe's seeds and epochs, then publish the seed best on validation.
 
     Preset, golden vectors, card and results go into the content folder.
@@ -64,9 +65,9 @@ def train_and_publish(
 def evaluate(
     name: str,
     content: Path | str | None = None,
-    splits: Iterable[str] = ("valid", "test"),
+    splits: Iterable[Split] = MEASURED,
     tasks: Mapping[str, Task] = TASKS,
-) -> dict[str, tuple[float, float]]:
+) -> dict[Split, tuple[float, float]]:
     """Measure a pretrained model again.
 
     Args:
@@ -87,7 +88,7 @@ def evaluate(
 
 def measure(
     name: str, content: Path | str | None = None, tasks: Mapping[str, Task] = TASKS
-) -> JsonObject:
+) -> CostsOnData:
     """Count spikes and operations of a preset, and keep them in its results file.
 
     `snukeras.zoo.publishing.cards.write` then writes them into the cards.
@@ -136,7 +137,7 @@ def _halve(path: Path | str) -> None:
 def _publish(
     recipe: Recipe,
     task: Task,
-    results: JsonObject,
+    results: Results,
     folder: Path,
     content: Path,
 ) -> None:
@@ -185,7 +186,7 @@ def _publish(
     cards.write(task.name, content, {task.name: task})
 
 
-def _costs(model: "keras.Model", task: Task) -> JsonObject:
+def _costs(model: "keras.Model", task: Task) -> CostsOnData:
     return {"data": task.measured_on, **costs.counted(model, task.measured_inputs())}
 
 

@@ -7,25 +7,21 @@ import numpy as np
 
 import snukeras
 from snukeras._files import JsonObject
+from snukeras.zoo.contents import Figure, Results, Summary
 from snukeras.zoo.recipes import Recipe
 from snukeras.zoo.tasks import Task
 
 FORMAT = 1
 
 
-def results_of(recipe: Recipe, task: Task, seeds: list[JsonObject]) -> JsonObject:
+def results_of(recipe: Recipe, task: Task, seeds: list[JsonObject]) -> Results:
     """Gather the results of the seeds, with everything that produced them.
 
     Seeds that were not measured on the test split leave it out of the results.
     """
-    summary = {}
-    for split in ("valid", "test") if all("test" in seed for seed in seeds) else ("valid",):
-        figures = [result[split] for result in seeds]
-        summary[split] = {
-            "mean": float(np.mean(figures)),
-            # Deviation of a sample; none of a single seed.
-            "deviation": float(np.std(figures, ddof=1)) if len(figures) > 1 else None,
-        }
+    summary: Summary = {"valid": _figure([seed["valid"] for seed in seeds])}
+    if all("test" in seed for seed in seeds):
+        summary["test"] = _figure([seed["test"] for seed in seeds])
     pick = min if task.lower_is_better else max
     return {
         "format": FORMAT,
@@ -42,6 +38,12 @@ def results_of(recipe: Recipe, task: Task, seeds: list[JsonObject]) -> JsonObjec
         "data": {"name": task.title, "sha256": task.data_sha256, "licence": task.data_licence},
         "versions": versions(),
     }
+
+
+def _figure(figures: list[float]) -> Figure:
+    """Return the mean, and the deviation of a sample, which a single seed does not have."""
+    deviation = float(np.std(figures, ddof=1)) if len(figures) > 1 else None
+    return {"mean": float(np.mean(figures)), "deviation": deviation}
 
 
 def versions() -> dict[str, str]:

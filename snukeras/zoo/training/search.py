@@ -13,10 +13,12 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 from snukeras import _files
 from snukeras._files import JsonObject, JsonValue
 from snukeras.zoo import presets, recipes
+from snukeras.zoo.contents import Outcome, Trial, Trials
 from snukeras.zoo.recipes import Recipe
 from snukeras.zoo.tasks import TASKS, Task, registry
 from snukeras.zoo.training import seeds, transfer
@@ -35,7 +37,7 @@ def search(
     content: Path | str | None = None,
     progress: seeds.Progress | None = None,
     tasks: Mapping[str, Task] = TASKS,
-) -> JsonObject:
+) -> Trials:
     """Train every combination of settings, and add their validation figures to the results.
 
     Args:
@@ -87,7 +89,12 @@ def search(
             result = seeds.train_seed(
                 recipe, task, seed, folder, test=False, content=content, progress=progress
             )
-            outcome = {key: result[key] for key in ("valid", "epoch", "epochs_trained", "seconds")}
+            outcome: Outcome = {
+                "valid": result["valid"],
+                "epoch": result["epoch"],
+                "epochs_trained": result["epochs_trained"],
+                "seconds": result["seconds"],
+            }
         except FloatingPointError:
             outcome = {"valid": None, "epoch": None, "epochs_trained": None, "seconds": None}
         # Read again: another process may have added trials meanwhile.
@@ -106,10 +113,10 @@ def search(
     return results
 
 
-def _read(path: Path, name: str, task: Task) -> JsonObject:
+def _read(path: Path, name: str, task: Task) -> Trials:
     """Return the results so far; without trials where there is no file."""
     if path.is_file():
-        return _files.read_json(path)
+        return cast(Trials, _files.read_json(path))
     return {
         "name": name,
         "task": task.name,
@@ -176,14 +183,14 @@ def table(name: str | None = None, content: Path | str | None = None) -> str:
     if name is None:
         lines = ["| model | settings tried | best on validation | unit |", "|---|---|---|---|"]
         for path in sorted(folder.glob("*.json")):
-            results = _files.read_json(path)
+            results = cast(Trials, _files.read_json(path))
             best = _sorted(results)[0]["valid"]
             lines.append(
                 f"| `{results['name']}` | {len(results['trials'])} | "
                 f"{'-' if best is None else f'{best:.3f}'} | {results['unit']} |"
             )
         return "\n".join(lines) + "\n"
-    results = _files.read_json(folder / f"{name}.json")
+    results = cast(Trials, _files.read_json(folder / f"{name}.json"))
     trials = _sorted(results)
     places = list(dict.fromkeys(place for trial in trials for place in trial["settings"]))
     recipe = recipes.read(name, content).entries()
@@ -210,7 +217,7 @@ def _title(recipe: JsonObject, place: str) -> str:
     return way[-1].replace("_", " ")
 
 
-def _sorted(results: JsonObject) -> list[JsonObject]:
+def _sorted(results: Trials) -> list[Trial]:
     """Return the trials, best first, those that diverged last."""
     sign = 1 if results["lower_is_better"] else -1
     return sorted(

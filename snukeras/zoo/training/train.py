@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from snukeras import _files
-from snukeras._files import JsonObject
 from snukeras.zoo import recipes
+from snukeras.zoo.contents import Results
 from snukeras.zoo.tasks import TASKS, Task
 from snukeras.zoo.tasks.registry import task_of
 from snukeras.zoo.training.results import results_of
@@ -34,7 +34,7 @@ def train(
     progress: Progress | None = None,
     tasks: Mapping[str, Task] = TASKS,
     test: bool | None = None,
-) -> JsonObject:
+) -> Results:
     """Train a model of the zoo with each seed of its recipe.
 
     The epoch is chosen on the validation split; the test split is measured once, with the
