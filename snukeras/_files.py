@@ -1,5 +1,6 @@
 """Write files whole or not at all, and read JSON with errors that name the file."""
 
+import errno
 import hashlib
 import json
 import os
@@ -91,6 +92,18 @@ def write_json(path: Path, content: Any) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     text = _NUMBERS.sub(lambda found: f"[{', '.join(found[1].split())}]".replace(",,", ","), text)
     write_text(path, text + "\n")
+
+
+def regular(path: str | Path) -> Path:
+    """Return the path of a file that has an end: no pipe and no device, where reading may hang.
+
+    Raises:
+        OSError: It is a folder, a pipe or a device.
+    """
+    found = Path(path)
+    if found.exists() and not found.is_file():
+        raise OSError(errno.EINVAL, "it is a folder, a pipe or a device, not a file", str(path))
+    return found
 
 
 def read_json(path: Path) -> JsonObject:

@@ -148,7 +148,9 @@ def _add_crossbar(parser: argparse.ArgumentParser) -> None:
 
 def _add_forecast(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("forecast").add_argument
-    add("--chips", type=int, metavar="N", help="chips to simulate (default 3)")
+    add(
+        "--chips", type=int, metavar="N", help="chips to simulate (default 3; 1 of a large network)"
+    )
     add(
         "--times",
         type=_times,
@@ -245,7 +247,7 @@ def _export(options: argparse.Namespace) -> int:
         _load_tensorflow(progress)
         from snukeras.export.crossbar.faults import read_faults
         from snukeras.export.exporter import export
-        from snukeras.export.report.simulation import CHIPS, TIMES
+        from snukeras.export.report.simulation import TIMES
         from snukeras.export.report.terminal import show
 
         faults = read_faults(options.faults) if options.faults else ()
@@ -264,7 +266,7 @@ def _export(options: argparse.Namespace) -> int:
             streaming=options.streaming,
             nir_dt=options.dt,
             samples=_samples(options, model, (metrics or {}).get("task")),
-            chips=CHIPS if options.chips is None else options.chips,
+            chips=options.chips,
             times=options.times or TIMES,
             overwrite=options.overwrite,
             name=options.model if source is None else source.name,

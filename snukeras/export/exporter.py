@@ -55,7 +55,7 @@ from snukeras.export.report.contents import (
 from snukeras.export.report.forecast import Forecast, Simulated, forecast
 from snukeras.export.report.page import page
 from snukeras.export.report.risks import risks
-from snukeras.export.report.simulation import CHIPS, TIMES
+from snukeras.export.report.simulation import TIMES
 from snukeras.export.samples import Samples
 from snukeras.export.verify.folder import verify
 from snukeras.export.verify.results import Verification
@@ -95,7 +95,7 @@ def export(
     streaming: bool = False,
     nir_dt: float | None = None,
     samples: Samples | None = None,
-    chips: int = CHIPS,
+    chips: int | None = None,
     times: Sequence[float] = TIMES,
     overwrite: bool = False,
     name: str | None = None,
@@ -120,7 +120,7 @@ def export(
         nir_dt: Seconds that a step takes, to write the network as NIR too, which needs the library
             nir; None writes none.
         samples: Input for the comparison; random by default.
-        chips: How many chips the forecast simulates.
+        chips: How many chips the forecast simulates; None for 3, or 1 of a large network.
         times: Seconds after programming at which it reads them.
         overwrite: Replace an earlier export at `output`.
         name: Name of the network in the report; the model's by default.

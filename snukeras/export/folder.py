@@ -43,7 +43,7 @@ def check_output(output: Path, overwrite: bool) -> None:
     present = {path.name for path in output.iterdir()}
     if not present:
         return
-    if CHECKSUMS not in present:
+    if not (output / CHECKSUMS).is_file():
         raise OutputExistsError(
             f"{output} exists and is not an export, so it is left alone.",
             "Choose another --output.",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
-from snukeras._files import write_arrays
+from snukeras._files import regular, write_arrays
 from snukeras.export.errors import BadInputError
 from snukeras.export.network import Network
 from snukeras.export.verify.figures import METRICS
@@ -165,7 +165,7 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
         BadInputError: The file is missing, damaged, no .npz, or larger than can be handled.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(regular(path)) as archive:
             total = sum(member.file_size for member in archive.infolist())
         if total > MAX_BYTES:
             raise BadInputError(

@@ -9,6 +9,7 @@ import copy
 import hashlib
 import io
 import json
+import os
 import random
 import signal
 import struct
@@ -339,3 +340,25 @@ def test_hostile(kind, number, tmp_path, made, capsys, monkeypatch):
 def test_more_hostile(kind, number, tmp_path, made, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     check(kind, number, tmp_path, made, capsys)
+
+
+@pytest.mark.parametrize("given", [
+    ["missing.keras", "--target", "pipe.json"],
+    ["missing.keras", "--faults", "pipe.json"],
+    ["tiny.keras", "--samples", "pipe.json"],
+    ["readback", "pipe.json", "g.csv"],
+    ["readback", "m.snumap", "pipe.json"],
+    ["verify", "listed"],
+    ["tiny.keras", "--overwrite", "--output", "listed"],
+])  # fmt: skip
+def test_a_pipe_that_nobody_writes_to_does_not_hang(given, tmp_path, made, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe.json")
+    (tmp_path / "listed").mkdir()
+    os.mkfifo(tmp_path / "listed" / CHECKSUMS)
+    (tmp_path / "m.snumap").write_bytes(TINY)
+    (tmp_path / "tiny.keras").write_bytes((made / "tiny.keras").read_bytes())
+    with limited(30):
+        assert main(given) in (2, 4)
+    said = capsys.readouterr().err
+    assert "not a file" in said or "not an export" in said

@@ -15,7 +15,7 @@ from typing import Self
 
 import numpy as np
 
-from snukeras._files import JsonObject, JsonValue
+from snukeras._files import JsonObject, JsonValue, regular
 from snukeras.export.crossbar.description import ArrayReference
 from snukeras.export.errors import MapError
 
@@ -88,7 +88,7 @@ class MapReader:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
-            with open(self.path, "rb") as file:
+            with open(regular(self.path), "rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 if size < HEADER.size:
                     raise self.error(f"is too short ({size} bytes) to be a crossbar map")

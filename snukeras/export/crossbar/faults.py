@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from snukeras._files import regular
 from snukeras.export.crossbar.container import parse_json
 from snukeras.export.crossbar.description import FaultEntry
 from snukeras.export.crossbar.placement import Block
@@ -36,7 +37,7 @@ def read_faults(path: str | Path) -> tuple[Fault, ...]:
         return BadInputError(f"{path} {what}.", "See export/README.md, section Faults.")
 
     try:
-        data = parse_json(Path(path).read_bytes(), error)
+        data = parse_json(regular(path).read_bytes(), error)
     except OSError as problem:
         raise error(f"cannot be read: {problem.strerror or problem}") from problem
     except ValueError as problem:  # a NUL in the name

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from snukeras._files import regular
 from snukeras.export.crossbar.map import CrossbarMap, Pair, part_of
 from snukeras.export.errors import BadInputError
 from snukeras.export.records import Record
@@ -239,7 +240,7 @@ def _check_unit(path: str | Path, crossbar: CrossbarMap, largest: float) -> None
 def _lines(path: str | Path) -> Iterator[tuple[int, tuple[int, int, int], float]]:
     """Iterate over the lines of the file: line number, address, conductance in uS."""
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with open(regular(path), newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             absent = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
             if absent:
@@ -258,5 +259,7 @@ def _lines(path: str | Path) -> Iterator[tuple[int, tuple[int, int, int], float]
                 yield reader.line_num, (tile, word_line, bit_line), g
     except BadInputError:
         raise
-    except (OSError, ValueError, csv.Error) as error:
+    except OSError as error:
+        raise BadInputError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, csv.Error) as error:
         raise BadInputError(f"{path} cannot be read: {error}.") from error

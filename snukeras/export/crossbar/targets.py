@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from snukeras._content import folder
-from snukeras._files import JsonObject
+from snukeras._files import JsonObject, regular
 from snukeras.export.crossbar.container import parse_json
 from snukeras.export.errors import BadInputError
 from snukeras.export.records import Record
@@ -247,7 +247,7 @@ def load_target(name: str) -> Target:
         return BadInputError(f"{path} {what}.", "See export/target.schema.json.")
 
     try:
-        data = parse_json(path.read_bytes(), error)
+        data = parse_json(regular(path).read_bytes(), error)
     except OSError as problem:
         raise error(f"cannot be read: {problem.strerror or problem}") from problem
     return Target.from_dict(data, str(path))

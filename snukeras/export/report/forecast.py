@@ -62,17 +62,17 @@ class Simulated:
     """How much is simulated.
 
     Attributes:
-        chips: How many chips.
+        chips: How many chips; None for 3, or 1 where the network is large.
         times: Seconds since the reference reading.
         seed: Of the first chip.
     """
 
-    chips: int = CHIPS
+    chips: int | None = None
     times: tuple[float, ...] = TIMES
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.chips <= 1000:
+        if self.chips is not None and not 1 <= self.chips <= 1000:
             raise BadInputError(
                 f"The number of chips must be between 1 and 1000. Received: {self.chips}."
             )
@@ -107,7 +107,7 @@ def forecast(
     """
     device = device_of(crossbar.target)
     large = crossbar.totals["weights"] > LARGE
-    chips = 1 if large and simulated.chips == CHIPS else simulated.chips
+    chips = simulated.chips or (1 if large else CHIPS)
     conditions = Conditions(device, chips, simulated.times, simulated.seed)
     progress("simulating the products of the matrices")
     errors = products(crossbar, conditions)

@@ -180,10 +180,14 @@ def _risks(found: Forecast | None) -> Iterator[str]:
     items = "".join(f"<li>{escape(text)}</li>" for text in found.risks)
     yield f'<ol class="risks">{items}</ol>'
     yield (
-        f'<p class="note">Simulated with the device model {found.device} on {found.chips} '
-        f"chips (seed {found.seed}): few, to keep the export quick, so a rough estimate. Times "
+        f'<p class="note">Simulated with the device model {found.device} on {_chips(found.chips)} '
+        f"(seed {found.seed}): few, to keep the export quick, so a rough estimate. Times "
         "count from the first reading after programming.</p>"
     )
+
+
+def _chips(count: int) -> str:
+    return "1 chip" if count == 1 else f"{count} chips"
 
 
 def _network(report: Report, crossbar: CrossbarMap | None, marks: Marks) -> Iterator[str]:
@@ -343,9 +347,9 @@ def _metric(report: Report) -> Iterator[str]:
     samples, reference = escape(report.verification.samples), known.values["keras"]
     yield (
         f"<p>{known.title.capitalize()} on {samples}, {known.unit}; {_better(known)}. Vertical "
-        f"lines reach from the best to the worst of {found.chips} chips; the dotted line is Keras, "
-        f"{reference:.3f}. It is the metric of these samples, not of a data set: a network can "
-        "score far from its known figures on a few samples that are unlike its data.</p>"
+        f"lines reach from the best to the worst of {_chips(found.chips)}; the dotted line is "
+        f"Keras, {reference:.3f}. It is the metric of these samples, not of a data set: a network "
+        "can score far from its known figures on a few samples that are unlike its data.</p>"
     )
     lines = [(key, values.mean, values.min, values.max) for key, values in found.metric.items()]
     times = [time_text(t) for t in found.times_s]

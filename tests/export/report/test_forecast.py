@@ -137,6 +137,12 @@ def test_metric_over_time(tmp_path, model, monkeypatch):
     assert found.metric is None and "more than 10" in found.metric_left_out
 
 
+def test_a_large_network_gets_one_chip_unless_more_are_asked_for(tmp_path, model, monkeypatch):
+    assert predicted(tmp_path, model, "pcm", chips=None).chips == 3
+    monkeypatch.setattr(module, "LARGE", 10)
+    assert [predicted(tmp_path, model, "pcm", chips=n).chips for n in (None, 3)] == [1, 3]
+
+
 @pytest.mark.parametrize(
     ("chips", "times", "word"),
     [
