@@ -1,13 +1,13 @@
 """The step function of spiking units and the pseudo-derivatives that train it."""
 
 import inspect
-import math
 from collections.abc import Callable
 from typing import Self, TypeAlias
 
 import keras
 from keras import ops
 
+from snukeras import _arguments
 from snukeras._types import Config, Tensor
 
 
@@ -25,11 +25,7 @@ class PseudoDerivative:
     """
 
     def __init__(self, slope: float = 1.0) -> None:
-        if not (isinstance(slope, int | float) and math.isfinite(slope) and slope > 0):
-            raise ValueError(
-                f"Argument `slope` must be a positive finite number. Received: slope={slope!r}"
-            )
-        self.slope = float(slope)
+        self.slope = _arguments.number("slope", slope, above=0.0)
 
     def bump(self, v: Tensor) -> Tensor:
         """Return the height of the bump at the scaled distances `v` from the threshold."""

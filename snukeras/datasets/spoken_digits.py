@@ -195,7 +195,7 @@ def pad(waves: Sequence[Wave], samples: int | None = None) -> NDArray[np.float32
             )
     longest = max(len(one) for one in waves)
     if longest == 0:
-        raise ValueError("Argument `waves` has to hold sound. Received: recordings of length 0")
+        raise ValueError("Argument `waves` must hold sound. Received: recordings of length 0")
     samples = longest if samples is None else _arguments.whole("samples", samples)
     batch = np.zeros((len(waves), samples), np.float32)
     for row, one in zip(batch, waves, strict=True):

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from snukeras import _arguments
+
 
 def correlated_streams(
     groups: Sequence[int],
@@ -34,10 +36,8 @@ def correlated_streams(
     Raises:
         ValueError: A number out of its range.
     """
-    if not 0.0 <= correlation <= 1.0:
-        raise ValueError(f"Argument `correlation` must be from 0 to 1. Received: {correlation!r}")
-    if not 0.0 < rate < 1.0:
-        raise ValueError(f"Argument `rate` must be above 0 and below 1. Received: {rate!r}")
+    _arguments.number("correlation", correlation, minimum=0.0, maximum=1.0)
+    _arguments.number("rate", rate, above=0.0, below=1.0)
     if min([*groups, uncorrelated, steps], default=0) < 0:
         raise ValueError(
             "`groups`, `uncorrelated` and `steps` must not be negative. Received: "

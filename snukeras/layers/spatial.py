@@ -73,12 +73,10 @@ class Spatial(keras.Model):
                 "Argument `network` must be a Keras model that is built, such as Sequential with "
                 f"an Input. Received: network={network!r}"
             )
-        if power not in (1, 2):
-            raise ValueError(f"Argument `power` must be 1 or 2. Received: power={power!r}")
         self.network = network
         self.proximity = _arguments.number("proximity", proximity, minimum=0.0)
         self.transport = _arguments.number("transport", transport, minimum=0.0)
-        self.power = power
+        self.power = _arguments.choice("power", power, (1, 2))
         self.dimensions = _arguments.whole("dimensions", dimensions)
         self.seed = seed
         self._neurons = _layers_with_neurons(network)

@@ -127,14 +127,12 @@ class ConvSNUCell(SNUCell):
         **kwargs: Unpack[ConvArguments],
     ) -> None:
         given = locals()
-        if rank not in (1, 2):
-            raise ValueError(f"Argument `rank` must be 1 or 2. Received: rank={rank!r}")
         super().__init__(
             arguments.number_of("filters", filters),
             **_arguments.chosen(SNUCell, given),
             **of_convolution(type(self), kwargs),
         )
-        self.rank = rank
+        self.rank = _arguments.choice("rank", rank, (1, 2))
         self.kernel_size = _arguments.sizes("kernel_size", kernel_size, rank)
         self.strides = _arguments.sizes("strides", strides, rank)
         self.padding = _arguments.choice("padding", padding, _PADDINGS)
