@@ -4,7 +4,14 @@ import dataclasses
 
 import keras
 
-from snukeras.export.onnx.handlers import CannotLowerError, Context, Value, check_policy, handler_of
+from snukeras.export.onnx.handlers import (
+    CannotLowerError,
+    Context,
+    Value,
+    base_of,
+    check_policy,
+    handler_of,
+)
 from snukeras.export.onnx.tf2onnx_call import through_tf2onnx
 from snukeras.network.topology import Call, Ref, attach_mask
 
@@ -28,7 +35,16 @@ def convert(context: Context, call: Call, values: list[Value]) -> list[Value]:
         outputs = handler(context, *_with_mask(call, layer, values))
         if outputs is not None:
             return outputs
-    return through_tf2onnx(context, call, values)
+    try:
+        return through_tf2onnx(context, call, values)
+    except CannotLowerError as error:
+        base = None if handler is not None else base_of(layer)
+        if base is None:
+            raise
+        raise CannotLowerError(
+            f"{error}; its class is {base.__name__} with methods of its own, so register its form "
+            "with snukeras.export.onnx.handlers.handles (docs/export.md shows how)"
+        ) from error
 
 
 def _with_mask(

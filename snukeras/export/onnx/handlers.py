@@ -70,10 +70,12 @@ class Context:
 
 Handler = Callable[[Context, Call, keras.Layer, list[Value]], list[Value] | None]
 _HANDLERS: dict[type, Handler] = {}
+# Methods that a subclass may have of its own and still compute what its base does.
+_SAME_LAYER = {"__init__", "get_config", "from_config"}
 
 
 def handles(*classes: type) -> Callable[[Handler], Handler]:
-    """Register a handler for exactly these layer classes (not for subclasses)."""
+    """Register a handler for these layer classes, and subclasses that compute nothing else."""
 
     def register(handler: Handler) -> Handler:
         for cls in classes:
@@ -84,8 +86,28 @@ def handles(*classes: type) -> Callable[[Handler], Handler]:
 
 
 def handler_of(layer: keras.Layer) -> Handler | None:
-    """Return the handler of a layer's class, or None."""
-    return _HANDLERS.get(type(layer))
+    """Return the handler of a layer, or None."""
+    form = form_of(layer)
+    return None if form is None else _HANDLERS[form]
+
+
+def form_of(layer: keras.Layer) -> type | None:
+    """Return the class whose form in ONNX a layer has, or None.
+
+    A subclass that only takes other arguments computes what its base does, so it has the same
+    form. One that defines any other method may compute something else.
+    """
+    own: set[str] = set()
+    for cls in type(layer).__mro__:
+        if cls in _HANDLERS:
+            return cls if own <= _SAME_LAYER else None
+        own |= {n for n, value in vars(cls).items() if callable(value) or type(value) is property}
+    return None
+
+
+def base_of(layer: keras.Layer) -> type | None:
+    """Return the nearest class above a layer's own that has a handler, or None."""
+    return next((cls for cls in type(layer).__mro__[1:] if cls in _HANDLERS), None)
 
 
 def own_layers() -> list[str]:

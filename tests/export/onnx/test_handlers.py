@@ -10,9 +10,12 @@ from networks import sequences
 
 from snukeras.export import export, load_map, verify_folder
 from snukeras.export.errors import UnsupportedLayersError
+from snukeras.export.network import Network
 from snukeras.export.onnx import handlers, layers
 from snukeras.export.onnx.build import to_onnx
 from snukeras.export.onnx.handlers import CannotLowerError, handles
+from snukeras.export.samples import Samples
+from snukeras.export.verify.onnx import compare_onnx
 from snukeras.layers import SNU
 from snukeras.network import weights
 
@@ -75,6 +78,38 @@ def test_subclasses_keep_the_matrices_of_their_base(model):
     layer.build((None, None, 6))
     (kept,) = weights.collect(keras.Sequential([keras.Input((None, 6)), layer]))
     assert kept.name == "louder/kernel" and kept.matrix
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Slow(SNU):
+    """An SNU with another default."""
+
+    def __init__(self, units, decay=0.95, **kwargs):
+        super().__init__(units, decay=decay, **kwargs)
+
+
+class Doubled(SNU):
+    """An SNU that computes something else; tf2onnx has no form for its scan."""
+
+    def call(self, sequences, initial_state=None, mask=None, training=None):
+        return 2.0 * super().call(sequences, initial_state, mask, training)
+
+
+def test_a_unit_with_other_defaults_has_the_form_of_its_base():
+    keras.utils.set_random_seed(0)
+    slow = Slow(4, threshold=0.1, return_sequences=True, name="slow")
+    model = keras.Sequential([keras.Input((None, 6)), slow])
+    network = Network.read(model)
+    found = compare_onnx(
+        network, to_onnx(model).SerializeToString(), Samples.random(network)
+    ).result
+    assert found.ok and found.units[0].name == "slow" and found.units[0].outputs > 0
+
+
+def test_a_unit_with_a_call_of_its_own_is_told_to_register_its_form():
+    model = keras.Sequential([keras.Input((None, 6)), Doubled(4, name="twice")])
+    with pytest.raises(UnsupportedLayersError, match=r"twice .*SNU with methods .*handles"):
+        to_onnx(model)
 
 
 def test_a_handler_refuses_with_its_reason_or_leaves_the_call_to_tf2onnx(model):

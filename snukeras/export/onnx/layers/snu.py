@@ -11,6 +11,7 @@ from snukeras.export.onnx.handlers import (
     as_float,
     check_policy,
     check_step,
+    form_of,
     handles,
     mask_of,
 )
@@ -31,18 +32,13 @@ from snukeras.network.topology import Call, Key, Ref, Topology
 _CONVOLUTIONAL = (ConvSNU1D, ConvSNU2D, ConvSSNU1D, ConvSSNU2D)
 
 
-@handles(SNU, SSNU)
+@handles(SNU, SSNU, keras.layers.RNN)
 def _unit(
     context: Context, call: Call, layer: keras.layers.RNN, values: list[Value]
-) -> list[Value]:
-    return _lower(context, call, layer, Unit.of(layer.cell, call.name), values)
-
-
-@handles(keras.layers.RNN)
-def _rnn(
-    context: Context, call: Call, layer: keras.layers.RNN, values: list[Value]
 ) -> list[Value] | None:
-    return _unit(context, call, layer, values) if _is_unit(layer) else None
+    if not _is_unit(layer):  # a cell of another class
+        return None
+    return _lower(context, call, layer, Unit.of(layer.cell, call.name), values)
 
 
 @handles(*_CONVOLUTIONAL)
@@ -200,13 +196,13 @@ def unit_layers(plan: Topology) -> list[UnitLayer]:
     """Return the SNU layers of a model that have a Scan of their own."""
     found = []
     for call in plan.calls:
-        if type(call.op) is keras.layers.Bidirectional:
+        if form_of(call.op) is keras.layers.Bidirectional:
             sides = (call.op.forward_layer, call.op.backward_layer)
             if all(_is_unit(side) for side in sides):
                 for side in sides:
                     name = f"{call.name}/{side.name}"
                     found.append(UnitLayer(name, side, call.inputs[0], [], None))
-        elif _is_unit(call.op) or type(call.op) in _CONVOLUTIONAL:
+        elif _is_unit(call.op) or form_of(call.op) in _CONVOLUTIONAL:
             mask = call.kwargs.get("mask")
             initial = [ref for ref in call.inputs[1:] if ref is not mask]
             found.append(UnitLayer(call.name, call.op, call.inputs[0], initial, (call.name, 0)))
@@ -214,6 +210,5 @@ def unit_layers(plan: Topology) -> list[UnitLayer]:
 
 
 def _is_unit(layer: keras.Layer) -> bool:
-    return type(layer) in (SNU, SSNU) or (
-        type(layer) is keras.layers.RNN and type(layer.cell) in (SNUCell, SSNUCell)
-    )
+    form = form_of(layer)
+    return form in (SNU, SSNU, keras.layers.RNN) and type(layer.cell) in (SNUCell, SSNUCell)
