@@ -128,8 +128,16 @@ def load(name: str, weights: bool = True, content: Path | str | None = None) -> 
 
     folder = content_folder(content)
     preset = _read(folder, name)
-    config = _checked(folder, preset, CONFIG).read_text("utf-8")
-    model = keras.models.model_from_json(config)
+    path = _checked(folder, preset, CONFIG)
+    try:
+        model = keras.models.model_from_json(path.read_text("utf-8"))
+    except Exception as error:  # Keras raises whatever its parts raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise ValueError(f"{path} is not the config of a Keras model: {reason}") from error
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            f"{path} has to hold the config of a Keras model. Received: {type(model).__name__}"
+        )
     if weights:
         model.load_weights(_checked(folder, preset, WEIGHTS))
     return model

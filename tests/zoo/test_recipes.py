@@ -42,6 +42,15 @@ from snukeras.zoo.tasks import TASKS
         ({"noise": 0.1}, r"`noise`.*Received: 0\.1"),
         ({"devices": 0.5, "averaging": None}, r"`devices`.*Received: 0\.5"),
         ({"devices": {}}, "`averaging` has to be null with `devices`"),
+        ({"optimizer": "Adam"}, r"`optimizer` has to be dict\. Received: 'Adam'"),
+        ({"padding": 3}, r"`padding` has to be list or null\. Received: 3"),
+        ({"network": {"input_shape": 3, "layers": []}}, "`input_shape` has to be list"),
+        ({"network": {"input_shape": [-1], "layers": []}}, "sizes or null"),
+        ({"network": {"input_shape": [3], "layers": []}}, "name a layer"),
+        ({"network": {"input_shape": [3], "layers": ["Dense"]}}, "layer 0 .*Received: 'Dense'"),
+        ({"network": {"input_shape": [3], "layers": [{"units": 3}]}}, "layer 0 .*`class` or"),
+        ({"network": {"input_shape": [3], "layers": [{"class": 3}]}}, "layer 0 .*Received"),
+        ({"network": {"input_shape": [3], "layers": [{"class": "A", "name": 1}]}}, "a text"),
     ],
 )
 def test_refused(changes, message):
@@ -200,7 +209,7 @@ def test_noise():
     ("entry", "message"),
     [
         ({"noise": {"class": "PCM"}}, "'PCM'"),
-        ({"noise": -1.0}, "noise: `noise`"),
+        ({"noise": -1.0}, "noise: .*`noise`"),
         ({"strength": 1.0}, "noise: .*strength"),
     ],
 )

@@ -145,7 +145,12 @@ def test_damaged_content_gives_a_line_and_loses_nothing(small_zoo, run, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("file", "says"), [("golden.npz", "is not an .npz file"), ("model.weights.h5", "OSError: ")]
+    ("file", "says"),
+    [
+        ("golden.npz", "is not an .npz file"),
+        ("model.weights.h5", "OSError: "),
+        ("config.json", "is not the config of a Keras model"),
+    ],
 )
 def test_verify_names_a_file_that_cannot_be_read(small_zoo, run, tmp_path, file, says):
     content = shutil.copytree(small_zoo[0], tmp_path / "zoo")

@@ -7,6 +7,7 @@ zoo/README.md explains every key.
 import copy
 import dataclasses
 import math
+import typing
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,20 @@ _REQUIRED = [
 _NETWORK = ("input", "input_shape", "input_dtype", "layers")
 
 
+def _kinds(annotation: Any) -> tuple[type, ...]:
+    """Return the classes of the values that an annotation allows, without their contents."""
+    if annotation is None:
+        return (type(None),)
+    parts = typing.get_args(annotation)
+    origin = typing.get_origin(annotation)
+    if origin in (list, dict):
+        return (origin,)
+    return tuple(kind for part in parts for kind in _kinds(part)) or (annotation,)
+
+
+_TYPES = {name: _kinds(hint) for name, hint in typing.get_type_hints(Recipe).items()}
+
+
 def read(name: str, content: Path | str | None = None) -> Recipe:
     """Read and check the recipe of a model.
 
@@ -130,12 +145,33 @@ def check(recipe: JsonObject, where: str = "The recipe") -> Recipe:
         raise ValueError(
             f"{where} has format {recipe['format']!r}; this version of snukeras reads {FORMAT}."
         )
+    _files.check_entries(recipe, {key: _TYPES[key] for key in recipe}, where)
     made = Recipe(**copy.deepcopy(dict(recipe)))
     entries = made.entries()
+    _check_network(entries["network"], f"{where}: `network`")
     _check_numbers(entries, where)
     _check_parts(entries, where)
     _check_averaging(entries, where)
     return made
+
+
+def _check_network(network: JsonObject, where: str) -> None:
+    """Check the outer form of a network; each layer checks its own arguments."""
+    _entries(network, _NETWORK, where)
+    _files.check_entries(network, {"input_shape": list, "layers": list}, where)
+    sizes = network["input_shape"]
+    if not all(size is None or (type(size) is int and size > 0) for size in sizes):
+        raise ValueError(f"{where}: `input_shape` has to hold sizes or null. Received: {sizes}")
+    if not network["layers"]:
+        raise ValueError(f"{where}: `layers` has to name a layer. Received: []")
+    for number, layer in enumerate(network["layers"]):
+        named = [key for key in ("class", "layer") if isinstance(layer, dict) and key in layer]
+        texts = [*named, *(key for key in ("name",) if named and key in layer)]
+        if len(named) != 1 or not all(isinstance(layer[key], str) for key in texts):
+            raise ValueError(
+                f"{where}: layer {number} has to be an object with either a `class` or a `layer` "
+                f"of an earlier name, and its `name` a text. Received: {layer!r:.200}"
+            )
 
 
 def _check_numbers(recipe: JsonObject, where: str) -> None:
@@ -149,7 +185,6 @@ def _check_numbers(recipe: JsonObject, where: str) -> None:
 
 def _check_parts(recipe: JsonObject, where: str) -> None:
     """Check the entries that are objects, but for those of `averaging`."""
-    _entries(recipe["network"], _NETWORK, f"{where}: `network`")
     optimizer = recipe["optimizer"]
     decays = "weight_decay" in optimizer or optimizer.get("class") == "AdamW"
     if "exclude_from_weight_decay" in optimizer and not decays:
