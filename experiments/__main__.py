@@ -19,10 +19,11 @@ def table(name: str, part: str | None = None) -> str:
 
     Args:
         name: "models", "published", "search", "speed", or the name of an experiment's module.
-        part: For an experiment with several tables, the argument of its function `table`.
+        part: For an experiment with several tables, the argument of its function `table`; for
+            "models" the name of a task, or None for all.
     """
     if name == "models":
-        return cards.table()
+        return cards.table(task=part)
     if name == "published":
         return cards.published_table()
     module = importlib.import_module(_ELSEWHERE.get(name, f"experiments.{name}"))

@@ -91,6 +91,8 @@ def test_a_distorted_task_says_so():
     assert layers[0]["class"] == "ElasticDistortion"
     rows = {row.split("`")[1]: row for row in cards.table().splitlines()[2:]}
     assert "| MNIST, distorted in training |" in rows["mnist_snu"]
+    images = [row.split("`")[1] for row in cards.table(task="mnist").splitlines()[2:]]
+    assert images == [name for name in rows if name.startswith("mnist_")]
     assert "higher is better |" in rows["mnist_snu"] and "lower is better |" in rows["jsb_snu"]
 
 

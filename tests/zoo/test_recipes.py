@@ -22,6 +22,7 @@ from snukeras.zoo.tasks import TASKS
         ({"format": 2}, "format 2"),
         ({"epochs": 0}, "`epochs`.*Received: 0"),
         ({"batch_size": 2.5}, "`batch_size`.*Received: 2.5"),
+        ({"ties": "any"}, "`ties`.*Received: 'any'"),
         ({"seeds": []}, "`seeds`"),
         ({"seeds": [1, 1]}, "`seeds`.*different"),
         ({"schedule": {"class": "steps"}}, "`schedule`"),

@@ -102,6 +102,16 @@ def test_test_split_is_measured_once_with_the_weights_of_the_best_epoch(tmp_path
     assert not np.array_equal(task.measured[4][1][0], task.measured[3][1][0])
 
 
+@pytest.mark.parametrize(("ties", "chosen"), [("first", 2), ("last", 3)])
+def test_of_equal_epochs_the_first_or_the_last_is_chosen(tmp_path, ties, chosen):
+    write_recipe(tmp_path, seeds=[0], epochs=4, ties=ties)
+    task = Watched([5.0, 3.0, 3.0, 3.5])
+    result = train(tmp_path, tmp_path / "runs", task)["seeds"][0]
+    assert result["epoch"] == chosen
+    for a, b in zip(task.measured[4][1], task.measured[chosen - 1][1], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_a_try_leaves_the_test_split_alone_until_it_is_asked_for(tmp_path):
     write_recipe(tmp_path, seeds=[0], epochs=4)
     task = Watched()

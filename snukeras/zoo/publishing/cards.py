@@ -265,8 +265,13 @@ def _training(preset: Info, results: Results) -> list[str]:
     ]
 
 
-def table(content: Path | str | None = None) -> str:
-    """Return the table of all models that have results, as Markdown."""
+def table(content: Path | str | None = None, task: str | None = None) -> str:
+    """Return the table of all models that have results, as Markdown.
+
+    Args:
+        content: Folder of presets. Default: the one that ships with the package.
+        task: Name of the task whose models are wanted. Default: all of them.
+    """
     folder = presets.content_folder(content)
     lines = [
         "| model | task | network | parameters | published | test, mean of seeds | unit |",
@@ -275,7 +280,7 @@ def table(content: Path | str | None = None) -> str:
     for name in presets.list(folder):
         preset = presets.info(name, folder)
         results = preset["results"]
-        if results is None:
+        if results is None or task not in (None, preset["task"]):
             continue
         figure = preset["published"]
         lines.append(
@@ -370,6 +375,8 @@ def _recipe(recipe: JsonObject) -> list[str]:
     for key in ("epochs", "batch_size", "patience", "padding"):
         if recipe[key] is not None:
             rows.append(f"- {key.replace('_', ' ')}: {recipe[key]}")
+    if recipe.get("ties") == "last":
+        rows.append("- of epochs with equal validation figures the last")
     if recipe.get("data"):
         rows.append(f"- data: {_entry(recipe['data'])}")
     if recipe.get("quick_lstm"):

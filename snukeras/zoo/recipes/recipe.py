@@ -50,6 +50,7 @@ class Recipe:
     devices: JsonObject | None = None
     padding: list[int] | None = None
     patience: int | None = None
+    ties: str = "first"
     jit_compile: bool | str = False
     half_precision: bool = False
     quick_lstm: bool = False
@@ -178,6 +179,10 @@ def _check_numbers(recipe: JsonObject, where: str) -> None:
     for key in ("epochs", "batch_size"):
         if not isinstance(recipe[key], int) or recipe[key] < 1:
             raise ValueError(f"{where}: `{key}` has to be at least 1. Received: {recipe[key]!r}")
+    if recipe["ties"] not in ("first", "last"):
+        raise ValueError(
+            f'{where}: `ties` has to be "first" or "last". Received: {recipe["ties"]!r}'
+        )
     seeds = recipe["seeds"]
     if not seeds or len(set(seeds)) != len(seeds) or not all(isinstance(s, int) for s in seeds):
         raise ValueError(f"{where}: `seeds` has to hold different integers. Received: {seeds}")

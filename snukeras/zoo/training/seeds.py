@@ -255,6 +255,7 @@ def identity_of(recipe: Recipe, sources: dict[str, str]) -> str:
     # Entries that came later count only where they are set, so that older runs can go on.
     added = ("constraint", "noise", "half_precision", "quick_lstm")
     words |= {key for key in added if not getattr(recipe, key)}
+    words |= {"ties"} if recipe.ties == "first" else set()
     words |= {key for key in ("devices", "start", "teacher") if getattr(recipe, key) is None}
     decisive = {k: v for k, v in recipe.entries().items() if k not in words}
     return _files.sha256_of_json({**decisive, **sources})
@@ -341,12 +342,14 @@ def _measured_epoch(recipe: Recipe, task: Task, seed: int, state: State, loss: f
     with averaged(state, recipe):
         valid = task.evaluate(state.model, "valid")
         refuse("validation figure", valid)
-        if state.best_valid is None or _better(valid, state.best_valid, task):
+        if state.best_valid is None or _better(valid, state.best_valid, recipe, task):
             state.best_valid = valid
             state.best_epoch = state.epoch
             state.best_weights = state.model.get_weights()
     return valid
 
 
-def _better(value: float, best: float, task: Task) -> bool:
-    return value < best if task.lower_is_better else value > best
+def _better(value: float, best: float, recipe: Recipe, task: Task) -> bool:
+    if value == best:
+        return recipe.ties == "last"
+    return (value < best) == task.lower_is_better
