@@ -29,7 +29,7 @@ from snukeras.zoo.tasks import SpokenDigits
 
 FOLDER = "speakers"
 AUGMENTATION = {"speed": 0.2, "gain": 6.0, "shift": 0.1, "noise": 0.002}
-EPOCHS = 12
+EPOCHS = 8
 
 
 def experiment(
