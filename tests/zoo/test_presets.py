@@ -41,6 +41,9 @@ SHIPPED = [
     "ptb_lstm",
     "ptb_snu",
     "ptb_ssnu",
+    "speech_snu",
+    "speech_snu_pcm",
+    "speech_ssnu",
 ]
 SPIKING = ("SNU", "ConvSNU1D", "ConvSNU2D")
 
