@@ -61,9 +61,9 @@ def test_it_runs_and_goes_on_where_it_stood(tmp_path, monkeypatch):
         "depression": (1.0,),
     }
     monkeypatch.setitem(tasks.TASKS, "overlap", task)
-    monkeypatch.setattr(learning, "COUPLINGS", ("level-tuned",))
-    monkeypatch.setattr(learning, "SETTINGS_OF", {"level-tuned": "level-tuned"})
-    monkeypatch.setattr(learning, "SEARCH_SEEDS", [100])
+    monkeypatch.setattr(experiment, "COUPLINGS", ("level-tuned",))
+    monkeypatch.setattr(experiment, "SETTINGS_OF", {"level-tuned": "level-tuned"})
+    monkeypatch.setattr(experiment, "SEARCH_SEEDS", [100])
     (searched,) = experiment.search("overlap", tmp_path)
     assert searched["chosen"] == {"level": 0.4, "depression": 1.0}
     experiment.experiment("overlap", tmp_path, seeds=[1])
@@ -71,6 +71,6 @@ def test_it_runs_and_goes_on_where_it_stood(tmp_path, monkeypatch):
     (run,) = experiment.experiment("overlap", tmp_path, seeds=[0, 1])
     assert [seed["seed"] for seed in run["seeds"]] == [0, 1]
     assert run["seeds"][0]["agreement"] > 0.7
-    monkeypatch.setattr(learning, "runs", None)  # nothing is left to run
+    monkeypatch.setattr(experiment, "runs", None)  # nothing is left to run
     assert experiment.search("overlap", tmp_path) == [searched]
     assert experiment.experiment("overlap", tmp_path, seeds=[1]) == [run]
