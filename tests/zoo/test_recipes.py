@@ -192,7 +192,7 @@ def test_constraint_of_all_kernels():
     again = recipes.network(recipe, 1)
     assert found[0].seed == again.layers[0].cell.kernel.constraint.seed
     assert len({one.seed for one in found}) == 3
-    with pytest.raises(ValueError, match="layer snu: `levels`"):
+    with pytest.raises(ValueError, match="layer snu: Argument `levels`"):
         recipes.network(recipe.changed(constraint={"levels": 1}), 1)
 
 
