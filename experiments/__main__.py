@@ -11,6 +11,8 @@ from snukeras.zoo.publishing import cards
 
 # Tables whose module is not an experiment of this package.
 _ELSEWHERE = {"speed": "benchmark.tables", "search": "snukeras.zoo.training.search"}
+# The models that the README names, for those who do not know yet which one they want.
+_START = ("jsb_snu", "jsb_snu_pcm", "nottingham_ssnu", "mnist_snu", "mnist_snu_conv", "ptb_ssnu")
 _TABLE = re.compile(r"(<!-- table (\w+)(?: (\w+))? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -22,6 +24,8 @@ def table(name: str, part: str | None = None) -> str:
         part: For an experiment with several tables, the argument of its function `table`; for
             "models" the name of a task, or None for all.
     """
+    if (name, part) == ("models", "start"):
+        return cards.table(names=_START)
     if name == "models":
         return cards.table(task=part)
     if name == "published":

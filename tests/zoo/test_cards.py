@@ -93,6 +93,8 @@ def test_a_distorted_task_says_so():
     assert "| MNIST, distorted in training |" in rows["mnist_snu"]
     images = [row.split("`")[1] for row in cards.table(task="mnist").splitlines()[2:]]
     assert images == [name for name in rows if name.startswith("mnist_")]
+    some = cards.table(names=("ptb_ssnu", "jsb_snu")).splitlines()[2:]
+    assert some == [rows["ptb_ssnu"], rows["jsb_snu"]]
     assert "higher is better |" in rows["mnist_snu"] and "lower is better |" in rows["jsb_snu"]
 
 

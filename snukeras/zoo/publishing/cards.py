@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -265,19 +265,24 @@ def _training(preset: Info, results: Results) -> list[str]:
     ]
 
 
-def table(content: Path | str | None = None, task: str | None = None) -> str:
+def table(
+    content: Path | str | None = None,
+    task: str | None = None,
+    names: Sequence[str] | None = None,
+) -> str:
     """Return the table of all models that have results, as Markdown.
 
     Args:
         content: Folder of presets. Default: the one that ships with the package.
         task: Name of the task whose models are wanted. Default: all of them.
+        names: Names of the models that are wanted, in their order. Default: all of them.
     """
     folder = presets.content_folder(content)
     lines = [
         "| model | task | network | parameters | published | test, mean of seeds | unit |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name in presets.list(folder):
+    for name in presets.list(folder) if names is None else names:
         preset = presets.info(name, folder)
         results = preset["results"]
         if results is None or task not in (None, preset["task"]):
