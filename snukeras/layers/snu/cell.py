@@ -24,6 +24,7 @@ from snukeras.activations import Arctan, Bump, SoftStep, Step, serialize_pseudo_
 from snukeras.constraints import UnitInterval
 from snukeras.initializers import FluctuationDriven
 from snukeras.layers.snu import arguments
+from snukeras.network import products
 from snukeras.network.matrices import Unrolling
 
 # The settings of Wozniak et al. 2020, whose equations hold for the defaults as well.
@@ -118,6 +119,7 @@ class SNUCell(keras.layers.SimpleRNNCell):
         "kernel": Unrolling(),
         "recurrent_kernel": Unrolling(per="step"),
     }
+    tile_products = ("kernel", "recurrent_kernel")
     recurrent_kernel: keras.Variable | None = None
     bias: keras.Variable | None = None
     decay_weight: keras.Variable | None = None
@@ -347,13 +349,13 @@ class SNUCell(keras.layers.SimpleRNNCell):
     def project(self, inputs: Tensor) -> Tensor:
         """Return the input product x W (+ c) in the dtype of the policy, for any leading axes."""
         dtype = self.dtype_policy.compute_dtype
-        drive = ops.matmul(ops.cast(inputs, dtype), ops.cast(self.kernel, dtype))
+        drive = products.matmul(self, "kernel", ops.cast(inputs, dtype))
         return drive if self.bias is None else ops.add(drive, ops.cast(self.bias, dtype))
 
     def recur(self, outputs: Tensor) -> Tensor:
         """Return the recurrent product y H in the dtype of the states."""
         dtype = self.dtype_policy.compute_dtype
-        product = ops.matmul(ops.cast(outputs, dtype), ops.cast(self.recurrent_kernel, dtype))
+        product = products.matmul(self, "recurrent_kernel", ops.cast(outputs, dtype))
         return ops.cast(product, self.compute_dtype)
 
     def remain(self, s: Tensor, y: Tensor) -> Tensor:

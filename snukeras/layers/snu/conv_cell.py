@@ -21,6 +21,7 @@ from snukeras._types import (
 from snukeras.activations import Bump, SoftStep
 from snukeras.layers.snu import arguments
 from snukeras.layers.snu.cell import SNUCell
+from snukeras.network import products
 from snukeras.network.matrices import Unrolling
 
 _PADDINGS = ("valid", "same")
@@ -203,13 +204,13 @@ class ConvSNUCell(SNUCell):
         maps = inputs.shape[-self.rank - 1 :]
         lead = ops.shape(inputs)[: -self.rank - 1]
         # Time, if there is any, is folded into the batch: one convolution for all steps.
-        drive = ops.conv(
+        drive = products.convolve(
+            self,
+            "kernel",
             ops.reshape(ops.cast(inputs, dtype), (-1, *maps)),
-            ops.cast(self.kernel, dtype),
-            strides=self.strides,
-            padding=self.padding,
-            data_format="channels_last",
-            dilation_rate=self.dilation_rate,
+            self.strides,
+            self.padding,
+            self.dilation_rate,
         )
         if self.bias is not None:
             drive = ops.add(drive, ops.cast(self.bias, dtype))
@@ -218,12 +219,9 @@ class ConvSNUCell(SNUCell):
     def recur(self, outputs: Tensor) -> Tensor:
         """Return the recurrent convolution y * H in the dtype of the states."""
         dtype = self.dtype_policy.compute_dtype
-        product = ops.conv(
-            ops.cast(outputs, dtype),
-            ops.cast(self.recurrent_kernel, dtype),
-            strides=1,
-            padding="same",
-            data_format="channels_last",
+        ones = (1,) * self.rank
+        product = products.convolve(
+            self, "recurrent_kernel", ops.cast(outputs, dtype), ones, "same", ones
         )
         return ops.cast(product, self.compute_dtype)
 

@@ -21,7 +21,7 @@ from snukeras._types import (
 from snukeras.activations import Bump
 from snukeras.layers.snu import arguments
 from snukeras.layers.snu.cell import SNUCell, SSNUCell
-from snukeras.network import observers
+from snukeras.network import observers, products
 
 _IMPLEMENTATIONS = ("auto", "fused", "cell")
 
@@ -290,6 +290,8 @@ class UnitLayer(keras.layers.RNN):
             hindrance = "the layer has unroll=True"
         elif getattr(self.state_activation, "variables", None):
             hindrance = "its state_activation is a layer with weights"
+        elif self.recurrent and products.of(self.cell, "recurrent_kernel"):
+            hindrance = "its recurrent product is computed elsewhere, as on tiles"
         if hindrance and self.implementation == "fused":
             raise ValueError(
                 f"Layer {self.name!r} cannot use implementation='fused': {hindrance}. "
