@@ -42,12 +42,34 @@ def normal(shape: tuple[int, ...], seed: tf.Tensor) -> tf.Tensor:
     return tf.reshape(numbers[:count], shape)
 
 
+def normal_like(x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Draw such numbers in the shape of a tensor, which may be known only at run time.
+
+    Args:
+        x: tensor whose shape is wanted.
+        seed: as in `normal`.
+    """
+    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
+    drawn = _compiled_like()(key[0], counter, tf.stop_gradient(x))
+    return tf.ensure_shape(drawn, x.shape)
+
+
+@functools.cache
+def _compiled_like() -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
+    def drawn(key: tf.Tensor, counter: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+        pairs = _pairs((tf.size(x) + 1) // 2, key, counter)
+        numbers = tf.reshape(tf.bitcast(pairs, tf.float32), (-1,))
+        return tf.reshape(numbers[: tf.size(x)], tf.shape(x))
+
+    return tf.function(drawn, jit_compile=True, autograph=False, reduce_retracing=True)
+
+
 @functools.cache
 def _compiled(count: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     return tf.function(functools.partial(_pairs, count), jit_compile=True, autograph=False)
 
 
-def _pairs(count: int, key: tf.Tensor, counter: tf.Tensor) -> tf.Tensor:
+def _pairs(count: int | tf.Tensor, key: tf.Tensor, counter: tf.Tensor) -> tf.Tensor:
     """Return `count` pairs of numbers, each pair packed into one 64-bit integer.
 
     Packed so, XLA fuses everything into one loop.

@@ -72,6 +72,19 @@ def normal(shape: tuple[int, ...], dtype: Dtype, seed: Seed, stream: int = 0) ->
     return tf.random.stateless_normal(shape, draw(seed), dtype=dtype, alg="philox")
 
 
+def normal_like(x: Tensor, seed: Seed) -> Tensor:
+    """Draw standard normal float32 numbers in the shape of a tensor.
+
+    The shape may be known only when a compiled function runs.
+    """
+    pair = draw(seed)
+    if keras.backend.backend() != "tensorflow":
+        return _box_muller(pair, tuple(x.shape))
+    from snukeras import _philox
+
+    return _philox.normal_like(x, pair)
+
+
 def quick_normal(shape: tuple[int, ...], seed: Seed) -> Tensor:
     """Draw nearly normal float32 numbers: the standardised sum of eight uniform bytes.
 

@@ -63,8 +63,12 @@ def layer_names(layers: str | keras.Layer | Sequence[str | keras.Layer] | None) 
     return names
 
 
-def copy_model(model: _Model) -> _Model:
+def copy_model(model: _Model, compiled: bool = True) -> _Model:
     """Copy a Keras model through its config: same weights, compiled if it was.
+
+    Args:
+        model: The model.
+        compiled: Whether the copy is to be compiled, if the model is.
 
     Raises:
         ValueError: The model cannot be built from its config.
@@ -79,6 +83,6 @@ def copy_model(model: _Model) -> _Model:
             )
         copy.build_from_config(build)
     copy.set_weights(model.get_weights())
-    if getattr(model, "compiled", False):
+    if compiled and getattr(model, "compiled", False):
         copy.compile_from_config(model.get_compile_config())
     return copy

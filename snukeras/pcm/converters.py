@@ -47,19 +47,13 @@ class Converter:
                     "Argument `seed` must be given for a converter with noise. Received: None"
                 )
             v = v + self.noise * normal(v.shape, dtype, seed, CONVERT)
-        if self.bound is not None:
-            v = ops.clip(v, -self.bound, self.bound)
-        if self.bits is not None:
-            v = v + ops.stop_gradient(self._rounded(v, self.bits) - v)
-        return like(v, x)
-
-    def _rounded(self, v: Tensor, bits: int) -> Tensor:
+        if self.bound is None and self.bits is None:
+            return like(v, x)
         if self.bound is None:
             bound = ops.maximum(ops.max(ops.abs(v), axis=-1, keepdims=True), 1e-30)
         else:
             bound = ops.cast(self.bound, v.dtype)
-        step = bound / (2 ** (bits - 1) - 1)
-        return ops.round(v / step) * step
+        return like(converted(v / bound, self.bits) * bound, x)
 
     def calibrated(self, values: Array) -> "Converter":
         """Return this converter with the fixed range that just holds `values`.
@@ -81,3 +75,19 @@ class Converter:
     @classmethod
     def from_config(cls, config: Config) -> Self:
         return cls(**config)
+
+
+def converted(v: Tensor, bits: int | None) -> Tensor:
+    """Clip numbers to [-1, 1] and round them to what a converter of this range can tell apart.
+
+    Gradients pass straight through the rounding; where a number is clipped, they are 0.
+
+    Args:
+        v: numbers as shares of the converter's range.
+        bits: resolution, 2**bits - 1 values symmetric to 0; None: continuous.
+    """
+    v = ops.clip(v, -1.0, 1.0)
+    if bits is None:
+        return v
+    steps = 2 ** (bits - 1) - 1
+    return v + ops.stop_gradient(ops.round(v * steps) / steps - v)

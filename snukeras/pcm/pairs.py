@@ -52,9 +52,13 @@ class DifferentialPair:
         levels: number of conductance levels per device, g_min and g_max included; a pair then
             holds 2 * levels - 1 weights. None means continuous.
         scale: "tensor" (one scale for the whole array) or "column" (one per output unit).
+        clip: None: g_max stands for the largest |w|. A number k: for k standard deviations of the
+            array (of its column), where that is less; weights beyond are clipped. The others then
+            use more of the range, so that noise weighs less.
 
     Raises:
-        ValueError: g_min < 0, g_max <= g_min, levels < 2, or another word for `scale`.
+        ValueError: g_min < 0, g_max <= g_min, levels < 2, another word for `scale`, or a clip that
+            is not positive.
     """
 
     def __init__(
@@ -63,11 +67,13 @@ class DifferentialPair:
         g_min: float = 0.0,
         levels: int | None = None,
         scale: str = "tensor",
+        clip: float | None = None,
     ) -> None:
         self.g_min = _arguments.number("g_min", g_min, minimum=0.0)
         self.g_max = _arguments.number("g_max", g_max, above=self.g_min)
         self.levels = check_levels(levels)
         self.scale = _arguments.choice("scale", scale, ("tensor", "column"))
+        self.clip = clip if clip is None else _arguments.number("clip", clip, above=0.0)
 
     @property
     def span(self) -> float:
@@ -77,7 +83,8 @@ class DifferentialPair:
     def max_weight(self, weights: Array) -> Array:
         """Return the weight that g_max stands for: max |w| per tensor () or per column (columns,).
 
-        Where all weights are zero it is 1, so that nothing is divided by zero.
+        With `clip`, it is no more than so many standard deviations (around 0, which a column of one
+        weight has too). Where all weights are zero it is 1, so that nothing is divided by zero.
         """
         w = to_tensor(weights, "weights")
         if self.scale == "column" and len(w.shape) == 0:
@@ -93,10 +100,13 @@ class DifferentialPair:
         top = ops.maximum(highest, -lowest)
         if self.scale == "tensor" and len(w.shape):
             top = ops.max(top, initial=0.0)
+        if self.clip is not None:
+            over = None if self.scale == "tensor" else axes
+            top = ops.minimum(top, self.clip * ops.sqrt(ops.mean(ops.square(w), axis=over)))
         return like(ops.where(top > 0, top, ops.ones_like(top)), weights)
 
     def scales(self, weights: Array) -> Array:
-        """Return the uS per unit of weight, so that the largest |w| gets g_max.
+        """Return the uS per unit of weight, so that the weight of `max_weight` gets g_max.
 
         Returns:
             Shape () for scale="tensor", (columns,) for scale="column".
@@ -206,6 +216,7 @@ class DifferentialPair:
             "g_min": self.g_min,
             "levels": self.levels,
             "scale": self.scale,
+            "clip": self.clip,
         }
 
     @classmethod

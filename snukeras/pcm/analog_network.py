@@ -1,0 +1,300 @@
+"""A Keras model whose matrix products run through tiles with converters."""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Self
+
+import keras
+import numpy as np
+
+from snukeras._strategy import tracing
+from snukeras._types import Config, Nested
+from snukeras.network import products
+from snukeras.network.matrices import Matrix, digital_kernels, leaves, matrices
+from snukeras.network.models import copy_model
+from snukeras.pcm.devices import InferencePCM
+from snukeras.pcm.modifiers import WeightModifier
+from snukeras.pcm.pairs import DifferentialPair
+from snukeras.pcm.tiled_product import TiledProduct
+from snukeras.pcm.tiles import Tile, get_tile
+
+
+def analog(
+    model: keras.Model,
+    tile: str | Tile = "generic8",
+    device: InferencePCM | None = None,
+    seed: int | None = None,
+    pair: DifferentialPair | None = None,
+    modifiers: WeightModifier | Sequence[WeightModifier] = (),
+) -> "AnalogNetwork":
+    """Return a model with the same weights whose matrix products run through tiles.
+
+        net = snukeras.pcm.analog(model, tile="generic8")
+        snukeras.pcm.calibrate(net, x)
+        net.evaluate(x, y)
+
+    Args:
+        model: a built Keras model: Sequential, functional or a subclass that can be made again from
+            its config. It is copied, and compiled if it was.
+        tile: the kind of tile, see `get_tile`.
+        device: InferencePCM, whose read noise each product then has, at the reference reading; a
+            device programmed and drifted is the matter of `Chip`. None: products without it.
+        seed: int or None, of the noise.
+        pair: DifferentialPair that holds a weight; default one of the device's range, or 25 uS,
+            with a range for each column. Its `clip` and `levels` act in each product.
+        modifiers: what changes the weights of training steps, one after the other.
+
+    Raises:
+        TypeError, ValueError: not a built Keras model, a model that is analog already, a model
+            without matrices that tiles can multiply by.
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`model` must be a Keras model. Received: {type(model).__name__}")
+    if isinstance(model, AnalogNetwork):
+        raise ValueError(
+            "`model` must not be analog already. Received: an AnalogNetwork; take its plain model "
+            "by `digital()` first."
+        )
+    if not model.built:
+        raise ValueError(
+            "`model` must be a built model. Received: one without weights; call it or fit it once."
+        )
+    if type(model).train_step is not keras.Model.train_step:
+        raise ValueError(
+            "`model` must be trained by Keras's own train_step, which the analog network has. "
+            f"Received: {type(model).__name__}, which has one of its own."
+        )
+    if left := _digital(model):
+        warnings.warn(
+            f"These weights stay digital: {', '.join(left)}. Their layers do not say how they "
+            "multiply by them (see snukeras.network.products).",
+            stacklevel=2,
+        )
+    chosen = [modifiers] if isinstance(modifiers, WeightModifier) else list(modifiers)
+    net = AnalogNetwork(
+        copy_model(model, compiled=False),
+        get_tile(tile),
+        device,
+        seed=seed,
+        pair=pair,
+        modifiers=chosen,
+    )
+    if getattr(model, "compiled", False):
+        net.compile_from_config(model.get_compile_config())
+    return net
+
+
+@keras.saving.register_keras_serializable(package="snukeras")
+class AnalogNetwork(keras.Model):
+    """A network on tiles: the layers of a Keras model, with other products.
+
+    It is made by `snukeras.pcm.analog`, and is an ordinary Keras model: it has the layers of the
+    model, with their names and weights, and beside them the ranges of the converters as weights.
+
+    Args:
+        network: the plain model, which the analog one takes over: its layers compute on tiles then.
+        tile: the kind of tile.
+        device: InferencePCM or None.
+        programmed: whether a `Chip` sets what the devices hold.
+        seed: int or None.
+        pair: DifferentialPair or None.
+        modifiers: list of WeightModifier.
+        name: of the model; by default that of the network.
+
+    Attributes:
+        network: the layers that compute on tiles, as a model.
+        tiles: the TiledProduct of each matrix, in the order of the layers.
+
+    Raises:
+        ValueError: the model has no matrix that tiles can multiply by.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        tile: Tile,
+        device: InferencePCM | None = None,
+        programmed: bool = False,
+        seed: int | None = None,
+        pair: DifferentialPair | None = None,
+        modifiers: Sequence[WeightModifier] = (),
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name=name or network.name)
+        self.supports_masking = True
+        self.network = network
+        self.tile, self.device, self.programmed, self.seed = tile, device, programmed, seed
+        self.pair, self.modifiers = pair, tuple(modifiers)
+        self.tiles = _install(self)
+        if getattr(network, "output_names", None):
+            self.output_names = network.output_names
+        self.built = True
+
+    @property
+    def layers(self) -> list[keras.Layer]:
+        """The layers of the network."""
+        return self.network.layers
+
+    @property
+    def inputs(self) -> list[keras.KerasTensor]:
+        """The symbolic inputs of the network, if it has a topology."""
+        return self.network.inputs
+
+    @property
+    def outputs(self) -> list[keras.KerasTensor]:
+        """The symbolic outputs of the network, if it has a topology."""
+        return self.network.outputs
+
+    def digital(self) -> keras.Model:
+        """Return the plain model, with a copy of the weights; compiled if this one is."""
+        plain = copy_model(self.network, compiled=False)
+        if getattr(self, "compiled", False):
+            plain.compile_from_config(self.get_compile_config())
+        return plain
+
+    def on_chip(self, seed: int | None = None) -> "AnalogNetwork":
+        """Return a copy whose devices a `Chip` programs: see `Chip.model` and `Chip.write`."""
+        copy = AnalogNetwork(
+            copy_model(self.network, compiled=False),
+            self.tile,
+            self.device,
+            True,
+            seed,
+            self.pair,
+            name=self.name,
+        )
+        for mine, other in zip(self.tiles, copy.tiles, strict=True):
+            for name in ("input_range", "output_range"):
+                if getattr(mine, name) is not None:
+                    getattr(other, name).assign(getattr(mine, name))
+        if getattr(self, "compiled", False):
+            copy.compile_from_config(self.get_compile_config())
+        return copy
+
+    def products(self) -> dict[str, TiledProduct]:
+        """Return the tiles of each matrix by its name, as `snukeras.network.matrices` gives it."""
+        return {tiles.matrix_name: tiles for tiles in self.tiles}
+
+    def call(self, inputs: Nested, training: bool | None = None, mask: Nested = None) -> Nested:
+        if not tracing():
+            self.check_calibrated()
+        try:
+            for tiles in self.tiles:
+                tiles.in_training = bool(training)
+            given = {} if mask is None else {"mask": mask}
+            return self.network(inputs, training=training, **given)
+        finally:
+            for tiles in self.tiles:
+                tiles.in_training = False
+
+    def compute_mask(self, inputs: Nested, previous_mask: Nested) -> None:
+        """Return None: outputs bear the masks that the layers gave them."""
+
+    def compute_output_spec(
+        self, inputs: Nested, training: bool | None = None, mask: Nested = None
+    ) -> Nested:
+        return self.network.compute_output_spec(inputs)
+
+    def make_train_function(self, force: bool = False) -> Callable[..., Nested]:
+        self.check_calibrated()
+        return super().make_train_function(force)
+
+    def make_test_function(self, force: bool = False) -> Callable[..., Nested]:
+        self.check_calibrated()
+        return super().make_test_function(force)
+
+    def make_predict_function(self, force: bool = False) -> Callable[..., Nested]:
+        self.check_calibrated()
+        return super().make_predict_function(force)
+
+    def check_calibrated(self) -> None:
+        """Raise ValueError if the ranges of converters are still unknown."""
+        missing = [
+            tiles.matrix_name
+            for tiles in self.tiles
+            if tiles.observer is None and tiles.uncalibrated
+        ]
+        if missing:
+            raise ValueError(
+                f"The converters of {', '.join(missing)} have no ranges yet. Find them by "
+                "snukeras.pcm.calibrate(net, x) with typical inputs, or give a tile with fixed "
+                "ranges."
+            )
+
+    def get_config(self) -> Config:
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "network": serialize(self.network),
+            "tile": self.tile.get_config(),
+            "device": None if self.device is None else serialize(self.device),
+            "programmed": self.programmed,
+            "seed": self.seed,
+            "pair": None if self.pair is None else serialize(self.pair),
+            "modifiers": [serialize(modifier) for modifier in self.modifiers],
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: Config, custom_objects: Config | None = None) -> Self:
+        def read(part: Config) -> Nested:
+            return keras.saving.deserialize_keras_object(part, custom_objects=custom_objects)
+
+        return cls(
+            read(config["network"]),
+            Tile.from_config(config["tile"]),
+            read(config["device"]),
+            config["programmed"],
+            config["seed"],
+            read(config["pair"]),
+            [read(modifier) for modifier in config["modifiers"]],
+            config["name"],
+        )
+
+
+def _on_tiles(model: keras.Model) -> Iterator[Matrix]:
+    """Yield the matrices whose products tiles can compute."""
+    for matrix in matrices(model):
+        if matrix.role in products.replaceable(matrix.layer):
+            yield matrix
+
+
+def _digital(model: keras.Model) -> list[str]:
+    """Return the weights that tiles do not multiply by, though they are matrices."""
+    there = {matrix.name for matrix in _on_tiles(model)}
+    left = [matrix.name for matrix in matrices(model) if matrix.name not in there]
+    return left + digital_kernels(model)
+
+
+def _install(net: AnalogNetwork) -> list[TiledProduct]:
+    """Let tiles compute the products of a network, and return them."""
+    found = list(_on_tiles(net))
+    if not found:
+        raise ValueError(
+            f"`model` must have matrices that tiles can multiply by. Received: {net.name!r}, which "
+            "has none."
+        )
+    seeds = np.random.SeedSequence(net.seed).generate_state(len(found))
+    made: list[TiledProduct] = []
+    by_layer: dict[int, tuple[keras.Layer, dict[str, products.Product]]] = {}
+    for matrix, own in zip(found, seeds, strict=True):
+        tiles = TiledProduct(
+            matrix.shape,
+            matrix.unrolling,
+            net.tile,
+            net.device,
+            net.programmed,
+            int(own >> 1),
+            net.pair,
+            net.modifiers,
+            name="tiles_" + matrix.name.replace("/", "_"),
+        )
+        tiles.matrix_name = matrix.name
+        made.append(tiles)
+        by_layer.setdefault(id(matrix.layer), (matrix.layer, {}))[1][matrix.role] = tiles.multiply
+    for layer, roles in by_layer.values():
+        products.install(layer, roles)
+    for _, layer in leaves(net):
+        # Their fast path on a GPU would pass the tiles by.
+        if getattr(layer, "use_cudnn", None):
+            layer.use_cudnn = False
+    return made

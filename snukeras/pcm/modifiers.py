@@ -1,0 +1,97 @@
+"""What happens to weights in training steps, so that a network learns to bear its devices."""
+
+import dataclasses
+from typing import Literal
+
+import keras
+from keras import ops
+
+from snukeras import _arguments
+from snukeras._random import normal_like, quick_uniform
+from snukeras._types import Config, Tensor
+from snukeras.pcm.converters import converted
+from snukeras.pcm.devices import GenericPCM, InferencePCM
+from snukeras.pcm.pairs import DifferentialPair
+
+KINDS = ("additive", "multiplicative", "programming", "pcm", "drop_connect", "dorefa")
+
+
+@keras.saving.register_keras_serializable(package="snukeras")
+@dataclasses.dataclass(frozen=True)
+class WeightModifier:
+    """Changes the weights of each training step afresh; gradients are taken at the changed ones.
+
+    The weights themselves stay as they are, and so does everything outside of training. With
+    weights w as shares of the largest of their column, and s for `strength`:
+
+        "additive"        w + s N(0, 1)
+        "multiplicative"  w (1 + s N(0, 1))
+        "programming"     w + s times the programming noise of the devices
+        "pcm"             w of devices programmed and read once, s between w (0) and these (1)
+        "drop_connect"    0 with probability s, else w
+        "dorefa"          w rounded to 2**s - 1 values
+
+    Attributes:
+        kind: One of these.
+        strength: s.
+
+    Raises:
+        ValueError: an unknown kind, or a strength that it does not have.
+    """
+
+    kind: Literal["additive", "multiplicative", "programming", "pcm", "drop_connect", "dorefa"]
+    strength: float
+
+    def __post_init__(self) -> None:
+        _arguments.choice("kind", self.kind, KINDS)
+        strength = _arguments.number("strength", self.strength, minimum=0.0)
+        if self.kind == "drop_connect" and strength >= 1.0:
+            raise ValueError(
+                f"`strength` must be below 1, a probability to drop. Received: {strength:g}"
+            )
+        if self.kind == "dorefa" and (strength != int(strength) or strength < 2):
+            raise ValueError(
+                f"`strength` must be an integer of at least 2, the bits of a weight. "
+                f"Received: {strength:g}"
+            )
+
+    def __call__(
+        self,
+        share: Tensor,
+        seed: keras.random.SeedGenerator,
+        pair: DifferentialPair,
+        device: InferencePCM | None = None,
+    ) -> Tensor:
+        """Return changed weights.
+
+        Args:
+            share: weights as shares of the largest of their column, (rows, columns).
+            seed: of the noise.
+            pair: what weights are held by.
+            device: whose noise "programming" and "pcm" take; default GenericPCM.
+        """
+        s = self.strength
+        if self.kind == "dorefa":
+            return converted(share, int(s))
+        if self.kind == "drop_connect":
+            kept = quick_uniform(tuple(share.shape), seed) >= s
+            return share * ops.cast(kept, share.dtype)
+        if self.kind == "multiplicative":
+            return share * (1.0 + s * normal_like(share, seed))
+        if self.kind == "additive":
+            return share + s * normal_like(share, seed)
+        device = GenericPCM(pair.g_max) if device is None else device
+        still = ops.stop_gradient(share)
+        g = ops.stack([ops.relu(still), ops.relu(-still)]) * pair.span + pair.g_min
+        if self.kind == "programming":
+            noise = device.programming_std(g) * device.programming_noise * normal_like(g, seed)
+            return share + s * ops.stop_gradient((noise[0] - noise[1]) / pair.span)
+        held = device.read(device.program(g, seed=seed), seed=seed)
+        return share + s * ops.stop_gradient((held[0] - held[1]) / pair.span - still)
+
+    def get_config(self) -> Config:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config: Config) -> "WeightModifier":
+        return cls(**config)
