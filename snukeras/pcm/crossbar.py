@@ -19,6 +19,8 @@ from snukeras.pcm.wires import check_ir_drop, with_ir_drop
 
 #: Share of pairs that may miss their target on hardware before a warning says so.
 _MISSED = 0.05
+#: Readings of hardware of which `held` takes means and variances.
+_READINGS = 8
 
 
 class Crossbar:
@@ -157,12 +159,50 @@ class Crossbar:
             )
         return ops.convert_to_numpy(weights).astype("float32")
 
+    def held(self, t: Array = 0.0) -> tuple[Tensor, Tensor]:
+        """Return the weights (rows, columns) at time t without read noise, and its variance.
+
+        IR drop is in them; compensation is not. On `hardware`, both come from a few readings.
+        """
+        if self.hardware is None:
+            g = ops.convert_to_tensor(self.device.drifted(self.state, t))
+            std = self.device.read_noise_std(self.state.programmed, t) * self.device.read_noise
+            variance = ops.square(g * ops.cast(std, g.dtype))
+        else:
+            readings = np.stack([ops.convert_to_numpy(self._read(t)) for _ in range(_READINGS)])
+            g = ops.convert_to_tensor(readings.mean(axis=0))
+            variance = ops.convert_to_tensor(readings.var(axis=0, ddof=1))
+        seen = self._behind_wires(g)
+        variance = variance * ops.square(seen / ops.maximum(g, 1e-30))
+        scales = ops.cast(self.scales, variance.dtype)
+        weights = self.pair.to_weights(seen[0], seen[1], ops.convert_to_tensor(self.scales))
+        return weights, ops.sum(variance, axis=0) / ops.square(scales)
+
+    def factors(self, t: Array = 0.0) -> np.ndarray:
+        """Return the digital factors of the compensation at time t: (row blocks, columns)."""
+        across = -(-self.matrix.shape[1] // self.tile_size[1])
+        found = np.ones((len(self.tiles) // across, self.matrix.shape[1]), "float32")
+        if self._reference is not None:
+            for (rows, columns), factor in zip(self.tiles, self._factors(t), strict=True):
+                block = rows.start // self.tile_size[0]
+                found[block, columns] = ops.convert_to_numpy(factor)
+        return found
+
+    @property
+    def units(self) -> np.ndarray:
+        """The weight that the largest conductance stands for, for each column."""
+        return np.broadcast_to(self.pair.span / self.scales, self.matrix.shape[-1:])
+
     def matmul(self, x: Array, t: Array = 0.0) -> Tensor:
         """Multiply x (..., rows) by the matrix as the tiles do it at time t: (..., columns).
 
         One reading serves all vectors of the call; a readout of its own gives the factors of the
         drift compensation. Runs in compiled functions too, with fresh noise at every call, and has
         a gradient towards x (see Converter).
+
+        On `hardware` the chip multiplies (`Hardware.mvm`), each vector by itself, and the gradient
+        is that of the weights it was to hold. Where faults are given too, one reading serves all
+        vectors, with the faults put into it.
 
         Raises:
             ValueError: x has other than `rows` values; a chip (`hardware`) in a compiled function,
@@ -174,7 +214,8 @@ class Crossbar:
                 f"Argument `x` must have {self.matrix.shape[0]} values in its last axis. "
                 f"Received: shape {tuple(x.shape)}"
             )
-        products = self._products(x, self._effective(t))
+        multiplies = self.hardware is not None and not self.faults.count()
+        products = self._measured(x) if multiplies else self._products(x, self._effective(t))
         factors = [1.0] * len(products) if self._reference is None else self._factors(t)
         blocks: dict[int, list[Tensor]] = {}
         for (_, columns), product, factor in zip(self.tiles, products, factors, strict=True):
@@ -212,6 +253,23 @@ class Crossbar:
             found.append(ops.matmul(signal, held * self._unit(columns, signal.dtype)))
         return found
 
+    def _measured(self, x: Tensor) -> list[Tensor]:
+        """Let the chip multiply; as `_products`."""
+        _refuse_graphs()
+        assert self.hardware is not None
+        found = []
+        for address, (rows, columns) in self._addresses():
+            signal = self.input_converter(x[..., rows], seed=self.seed)
+            vectors = ops.convert_to_numpy(signal).reshape(-1, signal.shape[-1])
+            currents = self.hardware.mvm(address, vectors) / self.pair.span
+            wanted = self.targets[:, rows, columns]
+            exact = ops.matmul(
+                signal, ops.cast((wanted[0] - wanted[1]) / self.pair.span, signal.dtype)
+            )
+            measured = ops.cast(currents.reshape(exact.shape), exact.dtype)
+            found.append(exact + ops.stop_gradient(measured - exact))
+        return found
+
     def _joined(self, parts: list[Tensor]) -> Tensor:
         """Put tiles (..., rows, columns), in their order, together to the whole matrix."""
         across = -(-self.matrix.shape[1] // self.tile_size[1])
@@ -230,11 +288,7 @@ class Crossbar:
         """Read all devices once: (2, rows, columns) in uS."""
         if self.hardware is None:
             return self.device.read(self.state, t, seed=self.seed)
-        if tracing():
-            raise ValueError(
-                "A crossbar on `hardware` is read by Python and has no part in compiled functions. "
-                "Call it eagerly, or use the weights that `weights()` gives."
-            )
+        _refuse_graphs()
         g = np.empty_like(self.targets)
         for address, (rows, columns) in self._addresses():
             g[:, rows, columns] = self.hardware.read(address)
@@ -244,15 +298,19 @@ class Crossbar:
 
     def _effective(self, t: Array) -> Tensor:
         """Return the weights at time t without compensation."""
-        g = self._read(t)
-        if self.wire_resistance:
-            g = self._joined(
-                [
-                    with_ir_drop(g[:, rows, columns], self.wire_resistance)
-                    for rows, columns in self.tiles
-                ]
-            )
+        g = self._behind_wires(self._read(t))
         return self.pair.to_weights(g[0], g[1], ops.convert_to_tensor(self.scales))
+
+    def _behind_wires(self, g: Tensor) -> Tensor:
+        """Return the conductances that the tiles seem to have."""
+        if not self.wire_resistance:
+            return g
+        return self._joined(
+            [
+                with_ir_drop(g[:, rows, columns], self.wire_resistance)
+                for rows, columns in self.tiles
+            ]
+        )
 
     def _readout(self, t: Array) -> list[Tensor]:
         """Return the mean |weight| of each tile, or each column of a tile, from its own reading."""
@@ -286,6 +344,14 @@ class Crossbar:
             (f"{self.name}/{rows.start // height}/{columns.start // width}", (rows, columns))
             for rows, columns in self.tiles
         ]
+
+
+def _refuse_graphs() -> None:
+    if tracing():
+        raise ValueError(
+            "A crossbar on `hardware` is read by Python and has no part in compiled functions. "
+            "Call it eagerly, or use the weights that `weights()` gives."
+        )
 
 
 def _checked_pair(

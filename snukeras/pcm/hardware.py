@@ -13,6 +13,7 @@ from snukeras.pcm.pulses import NandakumarPCM, PulsedPCM, PulseState
 _HIGH, _SMALL = 3, 10
 _REACH = 40  # SET pulses after which the mean device hardly grows
 _CLIMB = 20  # iterations that a pair needs to come back after a RESET
+_VECTORS = 64  # readings that `mvm` holds at once
 _LAST_PATIENCE = 1.5  # growth of the tolerance in the last quarter of the iterations
 
 
@@ -31,9 +32,9 @@ class Hardware(abc.ABC):
 
     Devices are addressed by tile and position. A tile has a name (a string, "matrix/row/column"
     when a Chip gives it) and holds an array (2, rows, columns): G+ first, then G-. A driver for a
-    real chip implements `reset`, `pulse` and `read`; whatever happens between these calls (time,
-    drift) is the chip's own. A chip with a program-and-verify loop of its own also overrides
-    `program`.
+    real chip implements `reset`, `pulse` and `read`, and `mvm` if it multiplies; whatever happens
+    between these calls (time, drift) is the chip's own. A chip with a program-and-verify loop of
+    its own also overrides `program`.
 
     Nothing here is specific to one process: the driver may talk to an instrument, a socket, or a
     simulator. It should raise OSError when the chip does not answer.
@@ -60,6 +61,22 @@ class Hardware(abc.ABC):
         A chip that can read faster than one by one overrides this.
         """
         return np.stack([np.asarray(self.read(tile)) for _ in range(count)])
+
+    def mvm(self, tile: str, x: np.ndarray) -> np.ndarray:
+        """Multiply vectors (count, rows) by a tile: the currents x (G+ - G-), (count, columns).
+
+        Each vector meets a reading of its own here. A chip that multiplies overrides this.
+
+        Returns:
+            uS times the unit of x.
+        """
+        x = np.asarray(x, dtype="float64")
+        found = []
+        for start in range(0, len(x), _VECTORS):
+            part = x[start : start + _VECTORS]
+            g = np.asarray(self.readings(tile, len(part)), dtype="float64")
+            found.append(np.einsum("nr,nrc->nc", part, g[:, 0] - g[:, 1]))
+        return np.concatenate(found)
 
     #: Largest conductance in uS that devices can be programmed to; None: not known. The range of a
     #: Crossbar on this hardware unless it is told another.

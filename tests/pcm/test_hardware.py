@@ -1,9 +1,19 @@
 """Program and verify: what it reaches, what it reports, and the simulated chip behind it."""
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from snukeras.pcm import Chip, DifferentialPair, GenericPCM, NandakumarPCM, SimulatedHardware
+from snukeras.pcm import (
+    Chip,
+    DifferentialPair,
+    GenericPCM,
+    NandakumarPCM,
+    SimulatedHardware,
+    Tile,
+    analog,
+)
 
 YEAR = 31536e3
 
@@ -84,3 +94,52 @@ def test_hardware_that_answers_in_another_shape():
 
     with pytest.raises(ValueError, match=r"must read as \(2, 3, 3\)"):
         Chip({"a": np.eye(3)}, GenericPCM(), hardware=Broken())
+
+
+def test_the_chip_multiplies():
+    matrix = np.random.default_rng(2).normal(size=(12, 5)).astype("float32")
+    hardware = SimulatedHardware(seed=2)
+    chip = Chip({"w": matrix}, hardware=hardware, tile_size=(8, 3))
+    x = np.random.default_rng(3).normal(size=(2, 200, 12)).astype("float32")
+    asked = []
+    own = hardware.mvm
+    hardware.mvm = lambda tile, vectors: (asked.append((tile, vectors.shape)), own(tile, vectors))[
+        1
+    ]
+    y = chip.matmul("w", tf.convert_to_tensor(x))
+    assert asked == [
+        ("w/0/0", (400, 8)),
+        ("w/0/1", (400, 8)),
+        ("w/1/0", (400, 4)),
+        ("w/1/1", (400, 4)),
+    ]
+    # The mean of many readings is what the chip multiplies by; each vector has noise of its own.
+    held = np.mean([chip.weights()["w"] for _ in range(100)], axis=0)
+    error = np.asarray(y) - x @ held
+    assert 0.0 < np.abs(error).mean() < 0.1 * np.abs(x @ held).mean()
+    same = np.repeat(x[:1, :1], 50, axis=1)
+    assert len(np.unique(np.asarray(chip.matmul("w", same))[..., 0])) == 50
+
+
+def test_gradients_on_hardware_are_those_of_the_targets():
+    matrix = np.random.default_rng(2).normal(size=(6, 5)).astype("float32")
+    chip = Chip({"w": matrix}, hardware=SimulatedHardware(seed=2))
+    x = tf.Variable(np.ones((3, 6), "float32"))
+    with tf.GradientTape() as tape:
+        y = tf.reduce_sum(chip.matmul("w", tf.convert_to_tensor(x)))
+    np.testing.assert_allclose(tape.gradient(y, x), np.tile(matrix.sum(axis=1), (3, 1)), rtol=1e-4)
+    with pytest.raises(ValueError, match="no part in compiled functions"):
+        tf.function(lambda x: chip.matmul("w", x))(tf.ones((3, 6)))
+
+
+def test_a_network_on_tiles_on_hardware():
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5, name="d")])
+    net = analog(model, Tile(8, 8, None, None))
+    chip = Chip(net, hardware=SimulatedHardware(seed=1))
+    held = chip.model()
+    assert np.all(np.asarray(held.tiles[0].variance) >= 0)
+    assert np.any(np.asarray(held.tiles[0].variance) > 0)
+    x = np.random.default_rng(3).normal(size=(40, 6)).astype("float32")
+    exact = np.asarray(model(x))
+    assert np.abs(np.asarray(held(x)) - exact).mean() < 0.25 * np.abs(exact).mean()

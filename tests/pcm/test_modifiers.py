@@ -1,0 +1,152 @@
+"""What training does to weights, and weights clipped before they are mapped."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from snukeras.pcm import (
+    Chip,
+    Crossbar,
+    DifferentialPair,
+    GenericPCM,
+    IdealDevice,
+    InputConverter,
+    OutputConverter,
+    Tile,
+    WeightModifier,
+    analog,
+    calibrate,
+)
+
+SHARE = np.clip(np.random.default_rng(1).normal(0, 0.4, (200, 100)), -1, 1).astype("float32")
+PAIR = DifferentialPair(25.0, scale="column")
+
+
+def modified(kind, strength, device=None):
+    seed = keras.random.SeedGenerator(1)
+    changed = WeightModifier(kind, strength)(keras.ops.convert_to_tensor(SHARE), seed, PAIR, device)
+    return keras.ops.convert_to_numpy(changed)
+
+
+def test_kinds():
+    assert modified("additive", 0.1).std() == pytest.approx(np.hypot(SHARE.std(), 0.1), rel=0.01)
+    assert (modified("additive", 0.1) - SHARE).std() == pytest.approx(0.1, rel=0.02)
+    relative = modified("multiplicative", 0.2)[SHARE != 0] / SHARE[SHARE != 0] - 1
+    assert relative.std() == pytest.approx(0.2, rel=0.02)
+    device = GenericPCM()
+    g = np.stack([np.maximum(SHARE, 0), np.maximum(-SHARE, 0)]) * 25.0
+    expected = np.sqrt(np.square(device.programming_std(g)).sum(axis=0)) / 25.0
+    error = modified("programming", 0.5, device) - SHARE
+    assert np.sqrt(np.mean((error / expected) ** 2)) == pytest.approx(0.5, rel=0.02)
+    read = modified("pcm", 1.0, device) - SHARE
+    # Beside the programming noise there is that of the reading, and no conductance is negative.
+    assert 0.7 < read.std() / np.sqrt(np.mean(expected**2)) < 1.6
+    dropped = modified("drop_connect", 0.3)
+    assert np.mean(dropped == 0) == pytest.approx(0.3, abs=0.02)
+    assert set(np.unique(dropped[dropped != 0])) <= set(np.unique(SHARE))
+    assert len(np.unique(modified("dorefa", 3))) == 7
+
+
+def test_gradients_are_taken_at_the_changed_weights():
+    share = tf.Variable(SHARE)
+    for kind, strength in (("additive", 0.1), ("pcm", 1.0), ("dorefa", 4), ("programming", 1.0)):
+        with tf.GradientTape() as tape:
+            seed = keras.random.SeedGenerator(1)
+            y = WeightModifier(kind, strength)(tf.convert_to_tensor(share), seed, PAIR)
+        np.testing.assert_array_equal(tape.gradient(y, share), np.ones_like(SHARE))
+
+
+def test_what_is_no_modifier():
+    with pytest.raises(ValueError, match="`kind` must be one of 'additive'"):
+        WeightModifier("gaussian", 0.1)
+    for kind, strength in (
+        ("additive", -1.0),
+        ("drop_connect", 1.0),
+        ("dorefa", 1),
+        ("dorefa", 2.5),
+    ):
+        with pytest.raises(ValueError, match="`strength`"):
+            WeightModifier(kind, strength)
+
+
+def dense(**arguments):
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(10, name="d")])
+    return analog(model, **arguments)
+
+
+def test_only_training_steps_are_changed(tmp_path):
+    x = np.random.default_rng(2).random((8, 20)).astype("float32")
+    modifiers = [WeightModifier("dorefa", 6), WeightModifier("additive", 0.1)]
+    net = dense(tile="ideal", modifiers=modifiers)
+    exact = np.asarray(net.digital()(x))
+    np.testing.assert_allclose(net(x, training=False), exact, atol=1e-5)
+    np.testing.assert_allclose(net.predict(x, verbose=0), exact, atol=1e-5)
+    one, other = np.asarray(net(x, training=True)), np.asarray(net(x, training=True))
+    assert np.abs(one - exact).mean() > 0.01 and not np.array_equal(one, other)
+    before = np.asarray(net.get_layer("d").kernel)
+    net.compile(keras.optimizers.SGD(0.0), "mse", jit_compile=False)
+    net.fit(x, exact, verbose=0)
+    np.testing.assert_array_equal(net.get_layer("d").kernel, before)
+    net.save(tmp_path / "net.keras")
+    assert keras.models.load_model(tmp_path / "net.keras").modifiers == tuple(modifiers)
+
+
+def test_weights_are_clipped_before_they_are_mapped():
+    """Error of the product of normal weights after a day: less when the tails are cut."""
+    random = np.random.default_rng(3)
+    matrix = np.clip(random.normal(size=(256, 256)), -10 / 3, 10 / 3).astype("float32")
+    x = random.normal(size=(64, 256)).astype("float32")
+    errors = {}
+    for scale in ("tensor", "column"):
+        for clip in (None, 2.5):
+            pair = DifferentialPair(25.0, scale=scale, clip=clip)
+            crossbar = Crossbar(matrix, GenericPCM(), pair, compensation="global", seed=1)
+            y = keras.ops.convert_to_numpy(crossbar.matmul(x, 86400.0))
+            errors[scale, clip] = np.linalg.norm(y - x @ matrix) / np.linalg.norm(x @ matrix)
+    assert errors["tensor", 2.5] < 0.95 * errors["tensor", None]
+    assert errors["column", 2.5] < errors["column", None]
+    assert max(errors["tensor", 2.5], errors["column", 2.5]) < 0.14
+
+
+def test_a_network_computes_with_what_its_pairs_hold():
+    pair = DifferentialPair(25.0, scale="column", clip=1.0, levels=5)
+    net = dense(tile="ideal", pair=pair)
+    x = np.random.default_rng(2).random((8, 20)).astype("float32")
+    kernel = np.asarray(net.get_layer("d").kernel)
+    held = np.asarray(pair.quantize(kernel))
+    np.testing.assert_allclose(net(x), x @ held, atol=1e-5)
+    assert np.abs(held - kernel).max() > 0.01
+    chip = Chip(net, IdealDevice(), seed=1)
+    np.testing.assert_allclose(chip.model()(x), x @ held, atol=1e-5)
+    tile = Tile(16, 8, InputConverter(8, "vector"), OutputConverter(8, 4.0))
+    net = dense(tile=tile, pair=DifferentialPair(25.0, scale="tensor", clip=2.0))
+    np.testing.assert_allclose(Chip(net, IdealDevice()).model()(x), net(x), atol=2e-3)
+    again = DifferentialPair.from_config(pair.get_config())
+    assert again.get_config() == pair.get_config() and again.clip == 1.0
+    with pytest.raises(ValueError, match="`clip`"):
+        DifferentialPair(clip=0.0)
+
+
+def test_training_for_a_chip_helps_on_it():
+    keras.utils.set_random_seed(5)
+    random = np.random.default_rng(5)
+    x = random.normal(size=(256, 16)).astype("float32")
+    y = np.tanh(x @ random.normal(size=(16, 4)).astype("float32"))
+    model = keras.Sequential(
+        [keras.Input((16,)), keras.layers.Dense(32, "relu"), keras.layers.Dense(4)]
+    )
+    model.compile(keras.optimizers.Adam(0.01), "mse", jit_compile=False)
+    model.fit(x, y, epochs=20, verbose=0)
+    tile = Tile(output=OutputConverter(6, noise=0.1))
+    plain = analog(model, tile)
+    calibrate(plain, x)
+    trained = analog(model, tile, modifiers=WeightModifier("additive", 0.05))
+    calibrate(trained, x)
+    trained.fit(x, y, epochs=20, verbose=0)
+    on_chips = [
+        np.mean([Chip(net, seed=s).model().evaluate(x, y, verbose=0) for s in range(4)])
+        for net in (plain, trained)
+    ]
+    assert on_chips[1] < on_chips[0]
