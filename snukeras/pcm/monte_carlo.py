@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import tempfile
 import time as clock
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import keras
@@ -16,8 +16,9 @@ import numpy as np
 
 from snukeras import _arguments, _files
 from snukeras._terminal import bar
-from snukeras._types import Array, Config
+from snukeras._types import Array, Config, Nested
 from snukeras.network.models import copy_model
+from snukeras.pcm.analog_network import AnalogNetwork
 from snukeras.pcm.chip import Chip
 from snukeras.pcm.devices import GenericPCM, InferencePCM
 from snukeras.pcm.faults import StuckDevices
@@ -25,6 +26,8 @@ from snukeras.pcm.hardware import Hardware
 from snukeras.pcm.pairs import DifferentialPair
 
 FORMAT = "snukeras chip evaluation 2"
+# Chips before a standard error of their mean is believed.
+_FEWEST = 8
 HOUR, DAY, YEAR = 3600.0, 86400.0, 31536000.0
 
 #: {"chip": number, "time": seconds, metric: value, ...}
@@ -33,8 +36,8 @@ Row = dict[str, float]
 
 def evaluate_chips(
     model: keras.Model,
-    x: Array,
-    y: Array | None = None,
+    x: Nested,
+    y: Nested = None,
     sample_weight: Array | None = None,
     chips: int = 100,
     times: Sequence[float] = (25.0, HOUR, DAY, YEAR),
@@ -47,21 +50,26 @@ def evaluate_chips(
     embeddings: bool = False,
     faults: dict[str, StuckDevices] | None = None,
     pair: DifferentialPair | None = None,
-    tile_size: tuple[int, int] = (256, 256),
-    wire_resistance: float = 0.0,
+    tile_size: tuple[int, int] | None = None,
+    wire_resistance: float | None = None,
     compensation: str | None = None,
     avoid_faults: bool = True,
     hardware: Hardware | None = None,
+    samples: int | None = None,
+    stderr: dict[str, float] | None = None,
 ) -> list[Row]:
     """Evaluate a compiled model on many chips, each with its own devices.
 
     Chip number i depends on `seed` and i alone, so that the rows do not depend on the number of
-    workers or on interruptions.
+    workers or on interruptions. An analog network (`snukeras.pcm.analog`) is evaluated with its
+    converters and the noise of each product, which starts from the same numbers at all times of a
+    chip, so that times compare well; one compiled model serves all.
 
     Args:
-        model: compiled Keras model.
-        x, y, sample_weight: arrays for `model.evaluate`.
-        chips: number of chips.
+        model: compiled Keras model, plain or analog.
+        x, y, sample_weight: for `model.evaluate`: arrays, lists or dicts of arrays; or `x` alone, a
+            tf.data.Dataset or another iterable of batches, which is kept in memory.
+        chips: number of chips; with `stderr` the largest.
         times: seconds since the reference reading (see InferencePCM), in the order of reading.
         seed: int.
         results: path of a JSON file that keeps the rows. If it exists, only chips that it lacks
@@ -72,15 +80,22 @@ def evaluate_chips(
         batch_size: for `model.evaluate`.
         progress: whether to show a progress bar on a terminal.
         device, embeddings, faults, pair, tile_size, wire_resistance, compensation, avoid_faults:
-            as for Chip. Converters have no part: they act between products.
+            as for Chip.
         hardware: must be None: a real chip is one chip, with a clock of its own. Use Chip for it.
+        samples: how many samples of the arrays each chip sees, its own at all times; None: all. A
+            row then holds the metric of the model without devices on all samples, plus what the
+            chip changes on its own: most of what tells samples apart cancels. All samples are used
+            equally often.
+        stderr: stop after the first chips (8 at least) whose means are known this well at all
+            times: standard errors by metric, such as {"accuracy": 0.0002}.
 
     Returns:
         A list of dicts {"chip", "time", and the metrics}, by chip, then time.
 
     Raises:
-        ValueError: the model is not compiled; hardware is given; a time is negative; the file has
-            the results of another model, other data or other settings.
+        ValueError: the model is not compiled; hardware is given; a time is negative; samples of
+            batches; a standard error that is not positive; the file has the results of another
+            model, other data or other settings.
     """
     if not getattr(model, "compiled", False):
         raise ValueError(
@@ -92,15 +107,21 @@ def evaluate_chips(
     times = [_arguments.number("times", t, minimum=0.0) for t in times]
     if not times:
         raise ValueError("Argument `times` must hold at least one time in seconds. Received: none.")
-    given = {"x": x, "y": y, "sample_weight": sample_weight}
-    data = {name: np.asarray(array) for name, array in given.items() if array is not None}
+    data = collected(x, y, sample_weight)
+    if samples is not None:
+        samples = _checked_samples(samples, data)
+    for name, value in (stderr or {}).items():
+        _arguments.number(f"stderr[{name!r}]", value, above=0.0)
+    tiled = isinstance(model, AnalogNetwork)
+    if device is None:
+        device = (model.device if tiled else None) or GenericPCM()
     chip = {
-        "device": GenericPCM() if device is None else device,
+        "device": device,
         "embeddings": embeddings,
         "faults": faults,
         "pair": pair,
-        "tile_size": tile_size,
-        "wire_resistance": wire_resistance,
+        "tile_size": tile_size if tiled else tile_size or (256, 256),
+        "wire_resistance": wire_resistance if tiled else wire_resistance or 0.0,
         "compensation": compensation,
         "avoid_faults": avoid_faults,
     }
@@ -108,30 +129,70 @@ def evaluate_chips(
         "seed": int(seed),
         "times": times,
         "model": _digest(_architecture(model).encode(), *model.get_weights()),
-        "data": _digest(*data.values()),
+        "data": data.digest(),
         "chip": {name: _described(value) for name, value in sorted(chip.items())},
     }
+    if samples is not None:
+        settings["samples"] = samples
     work = _Work(model, data, settings, chip, batch_size)
-    return _evaluated(work, chips, results, workers, progress)
+    return _evaluated(work, chips, results, workers, progress, stderr)
 
 
 def _evaluated(
-    work: "_Work", chips: int, results: str | Path | None, workers: int, progress: bool
+    work: "_Work",
+    chips: int,
+    results: str | Path | None,
+    workers: int,
+    progress: bool,
+    stderr: dict[str, float] | None = None,
 ) -> list[Row]:
     """Evaluate the chips that `results` lacks, and keep all rows there."""
     rows = _load(results, work.settings)
     missing = [i for i in range(chips) if i not in rows]
+    enough = _enough(rows, stderr, chips)
+    if enough is not None:
+        missing = []
     saved = clock.monotonic()
+    running = _run(work, missing, workers, progress)
     try:
-        for number, found in _run(work, missing, workers, progress):
+        for number, found in running:
             rows[number] = found
+            enough = _enough(rows, stderr, chips)
+            if enough is not None:
+                break
             if results is not None and clock.monotonic() - saved > 5.0:
                 _save(results, work.settings, rows)
                 saved = clock.monotonic()
     finally:
+        running.close()
         if results is not None:
             _save(results, work.settings, rows)
-    return [row for number in sorted(rows) if number < chips for row in rows[number]]
+    wanted = chips if enough is None else enough
+    return [row for number in sorted(rows) if number < wanted for row in rows[number]]
+
+
+def _enough(rows: dict[int, list[Row]], stderr: dict[str, float] | None, chips: int) -> int | None:
+    """Return how many chips, from the first on, give means as well known as asked for."""
+    if not stderr:
+        return None
+    together = next((number for number in range(chips) if number not in rows), chips)
+    if together < _FEWEST:
+        return None
+    for name in stderr:
+        if name not in rows[0][0]:
+            known = [key for key in rows[0][0] if key not in ("chip", "time")]
+            raise ValueError(
+                f"`stderr` must name metrics of the model, {', '.join(known)}. Received: {name!r}"
+            )
+    values = np.array(
+        [[[row[name] for name in stderr] for row in rows[number]] for number in range(together)]
+    )
+    wanted = np.array(list(stderr.values()))
+    for count in range(_FEWEST, together + 1):
+        reached = values[:count].std(axis=0, ddof=1) / np.sqrt(count)
+        if np.all(reached <= wanted):
+            return count
+    return None
 
 
 def summarize(rows: Sequence[Row]) -> dict[float, dict[str, dict[str, float]]]:
@@ -155,11 +216,97 @@ def summarize(rows: Sequence[Row]) -> dict[float, dict[str, dict[str, float]]]:
 
 
 @dataclasses.dataclass(frozen=True)
+class Data:
+    """What a model is evaluated on: arrays, or batches of them, as arguments by name."""
+
+    arrays: Config | None
+    batches: tuple[Config, ...] = ()
+
+    def __len__(self) -> int:
+        """Count the samples of the arrays."""
+        return 0 if self.arrays is None else len(keras.tree.flatten(self.arrays["x"])[0])
+
+    def digest(self) -> str:
+        """Compute the sha256 of all arrays."""
+        found = [self.arrays] if self.arrays is not None else list(self.batches)
+        names = [
+            ",".join(sorted(part)).encode()
+            for arguments in found
+            for part in arguments.values()
+            if isinstance(part, dict)
+        ]
+        return _digest(*names, *(array for part in found for array in keras.tree.flatten(part)))
+
+    def of(self, samples: np.ndarray) -> "Data":
+        """Return some samples of the arrays."""
+        return Data(keras.tree.map_structure(lambda array: array[samples], self.arrays))
+
+    def evaluate(self, model: Nested, batch_size: int) -> dict[str, float]:
+        """Return the metrics of a compiled model."""
+        if self.arrays is None:
+            batches = (tuple(batch.values()) for batch in self.batches)
+            steps = len(self.batches)
+            found = model.evaluate(batches, steps=steps, verbose=0, return_dict=True)
+        elif len(self) > batch_size:
+            found = model.evaluate(
+                **self.arrays, batch_size=batch_size, verbose=0, return_dict=True
+            )
+        else:
+            # `evaluate` makes a pipeline of the data each time, longer work than a small network.
+            model.reset_metrics()
+            found = model.test_on_batch(**self.arrays, return_dict=True)
+        return {name: float(value) for name, value in found.items()}
+
+
+def collected(x: Nested, y: Nested = None, sample_weight: Nested = None) -> Data:
+    """Return arrays, or the batches of an iterable, as NumPy arrays.
+
+    Raises:
+        ValueError: labels or weights beside batches, or no batches.
+    """
+
+    def arrays(part: Nested) -> Nested:
+        numbers = isinstance(part, list | tuple) and not any(hasattr(a, "shape") for a in part)
+        return np.asarray(part) if numbers else keras.tree.map_structure(np.asarray, part)
+
+    def listed(**given: Nested) -> Config:
+        return {name: arrays(part) for name, part in given.items() if part is not None}
+
+    if hasattr(x, "shape") or isinstance(x, list | tuple | dict):
+        return Data(listed(x=x, y=y, sample_weight=sample_weight))
+    if y is not None or sample_weight is not None:
+        raise ValueError(
+            "`y` and `sample_weight` must be None for batches, which hold them. Received: "
+            f"batches ({type(x).__name__}) and labels or weights"
+        )
+    names = ("x", "y", "sample_weight")
+    batches = tuple(
+        listed(**dict(zip(names, keras.utils.unpack_x_y_sample_weight(batch), strict=True)))
+        for batch in x
+    )
+    if not batches:
+        raise ValueError("`x` must hold at least one batch. Received: none.")
+    return Data(None, batches)
+
+
+def _checked_samples(samples: Nested, data: Data) -> int:
+    if data.arrays is None:
+        raise ValueError("`samples` must be None for batches; give arrays. Received: batches")
+    whole = not isinstance(samples, bool) and isinstance(samples, int | np.integer)
+    if not whole or not 1 <= samples <= len(data):
+        raise ValueError(
+            f"`samples` must be None or an integer from 1 to {len(data)}, the samples there are. "
+            f"Received: {samples!r}"
+        )
+    return int(samples)
+
+
+@dataclasses.dataclass(frozen=True)
 class _Work:
     """A model, its data, and the chips to evaluate it on."""
 
     model: keras.Model
-    data: dict[str, np.ndarray]
+    data: Data
     settings: Config
     chip: Config  # arguments of Chip
     batch_size: int
@@ -169,32 +316,46 @@ class _Evaluator:
     """Evaluate chips of one model, one after the other."""
 
     def __init__(self, work: _Work) -> None:
-        self.work, self.copy = work, copy_model(work.model)
+        self.work = work
+        tiled = isinstance(work.model, AnalogNetwork)
+        self.copy = work.model.on_chip() if tiled else copy_model(work.model)
+        self.exact: Nested = None
+        self.figures: dict[str, float] = {}
+        if "samples" in work.settings:
+            self.exact = work.model.digital() if tiled else copy_model(work.model)
+            self.figures = self._evaluate(self.exact, work.data)
 
     def __call__(self, number: int) -> tuple[int, list[Row]]:
         work = self.work
         seed = np.random.SeedSequence([work.settings["seed"], number]).generate_state(1)
         # One device for all chips: its compiled functions are made once.
         chip = Chip(work.model, seed=int(seed[0] >> 1), **work.chip)
+        data, offsets = work.data, dict.fromkeys(self.figures, 0.0)
+        if self.exact is not None:
+            data = work.data.of(self._samples(number))
+            exact = self._evaluate(self.exact, data)
+            offsets = {name: self.figures[name] - value for name, value in exact.items()}
         rows = []
         for t in work.settings["times"]:
             chip.write(self.copy, t)
-            metrics = {name: float(value) for name, value in self._evaluate().items()}
+            metrics = self._evaluate(self.copy, data)
+            metrics = {name: value + offsets.get(name, 0.0) for name, value in metrics.items()}
             rows.append({"chip": number, "time": t, **metrics})
         return number, rows
 
-    def _evaluate(self) -> dict[str, float]:
-        data, batch_size = self.work.data, self.work.batch_size
-        if len(data["x"]) > batch_size:
-            return self.copy.evaluate(**data, batch_size=batch_size, verbose=0, return_dict=True)
-        # `evaluate` makes a pipeline of the data each time, longer work than a small network.
-        self.copy.reset_metrics()
-        return self.copy.test_on_batch(**data, return_dict=True)
+    def _evaluate(self, model: Nested, data: Data) -> dict[str, float]:
+        return data.evaluate(model, self.work.batch_size)
+
+    def _samples(self, number: int) -> np.ndarray:
+        """Return the samples of a chip: the next ones of the data in a drawn order."""
+        count, total = self.work.settings["samples"], len(self.work.data)
+        order = np.random.default_rng([self.work.settings["seed"], 0x5A3D]).permutation(total)
+        return np.sort(order[np.arange(number * count, (number + 1) * count) % total])
 
 
 def _run(
     work: _Work, numbers: list[int], workers: int, progress: bool
-) -> Iterator[tuple[int, list[Row]]]:
+) -> Generator[tuple[int, list[Row]], None, None]:
     """Yield (number, rows) of every chip, in the order in which they are done."""
     workers = max(1, min(int(workers), len(numbers)))
     with bar("chips", len(numbers), progress) as advance:

@@ -5,8 +5,17 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from snukeras.pcm import Chip, DifferentialPair, GenericPCM, evaluate_chips, summarize
+from snukeras.pcm import (
+    Chip,
+    DifferentialPair,
+    GenericPCM,
+    analog,
+    calibrate,
+    evaluate_chips,
+    summarize,
+)
 
 DAY = 86400.0
 
@@ -145,3 +154,71 @@ def test_refuses_bad_arguments(task):
     with pytest.raises(ValueError, match="must be compiled"):
         evaluate_chips(keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)]), x, y)
     assert Chip(model).devices == 2 * (48 + 24)
+
+
+def test_batches_and_dicts(task):
+    model, x, y = task
+    arrays = evaluate_chips(model, x, y, chips=2, times=(DAY,), batch_size=8)
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
+    for a, b in zip(
+        arrays, evaluate_chips(model, dataset, chips=2, times=(DAY,)), strict=True
+    ):  # fmt: skip
+        assert a == pytest.approx(b, rel=1e-5)
+    given = keras.Input((6,), name="given")
+    named = keras.Model({"given": given}, model(given))
+    named.compile("sgd", "mse", metrics=["mae"])
+    rows = evaluate_chips(named, {"given": x}, y, chips=2, times=(DAY,))
+    assert rows[0]["loss"] == pytest.approx(arrays[0]["loss"], rel=1e-5)
+    with pytest.raises(ValueError, match="must be None for batches"):
+        evaluate_chips(model, dataset, y, chips=1)
+    with pytest.raises(ValueError, match="at least one batch"):
+        evaluate_chips(model, iter(()), chips=1)
+
+
+def test_chips_share_the_samples(task):
+    model, x, y = task
+    y = y + np.random.default_rng(3).normal(0, 3, y.shape)  # samples differ more than chips
+    arguments = {"times": (DAY,), "chips": 16, "device": GenericPCM(read_noise=0.0)}
+    whole = summarize(evaluate_chips(model, x, y, **arguments))[DAY]["loss"]
+    part = summarize(evaluate_chips(model, x, y, samples=8, **arguments))[DAY]["loss"]
+    assert part["mean"] == pytest.approx(whole["mean"], rel=0.02)
+    single = np.square(model.predict(x, verbose=0) - y).mean(axis=1)
+    assert part["std"] < 0.5 * single.std() / np.sqrt(8)
+    for samples in (0, 33, 2.5, True):
+        with pytest.raises(ValueError, match="`samples` must be None or an integer from 1 to 32"):
+            evaluate_chips(model, x, y, samples=samples)
+    with pytest.raises(ValueError, match="`samples` must be None for batches"):
+        evaluate_chips(model, iter([(x, y)]), samples=4)
+
+
+def test_stops_at_a_standard_error(task, tmp_path):
+    model, x, y = task
+    arguments = {"times": (0.0, DAY), "chips": 40, "results": tmp_path / "rows.json"}
+    whole = evaluate_chips(model, x, y, times=(0.0, DAY), chips=40)
+    losses = np.reshape([row["loss"] for row in whole], (40, 2))
+    errors = {n: losses[:n].std(axis=0, ddof=1).max() / n**0.5 for n in range(8, 41)}
+    wanted = errors[20] * 1.0001
+    count = next(n for n in errors if errors[n] <= wanted)
+    rows = evaluate_chips(model, x, y, stderr={"loss": wanted}, **arguments)
+    assert rows == whole[: 2 * count]
+    assert evaluate_chips(model, x, y, stderr={"loss": wanted}, **arguments) == rows
+    with pytest.raises(ValueError, match="must name metrics of the model, loss, mae"):
+        evaluate_chips(model, x, y, stderr={"accuracy": 1.0}, **arguments)
+    with pytest.raises(ValueError, match="stderr"):
+        evaluate_chips(model, x, y, stderr={"loss": 0.0}, **arguments)
+
+
+def test_networks_on_tiles(task):
+    model, x, y = task
+    net = analog(model, "generic8")
+    calibrate(net, x)
+    rows = evaluate_chips(net, x, y, chips=3, times=(0.0, DAY), compensation="column")
+    assert len({row["loss"] for row in rows}) == 6
+    seed = np.random.SeedSequence([0, 1]).generate_state(1)
+    chip = Chip(net, seed=int(seed[0] >> 1), compensation="column")
+    found = chip.model(0.0).evaluate(x, y, verbose=0, return_dict=True)
+    assert found["loss"] == pytest.approx(rows[2]["loss"], rel=1e-4)
+    again = evaluate_chips(net, x, y, chips=3, times=(DAY,), compensation="column", samples=16)
+    assert np.mean([row["mae"] for row in again]) == pytest.approx(
+        np.mean([row["mae"] for row in rows if row["time"] == DAY]), rel=0.2
+    )
