@@ -174,6 +174,11 @@ def _add_more(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("more").add_argument
     add("--streaming", action="store_true", help="also write a one-step ONNX file")
     add("--nir", action="store_true", help="also write model.nir (needs --dt and the library nir)")
+    add(
+        "--vectors",
+        action="store_true",
+        help="also write the integers of converters and neurons (of a network on tiles)",
+    )
     add("--dt", type=float, metavar="SECONDS", help="time that one step takes, for --nir")
     add("--list-layers", action="store_true", help="list the layers known")
     add("--list-targets", action="store_true", help="list the targets known")
@@ -265,6 +270,7 @@ def _export(options: argparse.Namespace) -> int:
             csv=options.csv,
             streaming=options.streaming,
             nir_dt=options.dt,
+            vectors=options.vectors,
             samples=_samples(options, model, (metrics or {}).get("task")),
             chips=options.chips,
             times=options.times or TIMES,

@@ -33,6 +33,7 @@ from snukeras.export.folder import (
     SAMPLES,
     SOURCE,
     STREAMING,
+    VECTORS,
     Progress,
     beside,
     check_output,
@@ -57,8 +58,10 @@ from snukeras.export.report.page import page
 from snukeras.export.report.risks import risks
 from snukeras.export.report.simulation import TIMES
 from snukeras.export.samples import Samples
+from snukeras.export.vectors import checked, write_vectors
 from snukeras.export.verify.folder import verify
 from snukeras.export.verify.results import Verification
+from snukeras.pcm.analog_network import AnalogNetwork
 
 MAX_SEED = 2**63 - 1
 
@@ -74,6 +77,7 @@ class _Job:
     csv: bool
     streaming: bool
     nir_dt: float | None
+    tiled: AnalogNetwork | None
     simulated: Simulated
     name: str
     source: Path | None
@@ -94,6 +98,7 @@ def export(
     csv: bool = False,
     streaming: bool = False,
     nir_dt: float | None = None,
+    vectors: bool = False,
     samples: Samples | None = None,
     chips: int | None = None,
     times: Sequence[float] = TIMES,
@@ -119,6 +124,8 @@ def export(
         streaming: Also write the one-step form of the ONNX graph.
         nir_dt: Seconds that a step takes, to write the network as NIR too, which needs the library
             nir; None writes none.
+        vectors: Also write what converters and neurons compute for the samples; the model is a
+            calibrated network on tiles (`snukeras.pcm.analog`) then.
         samples: Input for the comparison; random by default.
         chips: How many chips the forecast simulates; None for 3, or 1 of a large network.
         times: Seconds after programming at which it reads them.
@@ -148,6 +155,7 @@ def export(
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
         raise BadInputError(f"seed must be an integer from 0 to {MAX_SEED}. Received: {seed!r}.")
     simulated = Simulated(chips, tuple(float(t) for t in times), seed)
+    tiled = checked(model) if vectors else None
     progress("reading the network")
     network = Network.read(model, embedding)
     with beside(output, overwrite) as folder:
@@ -159,6 +167,7 @@ def export(
             csv=csv,
             streaming=streaming,
             nir_dt=nir_dt,
+            tiled=tiled,
             simulated=simulated,
             name=name or model.name,
             source=None if source is None else Path(source),
@@ -197,6 +206,9 @@ def _run(job: _Job, samples: Samples) -> Report:
     nir, described = _write_graphs(job, origin)
     crossbar = None if job.target is None else _write_map(job, job.target, origin)
     samples.save(folder / SAMPLES)
+    if job.tiled is not None:
+        progress("writing vectors")
+        write_vectors(folder / VECTORS, job.tiled, samples.batches)
     verification, twin = verify(network, folder, samples, progress, crossbar)
     if samples.asked and verification.metric is None:
         raise BadInputError(

@@ -13,9 +13,11 @@ from snukeras.export.errors import BadInputError, OutputExistsError, Verificatio
 
 ONNX, STREAMING, MAP = "model.onnx", "model-streaming.onnx", "crossbar.snumap"
 CSV, SOURCE, SAMPLES = "devices.csv", "model.keras", "samples.npz"
-NIR = "model.nir"
+NIR, VECTORS = "model.nir", "vectors.npz"
 REPORT, PAGE, CHECKSUMS = "report.json", "report.html", "checksums.sha256"
-FILES = frozenset({ONNX, STREAMING, NIR, MAP, CSV, SOURCE, SAMPLES, REPORT, PAGE, CHECKSUMS})
+FILES = frozenset(
+    {ONNX, STREAMING, NIR, VECTORS, MAP, CSV, SOURCE, SAMPLES, REPORT, PAGE, CHECKSUMS}
+)
 
 Progress = Callable[[str], None]
 

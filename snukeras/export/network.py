@@ -13,6 +13,7 @@ from snukeras.network import topology
 from snukeras.network.matrices import Matrix, digital_kernels, matrices
 from snukeras.network.topology import Call, Ref, Topology
 from snukeras.network.weights import Weight, collect, digest
+from snukeras.pcm.analog_network import AnalogNetwork
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +50,13 @@ class Network:
 
     @classmethod
     def read(cls, model: keras.Model, embedding: bool = False) -> "Network":
-        """Read a model.
+        """Read a model; of an analog network the plain model, whose weights the tiles hold.
 
         Raises:
             BadInputError: The model has no topology to read, or weights that are not finite.
         """
+        if isinstance(model, AnalogNetwork):
+            model = model.digital()
         return cls(model, topology.read(model), tuple(collect(model, embedding)), embedding)
 
     @functools.cached_property
