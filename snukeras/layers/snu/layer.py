@@ -5,7 +5,7 @@ from typing import Self, Unpack
 import keras
 from keras import ops
 
-from snukeras import _arguments
+from snukeras import _arguments, _strategy
 from snukeras._arguments import LayerArguments
 from snukeras._types import (
     Activation,
@@ -149,7 +149,13 @@ class UnitLayer(keras.layers.RNN):
         watching = observers.of(self)
         membranes = self.return_membrane or any(each.wants_membranes for each in watching)
         every = bool(watching) or self.output_regularizer is not None
-        if self._takes_fused():
+        target = None if self.unroll or training else _strategy.exporting()
+        if target is not None and not (target == "tf_saved_model" and self._wants_fused()):
+            self._check_export(target)
+            from snukeras.layers.snu import portable
+
+            result = portable.run(self, sequences, initial_state, mask, membranes, target)
+        elif self._takes_fused():
             # Imported here: it needs TensorFlow, which the other backends do without.
             from snukeras.layers.snu import fused
 
@@ -279,6 +285,23 @@ class UnitLayer(keras.layers.RNN):
             return outputs, None, states
         units = outputs.shape[-1] // 2
         return outputs[..., :units], outputs[..., units:], states
+
+    def _wants_fused(self) -> bool:
+        """Return whether the compiled scan is asked for by name."""
+        return self.implementation == "fused" and self._takes_fused()
+
+    def _check_export(self, target: str) -> None:
+        """Refuse a layer that a format cannot hold.
+
+        Raises:
+            ValueError: the states of the layer would be lost without a word.
+        """
+        if self.stateful and target in ("onnx", "openvino"):
+            raise ValueError(
+                f"Layer {self.name!r} with stateful=True cannot be exported by Keras as {target}, "
+                "where its states would be lost. Hand them in and out instead (initial_state, "
+                "return_state=True), or use `snukeras-export --streaming`."
+            )
 
     def _takes_fused(self) -> bool:
         if self.implementation == "cell":
