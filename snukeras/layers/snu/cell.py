@@ -24,6 +24,7 @@ from snukeras.activations import Arctan, Bump, SoftStep, Step, serialize_pseudo_
 from snukeras.constraints import UnitInterval
 from snukeras.initializers import FluctuationDriven
 from snukeras.layers.snu import arguments
+from snukeras.layers.snu.reduced import ReducedKernels
 from snukeras.network import products
 from snukeras.network.matrices import Unrolling
 
@@ -51,7 +52,7 @@ _KEPT_BY_KERAS = (
 
 
 @keras.saving.register_keras_serializable(package="snukeras")
-class SNUCell(keras.layers.SimpleRNNCell):
+class SNUCell(ReducedKernels, keras.layers.SimpleRNNCell):
     """Cell of the Spiking Neural Unit (Wozniak et al., Nature Machine Intelligence 2020).
 
     One step computes, element-wise in the state:
@@ -120,7 +121,6 @@ class SNUCell(keras.layers.SimpleRNNCell):
         "recurrent_kernel": Unrolling(per="step"),
     }
     tile_products = ("kernel", "recurrent_kernel")
-    recurrent_kernel: keras.Variable | None = None
     bias: keras.Variable | None = None
     decay_weight: keras.Variable | None = None
     threshold_weight: keras.Variable | None = None
@@ -250,23 +250,33 @@ class SNUCell(keras.layers.SimpleRNNCell):
                 f"{type(self).__name__} takes inputs of shape (batch, features) with a known "
                 f"number of features. Received: input_shape={tuple(input_shape)}"
             )
-        self.kernel = self.add_weight(
-            shape=(input_shape[-1], self.units),
-            name="kernel",
-            initializer=self.kernel_initializer,
-            regularizer=self.kernel_regularizer,
-            constraint=self.kernel_constraint,
-        )
-        if self.recurrent:
-            self.recurrent_kernel = self.add_weight(
-                shape=(self.units, self.units),
-                name="recurrent_kernel",
-                initializer=self.recurrent_initializer,
-                regularizer=self.recurrent_regularizer,
-                constraint=self.recurrent_constraint,
-            )
+        self._build_kernels((input_shape[-1], self.units), (self.units, self.units))
         self._build_per_unit()
         self.built = True
+
+    def _build_kernels(self, kernel: tuple[int, ...], recurrent_kernel: tuple[int, ...]) -> None:
+        """Add the weights W and, for recurrent units, H, of these shapes."""
+        self.add_kernel(
+            "kernel",
+            kernel,
+            self.kernel_initializer,
+            self.kernel_regularizer,
+            self.kernel_constraint,
+        )
+        if self.recurrent:
+            self.add_kernel(
+                "recurrent_kernel",
+                recurrent_kernel,
+                self.recurrent_initializer,
+                self.recurrent_regularizer,
+                self.recurrent_constraint,
+            )
+
+    def quantized_call(
+        self, inputs: Tensor, states: list[Tensor], training: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Call like any other cell: the kernels are floats that integers make."""
+        return self.call(inputs, states, training=training)
 
     def _build_per_unit(self) -> None:
         """Add the weights that have a number for each unit, and those of the activation."""

@@ -161,21 +161,12 @@ class ConvSNUCell(SNUCell):
             )
         self.map_shape = self.map_of(input_shape[1:-1])
         # The weights of the parent, in the shapes of convolutions.
-        self.kernel = self.add_weight(
-            shape=(*self.kernel_size, input_shape[-1], self.filters),
-            name="kernel",
-            initializer=self.kernel_initializer,
-            regularizer=self.kernel_regularizer,
-            constraint=self.kernel_constraint,
+        channels = input_shape[-1]
+        assert channels is not None
+        self._build_kernels(
+            (*self.kernel_size, channels, self.filters),
+            (*self.kernel_size, self.filters, self.filters),
         )
-        if self.recurrent:
-            self.recurrent_kernel = self.add_weight(
-                shape=(*self.kernel_size, self.filters, self.filters),
-                name="recurrent_kernel",
-                initializer=self.recurrent_initializer,
-                regularizer=self.recurrent_regularizer,
-                constraint=self.recurrent_constraint,
-            )
         self._build_per_unit()
         self.built = True
 

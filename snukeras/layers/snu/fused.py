@@ -129,8 +129,13 @@ def _call(
 
 def _source(cell: SNUCell, sequences: tf.Tensor, maps: Maps) -> Source:
     """Return the inputs and weights that the drive is made of, and how."""
-    others = {id(v) for v in (cell.recurrent_kernel, cell.decay_weight, cell.threshold_weight)}
-    weights = [weight for weight in cell.weights if id(weight) not in others]
+    others = {id(v) for v in (cell.decay_weight, cell.threshold_weight)}
+    others |= {id(weight) for weight in cell.held("recurrent_kernel")}
+    weights = [
+        weight
+        for weight in cell.weights
+        if id(weight) not in others and keras.backend.is_float_dtype(weight.dtype)
+    ]
 
     def project(sequences: tf.Tensor, *values: tf.Tensor) -> tf.Tensor:
         with keras.StatelessScope(state_mapping=list(zip(weights, values, strict=True))):

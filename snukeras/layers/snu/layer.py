@@ -179,6 +179,50 @@ class UnitLayer(keras.layers.RNN):
                 observer.observe(run)
         return self._returned(outputs, potentials, states)
 
+    def quantized_call(
+        self,
+        sequences: Tensor,
+        initial_state: list[Tensor] | None = None,
+        mask: Tensor | None = None,
+        training: bool = False,
+    ) -> Tensor | tuple[Tensor, ...]:
+        """Call like any other layer: what is quantised lies in the cell."""
+        return self.call(sequences, initial_state, mask, training)
+
+    def quantize(
+        self,
+        mode: str | None = None,
+        type_check: bool = True,
+        config: "keras.quantizers.QuantizationConfig | None" = None,
+    ) -> None:
+        """Hold the kernels in "int8" or "int4"; see `keras.layers.Dense.quantize`.
+
+        Raises:
+            NotImplementedError: another mode.
+        """
+        self.cell.quantize(mode, type_check=type_check, config=config)
+
+    def enable_lora(
+        self,
+        rank: int,
+        lora_alpha: float | None = None,
+        a_initializer: Initializer = "he_uniform",
+        b_initializer: Initializer = "zeros",
+    ) -> None:
+        """Freeze the kernels and train additions of low rank; see `keras.layers.Dense`.
+
+        Args:
+            rank: of the additions.
+            lora_alpha: their factor is lora_alpha / rank; default: `rank`.
+            a_initializer, b_initializer: of their two matrices.
+
+        Raises:
+            ValueError: the layer is not built, has LoRA already, or constrains its kernels.
+        """
+        if not self.built:
+            raise ValueError(f"Layer {self.name!r} must be built before LoRA is enabled.")
+        self.cell.enable_lora(rank, lora_alpha, a_initializer, b_initializer)
+
     def _returned(
         self, outputs: Tensor, potentials: Tensor | None, states: list[Tensor]
     ) -> Tensor | tuple[Tensor, ...]:
@@ -329,6 +373,8 @@ class UnitLayer(keras.layers.RNN):
             config["activity_regularizer"] = keras.regularizers.serialize(self.output_regularizer)
         del config["cell"]
         of_cell = self.cell.get_config()
+        if self.cell.quantization_mode is not None:
+            config["dtype"] = of_cell["dtype"]
         for name in ("name", "trainable", "dtype"):
             del of_cell[name]
         return {**config, **of_cell}
