@@ -3,9 +3,16 @@
 import os
 from pathlib import Path
 
+import keras
 import pytest
 
 _BESIDE_THE_CHECKOUT = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Seeds Python, NumPy and the backend, so that a test gives the same alone and among others."""
+    keras.utils.set_random_seed(0)
 
 
 @pytest.fixture
