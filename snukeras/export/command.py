@@ -484,8 +484,9 @@ def _list_layers() -> int:
     print("  " + ", ".join(own_layers()))
     print("State activations of SNU and SSNU:")
     print("  " + ", ".join(supported()))
-    print("Every other Keras layer is converted by tf2onnx, if tf2onnx can; half-precision layers")
-    print("are refused. Matrices on tiles (Embedding with --embedding only):")
+    print("Every other Keras layer is converted by tf2onnx, if it is installed (snukeras[tf2onnx])")
+    print("and can; half-precision layers are refused.")
+    print("Matrices on tiles (Embedding with --embedding only):")
     print("  " + ", ".join(mapped_layers()))
     return 0
 
@@ -495,7 +496,9 @@ def _load_tensorflow(progress: Report) -> None:
     progress("loading TensorFlow and Keras")
     with _terminal.quiet_stderr():
         import tensorflow  # noqa: F401
-        import tf2onnx  # noqa: F401
+
+        with contextlib.suppress(ImportError):  # an extra, for layers without a form of our own
+            import tf2onnx  # noqa: F401
 
 
 def _register() -> None:

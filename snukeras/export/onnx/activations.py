@@ -41,6 +41,31 @@ def _exponential(graph: GraphBuilder, x: str, hint: str) -> str:
     return graph.node("Exp", [x], hint)
 
 
+def _mish(graph: GraphBuilder, x: str, hint: str) -> str:
+    bent = graph.node("Tanh", [graph.node("Softplus", [x], f"{hint}/softplus")], f"{hint}/tanh")
+    return graph.node("Mul", [x, bent], hint)
+
+
+def _hard_silu(graph: GraphBuilder, x: str, hint: str) -> str:
+    gate = graph.node("HardSigmoid", [x], f"{hint}/gate", alpha=1.0 / 6.0, beta=0.5)
+    return graph.node("Mul", [x, gate], hint)
+
+
+def _hard_tanh(graph: GraphBuilder, x: str, hint: str) -> str:
+    bounds = [graph.constant(-1.0, f"{hint}/low"), graph.constant(1.0, "one")]
+    return graph.node("Clip", [x, *bounds], hint)
+
+
+def _log_sigmoid(graph: GraphBuilder, x: str, hint: str) -> str:
+    """Add -softplus(-x)."""
+    turned = graph.node("Neg", [x], f"{hint}/turned")
+    return graph.node("Neg", [graph.node("Softplus", [turned], f"{hint}/softplus")], hint)
+
+
+def _tanh_shrink(graph: GraphBuilder, x: str, hint: str) -> str:
+    return graph.node("Sub", [x, graph.node("Tanh", [x], f"{hint}/tanh")], hint)
+
+
 _BY_FUNCTION: dict[Function, Emit] = {
     keras.activations.linear: lambda graph, x, hint: x,
     keras.activations.relu: _op("Relu"),
@@ -61,6 +86,14 @@ _BY_FUNCTION: dict[Function, Emit] = {
     keras.activations.exponential: _exponential,
     keras.activations.softmax: _op("Softmax", axis=-1),
     keras.activations.log_softmax: _op("LogSoftmax", axis=-1),
+    keras.activations.celu: _op("Celu", alpha=1.0),
+    keras.activations.hard_shrink: _op("Shrink", lambd=0.5, bias=0.0),
+    keras.activations.hard_silu: _hard_silu,
+    keras.activations.hard_tanh: _hard_tanh,
+    keras.activations.log_sigmoid: _log_sigmoid,
+    keras.activations.mish: _mish,
+    keras.activations.soft_shrink: _op("Shrink", lambd=0.5, bias=0.5),
+    keras.activations.tanh_shrink: _tanh_shrink,
 }
 
 

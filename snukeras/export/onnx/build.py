@@ -15,6 +15,7 @@ from snukeras.export.onnx.graph import IR_VERSION, GraphBuilder, element_type
 from snukeras.export.onnx.handlers import CannotLowerError, Context, Value, own_layers
 from snukeras.export.onnx.layers import sound
 from snukeras.export.onnx.layers.snu_scan import Trace
+from snukeras.export.onnx.scans import straighten
 from snukeras.export.onnx.trace import UNITS
 from snukeras.layers import SNUCell
 from snukeras.network import topology
@@ -82,6 +83,7 @@ def build(
     for units, state, leave in context.states:
         inputs.append(helper.make_tensor_value_info(state, 1, ["batch", units]))
         outputs.append(helper.make_tensor_value_info(leave, 1, ["batch", units]))
+    straighten(graph)
     graph.prune([value.name for value in outputs])
     size = sum(tensor.ByteSize() for tensor in graph.initializers.values())
     if size > MAX_BYTES:

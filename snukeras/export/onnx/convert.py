@@ -28,17 +28,55 @@ def convert(context: Context, call: Call, values: list[Value]) -> list[Value]:
         raise CannotLowerError("it is called with training=True; export needs inference")
     if layer is attach_mask:
         return [Value(values[0].name, values[1].name)]
-    if not call.nested:
-        values = [Value(value.name) for value in values]
+    tensors = values
+    if not call.nested and not isinstance(layer, _LOOK_AT_TENSORS):
+        values = [value if value.carried else Value(value.name) for value in values]
     handler = handler_of(layer)
+    outputs = None
     if handler is not None:
         outputs = handler(context, *_with_mask(call, layer, values))
-        if outputs is not None:
-            return outputs
+    if outputs is None:
+        outputs = _through_tf2onnx(context, call, values, handler is not None)
+    if any(value.carried for value in values):
+        outputs = [dataclasses.replace(each, carried=each.mask is not None) for each in outputs]
+    elif (
+        not call.nested
+        and _hands_on(layer)
+        and len(tensors) == len(outputs) == 1
+        and outputs[0].mask is None
+    ):
+        outputs = [dataclasses.replace(outputs[0], mask=tensors[0].mask)]
+    return outputs
+
+
+# The config of a model names no masks for these: they find them at their tensors when called.
+_LOOK_AT_TENSORS = (
+    keras.layers.MultiHeadAttention,
+    keras.layers.Add,
+    keras.layers.Subtract,
+    keras.layers.Multiply,
+    keras.layers.Average,
+    keras.layers.Maximum,
+    keras.layers.Minimum,
+)
+
+
+def _hands_on(layer: keras.Layer) -> bool:
+    """Return whether a layer lets a mask pass to those that look at tensors."""
+    ends = (keras.layers.RNN, keras.layers.Bidirectional, keras.layers.GlobalAveragePooling1D)
+    return bool(getattr(layer, "supports_masking", False)) and not isinstance(layer, ends)
+
+
+def _through_tf2onnx(context: Context, call: Call, values: list[Value], known: bool) -> list[Value]:
+    """Convert a call with tf2onnx; `known` says whether its layer has a handler.
+
+    Raises:
+        CannotLowerError: tf2onnx cannot; the message says what to do.
+    """
     try:
         return through_tf2onnx(context, call, values)
     except CannotLowerError as error:
-        base = None if handler is not None else base_of(layer)
+        base = None if known else base_of(call.op)
         if base is None:
             raise
         raise CannotLowerError(

@@ -8,10 +8,12 @@ A layer is taught to the exporter by a function that adds its nodes to the graph
         return [Value(context.graph.node("Relu", [x], f"{call.name}/relu"), values[0].mask)]
 
 It returns the outputs in Keras's order, or None where it has no form of its own for these
-arguments; tf2onnx then converts the call, as it does every layer without a handler.
+arguments; tf2onnx, where it is installed, then converts the call, as it does every layer without a
+handler.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -33,10 +35,18 @@ class CannotLowerError(ExportError):
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """A tensor in the ONNX graph, with the mask that Keras would carry along, if any."""
+    """A tensor in the ONNX graph, with the mask that Keras would carry along, if any.
+
+    Attributes:
+        name: Its name.
+        mask: Name of the mask.
+        carried: Whether the mask goes along though the model's config does not say so: a layer
+            sets it when it is called.
+    """
 
     name: str
     mask: str | None = None
+    carried: bool = False
 
 
 @dataclasses.dataclass
@@ -70,6 +80,7 @@ class Context:
 
 Handler = Callable[[Context, Call, keras.Layer, list[Value]], list[Value] | None]
 _HANDLERS: dict[type, Handler] = {}
+_OPERATIONS: dict[str, Handler] = {}
 # Methods that a subclass may have of its own and still compute what its base does.
 _SAME_LAYER = {"__init__", "get_config", "from_config"}
 
@@ -85,10 +96,52 @@ def handles(*classes: type) -> Callable[[Handler], Handler]:
     return register
 
 
+def handles_operations(*names: str) -> Callable[[Handler], Handler]:
+    """Register a handler for operations of `keras.ops` in a model, by the names of their classes.
+
+    The classes are no public API of Keras.
+    """
+
+    def register(handler: Handler) -> Handler:
+        for name in names:
+            _OPERATIONS[name] = handler
+        return handler
+
+    return register
+
+
+def timeless(handler: Handler) -> Handler:
+    """Wrap the handler of a layer that may mix steps: in streaming form it stands behind time.
+
+    Such a layer streams where its inputs have no time axis, as behind a mean over time.
+    """
+
+    @functools.wraps(handler)
+    def guarded(
+        context: Context, call: Call, layer: keras.Layer, values: list[Value]
+    ) -> list[Value] | None:
+        if context.streaming:
+            if not all(is_timeless(ref.shape) for ref in call.inputs):
+                raise CannotLowerError("it may mix steps, so it cannot stream")
+            context = dataclasses.replace(context, streaming=False)
+        return handler(context, call, layer, values)
+
+    return guarded
+
+
+def is_timeless(shape: tuple[int | None, ...]) -> bool:
+    """Return whether a tensor has no time axis in the whole form, as a mean over time has none."""
+    return len(shape) == 2 and shape[1] is not None
+
+
 def handler_of(layer: keras.Layer) -> Handler | None:
-    """Return the handler of a layer, or None."""
+    """Return the handler of a layer, or of a Keras operation, or None."""
     form = form_of(layer)
-    return None if form is None else _HANDLERS[form]
+    if form is not None:
+        return _HANDLERS[form]
+    if hasattr(layer, "weights") or type(layer).__module__.partition(".")[0] != "keras":
+        return None
+    return _OPERATIONS.get(type(layer).__name__)
 
 
 def form_of(layer: keras.Layer) -> type | None:

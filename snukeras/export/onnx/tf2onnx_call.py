@@ -1,6 +1,7 @@
 """Layers without a handler: tf2onnx converts each call on its own, and its graph is merged."""
 
 import dataclasses
+import importlib.util
 import inspect
 import logging
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ import onnx
 from snukeras._files import JsonObject
 from snukeras._types import Shape, Tensor
 from snukeras.export.onnx.graph import OPSET
-from snukeras.export.onnx.handlers import CannotLowerError, Context, Value
+from snukeras.export.onnx.handlers import CannotLowerError, Context, Value, is_timeless
 from snukeras.network.topology import Call, Ref
 
 if TYPE_CHECKING:
@@ -46,12 +47,17 @@ def through_tf2onnx(context: Context, call: Call, values: list[Value]) -> list[V
         CannotLowerError: tf2onnx cannot convert the layer, or the layer cannot stream.
     """
     layer = call.op
-    if context.streaming and all(_is_timeless(ref.shape) for ref in call.inputs):
+    if context.streaming and all(is_timeless(ref.shape) for ref in call.inputs):
         context = dataclasses.replace(context, streaming=False)
     if getattr(layer, "stateful", False):
         raise CannotLowerError("it is stateful in a form that has no place for its states in ONNX")
     if context.streaming and type(layer) not in _STEPWISE:
         raise CannotLowerError("it may mix steps, so it cannot stream")
+    if importlib.util.find_spec("tf2onnx") is None:
+        raise CannotLowerError(
+            "it has no ONNX form of its own for these arguments; tf2onnx may know it: "
+            "pip install 'snukeras[tf2onnx]'"
+        )
     import tensorflow as tf
 
     masked = [index for index, value in enumerate(values) if value.mask is not None]
@@ -123,11 +129,6 @@ class _Function:
         nested = isinstance(args[0], list | tuple)
         found = layer.compute_mask(args[0], previous if nested else previous[0])
         return [mask for mask in keras.tree.flatten(found) if mask is not None]
-
-
-def _is_timeless(shape: Shape) -> bool:
-    """Return whether a tensor has no time axis in the whole form either, like a mean over time."""
-    return len(shape) == 2 and shape[1] is not None
 
 
 def _with_time(x: Tensor) -> Tensor:

@@ -1,12 +1,13 @@
 """A layer of another package is taught to the exporter as the guide says, and refused before."""
 
 import re
+import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from networks import sequences
+from networks import difference, sequences
 
 from snukeras.export import export, load_map, verify_folder
 from snukeras.export.errors import UnsupportedLayersError
@@ -106,8 +107,10 @@ def test_a_unit_with_other_defaults_has_the_form_of_its_base():
     assert found.ok and found.units[0].name == "slow" and found.units[0].outputs > 0
 
 
-def test_a_unit_with_a_call_of_its_own_is_told_to_register_its_form():
+def test_a_unit_with_a_call_of_its_own_needs_tf2onnx_or_a_form(monkeypatch):
     model = keras.Sequential([keras.Input((None, 6)), Doubled(4, name="twice")])
+    assert difference(model, sequences())[0] < 1e-6
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
     with pytest.raises(UnsupportedLayersError, match=r"twice .*SNU with methods .*handles"):
         to_onnx(model)
 

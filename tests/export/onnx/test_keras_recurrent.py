@@ -78,7 +78,7 @@ def test_masks_go_through_a_loop(kind, options):
     inputs = keras.Input((None, 6))
     x = layer(kind, options, return_sequences=True)(LAYERS.Masking()(inputs))
     worst, proto = difference(keras.Model(inputs, x), holes(sequences()))
-    assert worst < 1e-6 and "Loop" in operators(proto)
+    assert worst < 1e-6 and "Scan" in operators(proto)
 
 
 def test_a_mixed_network_streams_with_the_same_numbers():

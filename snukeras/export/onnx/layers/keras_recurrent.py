@@ -1,8 +1,8 @@
 """LSTM, GRU and SimpleRNN as ONNX's operators of these names: sequence or step, with their states.
 
 ONNX stacks a layer's weights gate by gate along the first axis and has two biases, that of the
-input product and that of the recurrent one. Masks have no place in these operators; tf2onnx makes
-a loop for them.
+input product and that of the recurrent one. Masks have no place in these operators; they take a
+loop, see `keras_loop`.
 """
 
 import dataclasses
@@ -18,10 +18,12 @@ from snukeras.export.onnx.handlers import (
     Context,
     Value,
     as_float,
+    check_policy,
     check_step,
     handles,
     mask_of,
 )
+from snukeras.export.onnx.layers import keras_loop
 from snukeras.network.topology import Call
 
 # Keras's activation: ONNX's name for it, alpha, beta.
@@ -93,7 +95,9 @@ def _gated(
     known = all(activation in _ACTIVATIONS for activation in kind.activations)
     mask = _check(context, layer, values, keeps, known)
     if not known or mask is not None:
-        return None
+        sequence = as_float(context, call, 0, values[0])
+        result = keras_loop.loop(graph, name, layer, sequence, initial, mask)
+        return keras_loop.outputs(layer, result, mask)
     x = _time_first(context, name, layer, as_float(context, call, 0, values[0]))
     entries = [context.enter(name, label) for label in kind.labels] if keeps else initial
     starts = [
@@ -132,6 +136,51 @@ def _gated(
         every = _move(graph, "Squeeze", outputs[0], 1, f"{name}/steps")
         first = graph.node("Transpose", [every], f"{name}/batch_first", perm=[1, 0, 2])
     return [Value(first), *(Value(state) for state in states if layer.return_state)]
+
+
+def bidirectional(
+    context: Context, call: Call, layer: keras.layers.Bidirectional, values: list[Value]
+) -> list[Value] | None:
+    """Add a Bidirectional of LSTM, GRU or SimpleRNN; the backward outputs are put in order."""
+    sides = (layer.forward_layer, layer.backward_layer)
+    kinds = (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)
+    if any(type(side) not in kinds or side.return_state or side.stateful for side in sides):
+        return None
+    if len(values) != 1:
+        return None
+    graph, outputs = context.graph, []
+    for side in sides:
+        check_policy(side)
+        named = dataclasses.replace(call, name=f"{call.name}/{side.name}")
+        found = _gated(context, named, side, values)
+        if found is None:
+            return None
+        x = found[0].name
+        if side is layer.backward_layer and side.return_sequences:
+            last, before, axis, back = (
+                graph.constant([value], f"slice_{value}", "int64")
+                for value in (-1, np.iinfo("int64").min, 1, -1)
+            )
+            x = graph.node("Slice", [x, last, before, axis, back], f"{named.name}/in_order")
+        outputs.append(x)
+    mask = values[0].mask if layer.forward_layer.return_sequences else None
+    return merge_sides(context, call.name, layer.merge_mode, outputs, mask)
+
+
+def merge_sides(
+    context: Context, name: str, mode: str | None, outputs: list[str], mask: str | None
+) -> list[Value]:
+    """Merge the outputs of the two directions as `merge_mode` says."""
+    graph = context.graph
+    if mode is None:
+        return [Value(out, mask) for out in outputs]
+    if mode == "concat":
+        return [Value(graph.node("Concat", outputs, f"{name}/merge", axis=-1), mask)]
+    op = {"sum": "Add", "ave": "Add", "mul": "Mul"}[mode]
+    merged = graph.node(op, outputs, f"{name}/merge")
+    if mode == "ave":
+        merged = graph.node("Div", [merged, graph.constant(2.0, "two")], f"{name}/mean")
+    return [Value(merged, mask)]
 
 
 def _check(

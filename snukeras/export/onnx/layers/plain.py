@@ -17,6 +17,8 @@ from snukeras.export.onnx.handlers import (
     handles,
     mask_of,
 )
+from snukeras.export.onnx.layers.elementwise import relu
+from snukeras.export.onnx.layers.pooling import mean_over_time
 from snukeras.network import topology
 from snukeras.network.topology import Call, Ref
 
@@ -55,6 +57,8 @@ def _identity(context: Context, call: Call, layer: keras.Layer, values: list[Val
 
 @handles(keras.layers.Activation, keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU)
 def _activation(context: Context, call: Call, layer: keras.Layer, values: list[Value]) -> Lowered:
+    if isinstance(layer, keras.layers.ReLU) and emitter(layer) is None:
+        return relu(context, call, layer, values)
     if emitter(layer) is None:
         return None
     x = as_float(context, call, 0, values[0])
@@ -113,9 +117,9 @@ def _running_mean(
     layer: keras.layers.GlobalAveragePooling1D,
     values: list[Value],
 ) -> Lowered:
-    """Add the mean of the steps so far, for streaming; leave whole sequences to tf2onnx."""
+    """Add the mean over time; as one step, that of the steps so far."""
     if not context.streaming:
-        return None
+        return mean_over_time(context, call, layer, values)
     if layer.data_format != "channels_last" or layer.keepdims:
         raise CannotLowerError("streaming needs data_format='channels_last' and keepdims=False")
     mask_of(context, values[0])

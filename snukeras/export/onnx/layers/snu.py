@@ -15,6 +15,7 @@ from snukeras.export.onnx.handlers import (
     handles,
     mask_of,
 )
+from snukeras.export.onnx.layers import keras_recurrent
 from snukeras.export.onnx.layers.conv_snu_scan import ConvUnit
 from snukeras.export.onnx.layers.snu_scan import Asked, Unit, scan, step
 from snukeras.layers import (
@@ -134,7 +135,7 @@ def _bidirectional(
     if context.streaming:
         raise CannotLowerError("Bidirectional needs the whole sequence; it cannot stream")
     if not (_is_unit(forward) and _is_unit(backward)):
-        return None
+        return keras_recurrent.bidirectional(context, call, layer, values)
     shown = forward.return_state or getattr(forward, "return_membrane", False)
     if len(values) != 1 or forward.stateful or shown:
         raise CannotLowerError("Bidirectional with states or membranes is not supported")
@@ -161,16 +162,7 @@ def _bidirectional(
         context.traces[name] = run.trace
         outputs.append(str(run.sequence if each.return_sequences else run.last))
     out_mask = mask if forward.return_sequences else None
-    mode = layer.merge_mode
-    if mode is None:
-        return [Value(out, out_mask) for out in outputs]
-    if mode == "concat":
-        return [Value(graph.node("Concat", outputs, f"{call.name}/merge", axis=-1), out_mask)]
-    op = {"sum": "Add", "ave": "Add", "mul": "Mul"}[mode]
-    merged = graph.node(op, outputs, f"{call.name}/merge")
-    if mode == "ave":
-        merged = graph.node("Div", [merged, graph.constant(2.0, "two")], f"{call.name}/mean")
-    return [Value(merged, out_mask)]
+    return keras_recurrent.merge_sides(context, call.name, layer.merge_mode, outputs, out_mask)
 
 
 @dataclasses.dataclass(frozen=True)
