@@ -173,6 +173,14 @@ def _add_forecast(parser: argparse.ArgumentParser) -> None:
 def _add_more(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("more").add_argument
     add("--streaming", action="store_true", help="also write a one-step ONNX file")
+    add(
+        "--int8",
+        nargs="?",
+        const="dynamic",
+        choices=("dynamic", "static"),
+        help="also write an ONNX file with int8 weights; ranges of inputs found at each run "
+        "(dynamic, the default) or on the samples (static)",
+    )
     add("--nir", action="store_true", help="also write model.nir (needs --dt and the library nir)")
     add(
         "--vectors",
@@ -269,6 +277,7 @@ def _export(options: argparse.Namespace) -> int:
             faults=faults,
             csv=options.csv,
             streaming=options.streaming,
+            int8=options.int8,
             nir_dt=options.dt,
             vectors=options.vectors,
             samples=_samples(options, model, (metrics or {}).get("task")),

@@ -43,6 +43,7 @@ from snukeras.export.loading import reload_problem
 from snukeras.export.network import Network
 from snukeras.export.nir import NirFile, write_nir
 from snukeras.export.onnx.build import build
+from snukeras.export.onnx.int8 import MODES
 from snukeras.export.report.contents import (
     FORMAT,
     CallEntry,
@@ -60,6 +61,7 @@ from snukeras.export.report.simulation import TIMES
 from snukeras.export.samples import Samples
 from snukeras.export.vectors import checked, write_vectors
 from snukeras.export.verify.folder import verify
+from snukeras.export.verify.int8 import write_int8
 from snukeras.export.verify.results import Verification
 from snukeras.pcm.analog_network import AnalogNetwork
 
@@ -76,6 +78,7 @@ class _Job:
     options: MapOptions
     csv: bool
     streaming: bool
+    int8: str | None
     nir_dt: float | None
     tiled: AnalogNetwork | None
     simulated: Simulated
@@ -97,6 +100,7 @@ def export(
     faults: Sequence[Fault] = (),
     csv: bool = False,
     streaming: bool = False,
+    int8: str | None = None,
     nir_dt: float | None = None,
     vectors: bool = False,
     samples: Samples | None = None,
@@ -122,6 +126,8 @@ def export(
         faults: Stuck devices.
         csv: Also write one line per device.
         streaming: Also write the one-step form of the ONNX graph.
+        int8: Also write the ONNX graph with int8 weights: "dynamic" finds the ranges of inputs at
+            each run, "static" on the samples.
         nir_dt: Seconds that a step takes, to write the network as NIR too, which needs the library
             nir; None writes none.
         vectors: Also write what converters and neurons compute for the samples; the model is a
@@ -154,6 +160,8 @@ def export(
         raise BadInputError(f'scale must be "tensor" or "column". Received: {scale!r}.')
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
         raise BadInputError(f"seed must be an integer from 0 to {MAX_SEED}. Received: {seed!r}.")
+    if int8 is not None and int8 not in MODES:
+        raise BadInputError(f"int8 must be one of {MODES} or None. Received: {int8!r}.")
     simulated = Simulated(chips, tuple(float(t) for t in times), seed)
     tiled = checked(model) if vectors else None
     progress("reading the network")
@@ -166,6 +174,7 @@ def export(
             options=MapOptions(scale, pack, tuple(faults), seed),
             csv=csv,
             streaming=streaming,
+            int8=int8,
             nir_dt=nir_dt,
             tiled=tiled,
             simulated=simulated,
@@ -204,6 +213,9 @@ def _run(job: _Job, samples: Samples) -> Report:
     else:
         shutil.copyfile(job.source, folder / SOURCE)
     nir, described = _write_graphs(job, origin)
+    if job.int8 is not None:
+        progress("quantising the ONNX graph")
+        write_int8(folder, job.int8, samples)
     crossbar = None if job.target is None else _write_map(job, job.target, origin)
     samples.save(folder / SAMPLES)
     if job.tiled is not None:
@@ -312,6 +324,7 @@ def _report(
             pack=job.options.pack,
             embedding=job.network.embedding,
             streaming=job.streaming,
+            int8=job.int8,
             faults=len(job.options.faults),
         ),
         network=_describe_network(job.network),

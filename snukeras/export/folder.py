@@ -12,11 +12,12 @@ from snukeras._files import sha256_of
 from snukeras.export.errors import BadInputError, OutputExistsError, VerificationError
 
 ONNX, STREAMING, MAP = "model.onnx", "model-streaming.onnx", "crossbar.snumap"
+INT8 = "model-int8.onnx"
 CSV, SOURCE, SAMPLES = "devices.csv", "model.keras", "samples.npz"
 NIR, VECTORS = "model.nir", "vectors.npz"
 REPORT, PAGE, CHECKSUMS = "report.json", "report.html", "checksums.sha256"
 FILES = frozenset(
-    {ONNX, STREAMING, NIR, VECTORS, MAP, CSV, SOURCE, SAMPLES, REPORT, PAGE, CHECKSUMS}
+    {ONNX, INT8, STREAMING, NIR, VECTORS, MAP, CSV, SOURCE, SAMPLES, REPORT, PAGE, CHECKSUMS}
 )
 
 Progress = Callable[[str], None]

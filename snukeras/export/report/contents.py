@@ -23,6 +23,7 @@ class Options(Record):
     embedding: bool
     streaming: bool
     faults: int
+    int8: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,7 @@ from snukeras.export.report.drawing import (
     tile,
 )
 from snukeras.export.report.forecast import Forecast
-from snukeras.export.report.terminal import nir_text, unit_text
+from snukeras.export.report.terminal import int8_texts, nir_text, unit_text
 from snukeras.export.report.units import energy_text, latency_text, range_text, time_text
 from snukeras.export.verify.onnx import BOUND
 from snukeras.export.verify.results import MetricResult, Verification
@@ -454,12 +454,14 @@ def _verification(found: Verification) -> Iterator[str]:
     if found.streaming is not None:
         difference = found.streaming.max_difference
         rows.append(["streaming form", f"largest difference {difference:.2g}"])
+    if found.int8 is not None:
+        rows += [[f"int8 {label}", text] for label, text in int8_texts(found.int8)]
     if found.device_list is not None:
         good = "equals" if found.device_list.ok else "differs from"
         rows.append(["list of devices", f"{good} the map"])
     if found.nir is not None:
         rows.append(["NIR graph", nir_text(found)])
-    names = {"keras": "Keras", "onnx": "ONNX Runtime", "map": "the map's weights"}
+    names = {"keras": "Keras", "onnx": "ONNX Runtime", "int8": "int8", "map": "the map's weights"}
     if found.metric is not None:
         for key, value in found.metric.values.items():
             title, unit = found.metric.title, found.metric.unit

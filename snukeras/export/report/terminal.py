@@ -21,10 +21,16 @@ if TYPE_CHECKING:
     from snukeras.export.crossbar.readback import ReadBackReport
     from snukeras.export.report.contents import MapEntry, Report
     from snukeras.export.report.forecast import Forecast
-    from snukeras.export.verify.results import MapResult, MetricResult, UnitResult, Verification
+    from snukeras.export.verify.results import (
+        Int8Result,
+        MapResult,
+        MetricResult,
+        UnitResult,
+        Verification,
+    )
 
 _DRIFT = {"none": "not compensated", "global": "compensated"}
-_NAMES = {"keras": "Keras", "onnx": "ONNX", "map": "map"}
+_NAMES = {"keras": "Keras", "onnx": "ONNX", "int8": "int8", "map": "map"}
 
 
 def plain(text: object) -> str:
@@ -119,6 +125,9 @@ def show_verification(verification: "Verification", screen: Screen | None = None
     if verification.streaming is not None:
         difference = verification.streaming.max_difference
         screen.line(f"  Streaming against whole sequence: largest difference {difference:.2g}")
+    if verification.int8 is not None:
+        for label, text in int8_texts(verification.int8):
+            screen.line(f"  int8 {label}: {text}")
     if mapped is not None:
         equal = all(m.ok for m in mapped.matrices) and mapped.parameters_equal
         rebuilt = "equal the model's within" if equal else "DIFFER from the model's beyond"
@@ -161,6 +170,19 @@ def unit_text(unit: "UnitResult") -> str:
     if unit.contradictions:
         return f"{text}, {unit.contradictions} beyond rounding"
     return f"{text}, all within rounding of the threshold" if unit.flips else text
+
+
+def int8_texts(found: "Int8Result") -> list[tuple[str, str]]:
+    """Say how the int8 file came out: what, and the result."""
+    size = f"{found.bytes:,} bytes, {found.share:.0%} of the float file"
+    texts = [
+        (f"file ({found.mode})", f"{size}; largest output difference {found.max_difference:.2g}")
+    ]
+    for rate in found.rates:
+        silent = ", SILENT" if rate.name in found.silent else ""
+        text = f"{rate.after:.4f}, was {rate.before:.4f}{silent}"
+        texts.append((f"mean output of {rate.name}", text))
+    return texts
 
 
 def nir_text(verification: "Verification") -> str:

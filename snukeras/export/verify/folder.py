@@ -13,6 +13,7 @@ from snukeras.export.errors import BadInputError, ExportError, VerificationError
 from snukeras.export.folder import (
     CHECKSUMS,
     CSV,
+    INT8,
     MAP,
     NIR,
     ONNX,
@@ -27,6 +28,7 @@ from snukeras.export.folder import (
 from snukeras.export.loading import load_model
 from snukeras.export.network import Network
 from snukeras.export.samples import Samples
+from snukeras.export.verify.int8 import compare_int8
 from snukeras.export.verify.metric import metric_of
 from snukeras.export.verify.nir import compare_nir
 from snukeras.export.verify.onnx import compare_onnx, compare_streaming
@@ -148,7 +150,10 @@ def verify(
     try:
         compared = compare_onnx(network, path, samples)
         outputs = {"keras": compared.keras, "onnx": compared.onnx}
-        streaming = None
+        streaming = int8 = None
+        if (folder / INT8).is_file():
+            progress("comparing the int8 file")
+            int8, outputs["int8"] = compare_int8(folder / ONNX, folder / INT8, samples)
         if (folder / STREAMING).is_file():
             progress("comparing the streaming form")
             streaming = compare_streaming(path, str(folder / STREAMING), samples)
@@ -177,7 +182,7 @@ def verify(
         nir = compare_nir(network, folder / NIR, samples)
     progress("computing the metric of the samples")
     metric, left_out = metric_of(outputs, samples)
-    parts = [compared.result, streaming, mapped, devices, nir]
+    parts = [compared.result, streaming, int8, mapped, devices, nir]
     verification = Verification(
         ok=all(part.ok for part in parts if part is not None),
         samples=samples.kind,
@@ -189,6 +194,7 @@ def verify(
         nir=nir,
         metric=metric,
         metric_left_out=left_out,
+        int8=int8,
     )
     return verification, twin
 

@@ -70,6 +70,37 @@ class DifferenceResult(Record):
 
 
 @dataclasses.dataclass(frozen=True)
+class RateResult(Record):
+    """The mean output of a layer of units, its rate of spikes, before and after int8."""
+
+    name: str
+    before: float
+    after: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Int8Result(Record):
+    """The int8 file against the float file.
+
+    Attributes:
+        ok: Whether its outputs are finite and no layer fell silent.
+        mode: "dynamic" or "static".
+        bytes, share: Its size, and as a share of that of the float file.
+        max_difference: Largest difference of the first output.
+        rates: By layer of units.
+        silent: Layers that spike in the float file alone.
+    """
+
+    ok: bool
+    mode: str
+    bytes: int
+    share: float
+    max_difference: float
+    rates: tuple[RateResult, ...]
+    silent: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class MatrixResult(Record):
     """The weights of a matrix rebuilt from the map against those of the model.
 
@@ -155,7 +186,7 @@ class NirResult(Record):
 
 @dataclasses.dataclass(frozen=True)
 class MetricResult(Record):
-    """The metric of the samples, by "keras", "onnx" and "map"."""
+    """The metric of the samples, by "keras", "onnx", "int8" and "map"."""
 
     name: str
     title: str
@@ -175,6 +206,7 @@ class Verification(Record):
         metric: The metric of the samples; None where it cannot be computed.
         metric_left_out: Why there is no metric, or None.
         reload: Why `snukeras-export verify` cannot load the model later, or None.
+        int8: The int8 file against the float file, or None.
     """
 
     ok: bool
@@ -188,6 +220,7 @@ class Verification(Record):
     metric: MetricResult | None
     metric_left_out: str | None
     reload: str | None = None
+    int8: Int8Result | None = None
 
     def failures(self) -> list[str]:
         """Return what is wrong, in words."""
@@ -206,6 +239,11 @@ class Verification(Record):
                 )
         if self.streaming is not None and not self.streaming.ok:
             found.append(f"the streaming form differs by {self.streaming.max_difference:.3g}")
+        if self.int8 is not None and not self.int8.ok:
+            silent = ", ".join(self.int8.silent)
+            found.append(
+                f"layers fall silent in int8: {silent}" if silent else "int8 outputs are not finite"
+            )
         if self.map is not None:
             found += _map_failures(self.map)
         if self.device_list is not None and not self.device_list.ok:
