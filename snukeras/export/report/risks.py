@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from snukeras.export.crossbar.map import CrossbarMap
 from snukeras.export.report.forecast import Forecast
 from snukeras.export.report.simulation import OverTime
@@ -35,8 +37,8 @@ def risks(
         said += _other_scale(found, verification.metric, crossbar.description.scale)
     if verification.map is not None:
         said += _levels(crossbar, verification.map)
-        said += _small_weights(verification.map)
     said += _tiles(crossbar)
+    said += _small_weights(crossbar)
     if digital:
         said.append(
             (
@@ -78,15 +80,22 @@ def _levels(crossbar: CrossbarMap, mapped: MapResult) -> Iterator[Risk]:
         )
 
 
-def _small_weights(mapped: MapResult) -> Iterator[Risk]:
-    for matrix in mapped.matrices:
-        ratio = matrix.rms_weight / matrix.max_weight if matrix.max_weight else 1.0
-        if ratio < 0.12:
+def _small_weights(crossbar: CrossbarMap) -> Iterator[Risk]:
+    """Say where weights use little of the range of conductances that their scale gives them."""
+    tensor = crossbar.description.scale == "tensor"
+    largest = "the largest" if tensor else "the largest of their columns"
+    advice = ", or export with --scale column" if tensor else ""
+    for name in crossbar.matrices:
+        plus, minus = crossbar.conductances(name)
+        ratio = float(np.sqrt(np.mean((plus - minus) ** 2))) / float(
+            np.abs(plus - minus).max() or 1
+        )
+        if 0 < ratio < 0.12:
             yield (
                 1.0 - ratio,
-                f"The weights of {matrix.name} have an rms value of {ratio:.0%} of the largest, so "
+                f"The weights of {name} have an rms value of {ratio:.0%} of {largest}, so "
                 "most devices hold little conductance, where noise weighs most. Clip weights in "
-                "training (PCMConstraint), or export with --scale column.",
+                f"training (PCMConstraint){advice}.",
             )
 
 
