@@ -67,7 +67,8 @@ figure { margin: 0; } figcaption { font-size: .875rem; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .875rem; }
 th, td { border-bottom: 1px solid var(--rule); padding: .2rem .5rem; text-align: right; }
 th:first-child, td:first-child { overflow-wrap: anywhere; padding-left: 0; text-align: left; }
-@media (max-width: 30rem) { table { font-size: .8rem; } th, td { padding: .2rem .25rem; } }
+@media (max-width: 30rem) { table { font-size: .8rem; } th, td { padding: .2rem .25rem; }
+  th:first-child, td:first-child { min-width: 4.5rem; } }
 tbody th { font-weight: bold; } th.sorts { cursor: pointer; text-decoration: underline dotted; }
 img { background: #fff; border: 1px solid var(--edge); box-sizing: border-box; display: block;
   image-rendering: pixelated; height: auto; max-height: 24rem; }
