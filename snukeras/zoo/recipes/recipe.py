@@ -80,7 +80,7 @@ _REQUIRED = [
 _NETWORK = ("input", "input_shape", "input_dtype", "layers")
 
 
-def _kinds(annotation: Any) -> tuple[type, ...]:
+def _kinds(annotation: object) -> tuple[type, ...]:
     """Return the classes of the values that an annotation allows, without their contents."""
     if annotation is None:
         return (type(None),)
@@ -88,7 +88,9 @@ def _kinds(annotation: Any) -> tuple[type, ...]:
     origin = typing.get_origin(annotation)
     if origin in (list, dict):
         return (origin,)
-    return tuple(kind for part in parts for kind in _kinds(part)) or (annotation,)
+    if isinstance(annotation, type):
+        return (annotation,)
+    return tuple(kind for part in parts for kind in _kinds(part))
 
 
 _TYPES = {name: _kinds(hint) for name, hint in typing.get_type_hints(Recipe).items()}
