@@ -1,10 +1,15 @@
-"""Add to pyproject.toml what depends on the repository's public address: links and index page."""
+"""Add to pyproject.toml and setup.cfg what they cannot say.
+
+Links and index page depend on the repository's public address, and an editable install takes other
+folders than a wheel does.
+"""
 
 import re
 import tomllib
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.editable_wheel import editable_wheel
 
 ROOT = Path(__file__).resolve().parent
 
@@ -32,10 +37,23 @@ def index_page(readme: str, repository: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", "".join(parts))
 
 
+class EditableWheel(editable_wheel):
+    """An editable install by a path to this folder, which editors and type checkers can follow.
+
+    For the content folders that setup.cfg maps into the wheel, setuptools would install an import
+    hook, which they cannot follow. In a checkout snukeras._content finds these folders by itself.
+    """
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.package_dir = {"": "."}
+
+
 if __name__ == "__main__":
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     address = project["tool"]["snukeras"]["repository"]
     setup(
+        cmdclass={"editable_wheel": EditableWheel},
         long_description=index_page((ROOT / "README.md").read_text("utf-8"), address),
         long_description_content_type="text/markdown",
         project_urls={"Repository": address} if address else {},
