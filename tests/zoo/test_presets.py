@@ -41,6 +41,8 @@ SHIPPED = [
     "ptb_lstm",
     "ptb_snu",
     "ptb_ssnu",
+    "speech_gru",
+    "speech_lstm",
     "speech_snu",
     "speech_snu_pcm",
     "speech_ssnu",
