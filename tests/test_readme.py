@@ -11,7 +11,7 @@ from experiments.__main__ import filled
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def test_the_first_code_block_runs(tmp_path, monkeypatch):
@@ -24,7 +24,7 @@ def test_the_first_code_block_runs(tmp_path, monkeypatch):
     assert snukeras.export.load_map("model-pcm/crossbar.snumap").weights()
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_tables_are_the_generated_ones(document):
     text = document.read_text("utf-8")
     assert text == filled(text), f"run: python -m experiments {document.name}"
@@ -38,7 +38,7 @@ def test_each_command_is_one_line(job):
     assert block.startswith("$ python3 -m venv") and block.count("\n") == 1
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_and_pictures_exist(document):
     for target in re.findall(r"\]\(([^)#]+)\)", document.read_text("utf-8")):
         if not target.startswith("https://"):

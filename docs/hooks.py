@@ -1,0 +1,104 @@
+"""Hooks of mkdocs: bring into the site what stands outside docs/, and leave the files as they are.
+
+On the pages of the repository links lead from file to file, so that they work there too. Contracts,
+cards and changelog get pages of the site; pictures and schemas that a page links are copied; a link
+to any other file leads to the repository's public address, or becomes its words without one.
+"""
+
+import re
+import tomllib
+from pathlib import Path
+from posixpath import dirname, join, normpath, relpath
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parents[1]
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["snukeras"][
+    "repository"
+]
+CARDS = {
+    f"zoo/{path.parent.name}/README.md": f"cards/{path.parent.name}.md"
+    for path in sorted((ROOT / "zoo").glob("*/README.md"))
+}
+# File of the repository to place in the site.
+PAGES = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
+    "export/README.md": "reference/export-folder.md",
+    "export/crossbar-map.md": "reference/crossbar-map.md",
+    "zoo/README.md": "reference/recipes.md",
+    **CARDS,
+}
+COPIED = (".png", ".svg", ".json", ".csv", ".snumap")
+
+_SOURCES = {place: source for source, place in PAGES.items() if source != "README.md"}
+_CODE = re.compile(r"(^```.*?^```$)", re.DOTALL | re.MULTILINE)
+_LINK = re.compile(r"(!?)\[([^\[\]]*)\]\(([^()\s]+)\)")
+_COMMENT = re.compile(r"^<!--.*?-->\n", re.DOTALL | re.MULTILINE)
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Add the cards to the section Zoo, and the repository's address where there is one."""
+    config.repo_url = REPOSITORY or None
+    (zoo,) = (part["Zoo"] for part in config.nav if "Zoo" in part)
+    zoo.append({"Cards": list(CARDS.values())})
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages from outside docs/, and the files there that any page links."""
+    pages = {f"docs/{file.src_uri}" for file in files.documentation_pages()}
+    for place, source in _SOURCES.items():
+        files.append(File.generated(config, place, abs_src_path=str(ROOT / source)))
+    for page in sorted(pages | set(_SOURCES.values())):
+        for _, _, target in _LINK.findall((ROOT / page).read_text("utf-8")):
+            path = _of_repository(page, target)
+            if _is_copied(path) and files.get_file_from_path(f"files/{path}") is None:
+                copy = File.generated(config, f"files/{path}", abs_src_path=str(ROOT / path))
+                files.append(copy)
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Leave out comments, which are for tests, and let links lead to places of the site."""
+    place = page.file.src_uri
+    source = _SOURCES.get(place, f"docs/{place}")
+    parts = _CODE.split(markdown)
+    # Code is left as it is: every second part.
+    parts[::2] = [
+        _LINK.sub(lambda found: _linked(found, source, place), _COMMENT.sub("", part))
+        for part in parts[::2]
+    ]
+    return "".join(parts)
+
+
+def _of_repository(source: str, target: str) -> str:
+    """Return the path in the repository that a link of the file `source` leads to."""
+    return normpath(join(dirname(source), target.partition("#")[0]))
+
+
+def _is_copied(path: str) -> bool:
+    outside = not path.startswith("docs/") and path.endswith(COPIED)
+    return outside and (ROOT / path).is_file()
+
+
+def _linked(found: re.Match[str], source: str, place: str) -> str:
+    picture, words, target = found.groups()
+    if re.match(r"[a-z]+:|#", target):
+        return found[0]
+    path, anchor = _of_repository(source, target), target.partition("#")[1:]
+    if path in PAGES:
+        leads = PAGES[path]
+    elif path.startswith("docs/") and not path.endswith(".py"):
+        leads = path.removeprefix("docs/")
+    elif _is_copied(path):
+        leads = f"files/{path}"
+    elif REPOSITORY:
+        return f"{picture}[{words}]({REPOSITORY}/blob/HEAD/{path})"
+    else:
+        return words
+    return f"{picture}[{words}]({relpath(leads, dirname(place) or '.')}{''.join(anchor)})"
