@@ -12,7 +12,7 @@ from snukeras.zoo.publishing import cards
 # Tables whose module is not an experiment of this package.
 _ELSEWHERE = {"speed": "benchmark.tables", "search": "snukeras.zoo.training.search"}
 # The models that the README names, for those who do not know yet which one they want.
-_START = ("jsb_snu", "jsb_snu_pcm", "nottingham_ssnu", "mnist_snu", "mnist_snu_conv", "ptb_ssnu")
+_START = ("jsb_snu", "jsb_snu_pcm", "mnist_snu", "mnist_snu_conv", "speech_snu", "ptb_ssnu")
 _TABLE = re.compile(r"(<!-- table (\w+)(?: (\w+))? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
