@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
         "--target",
         default="pcm",
         metavar="NAME",
-        help="onnx (no map), pcm (default), another of --list-targets, or your own file PATH.json",
+        help="onnx or c (C99), both without map; pcm (default); --list-targets; or PATH.json",
     )
     add("--output", metavar="DIR", help="folder to make (default NAME-TARGET)")
     add("--overwrite", action="store_true", help="replace an earlier export")
@@ -250,7 +250,7 @@ def _export(options: argparse.Namespace) -> int:
         return _list_layers()
     _check(options)
     hardware = _hardware(options)
-    label = "onnx" if hardware is None else hardware.name
+    label = options.target if hardware is None else hardware.name
     output = Path(options.output or f"{_name(options.model)}-{label}")
     from snukeras.export.folder import check_output
 
@@ -269,7 +269,7 @@ def _export(options: argparse.Namespace) -> int:
         report = export(
             model,
             output,
-            target=hardware or "onnx",
+            target=hardware or options.target,
             scale=options.scale,
             seed=options.seed,
             pack=options.pack,
@@ -312,7 +312,7 @@ def _check(options: argparse.Namespace) -> None:
         raise BadInputError("--dt is for --nir alone.", "Add --nir, or leave --dt out.")
     if options.metric and not options.samples:
         raise BadInputError("--metric is for --samples with targets.", "Add --samples FILE.npz.")
-    if options.target == "onnx":
+    if options.target in ("onnx", "c"):
         for name in ("tile", "g_max", "g_min", "levels", "faults", "csv", "pack", "chips", "times"):
             if getattr(options, name):
                 raise BadInputError(
@@ -329,7 +329,7 @@ def _hardware(options: argparse.Namespace) -> "Target | None":
     """Return the target with the options that change it; None for ONNX alone."""
     from snukeras.export.crossbar.targets import load_target
 
-    if options.target == "onnx":
+    if options.target in ("onnx", "c"):
         return None
     changes: TargetChanges = {}
     if options.tile is not None:
@@ -478,6 +478,7 @@ def _list_targets() -> int:
     from snukeras.export.crossbar.targets import available_targets, load_target
 
     print("onnx: ONNX only, no crossbar map")
+    print("c: one step as plain C99, float32 and int8, beside ONNX; no crossbar map")
     for name in available_targets():
         print(f"{name}: {load_target(name).title}")
     return 0

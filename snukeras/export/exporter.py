@@ -14,6 +14,7 @@ import onnx
 
 from snukeras import __version__
 from snukeras._files import JsonObject
+from snukeras.export.c.files import CEntry, describe, make
 from snukeras.export.crossbar.description import OnnxFile, Source
 from snukeras.export.crossbar.device_list import write_device_list
 from snukeras.export.crossbar.faults import Fault
@@ -81,6 +82,7 @@ class _Job:
     int8: str | None
     nir_dt: float | None
     tiled: AnalogNetwork | None
+    c: bool
     simulated: Simulated
     name: str
     source: Path | None
@@ -117,7 +119,8 @@ def export(
     Args:
         model: Sequential or functional model of float32 policy.
         output: Folder to make; everything is written beside it first and renamed when complete.
-        target: "onnx" (no crossbar map), a target's name or file, or a `Target`.
+        target: "onnx" (no crossbar map), "c" (also one step as C99), a target's name or file, or a
+            `Target`.
         scale: "column" or "tensor": one scale of conductance per column or per matrix. Matrices
             on the levels of a PCMConstraint have the range of the constraint instead.
         seed: Seed of the random input, where there are no samples, and of the first chip.
@@ -177,6 +180,7 @@ def export(
             int8=int8,
             nir_dt=nir_dt,
             tiled=tiled,
+            c=target == "c",
             simulated=simulated,
             name=name or model.name,
             source=None if source is None else Path(source),
@@ -197,7 +201,7 @@ def export(
 def _target(target: str | Target) -> Target | None:
     if isinstance(target, Target):
         return target
-    return None if target == "onnx" else load_target(target)
+    return None if target in ("onnx", "c") else load_target(target)
 
 
 def _run(job: _Job, samples: Samples) -> Report:
@@ -212,6 +216,8 @@ def _run(job: _Job, samples: Samples) -> Report:
         network.model.save(folder / SOURCE)
     else:
         shutil.copyfile(job.source, folder / SOURCE)
+    # The C comes first: it refuses more than ONNX does.
+    c = _write_c(job, samples) if job.c else None
     nir, described = _write_graphs(job, origin)
     if job.int8 is not None:
         progress("quantising the ONNX graph")
@@ -221,7 +227,7 @@ def _run(job: _Job, samples: Samples) -> Report:
     if job.tiled is not None:
         progress("writing vectors")
         write_vectors(folder / VECTORS, job.tiled, samples.batches)
-    verification, twin = verify(network, folder, samples, progress, crossbar)
+    verification, twin = verify(network, folder, samples, progress, crossbar, job.name)
     if samples.asked and verification.metric is None:
         raise BadInputError(
             f"The metric cannot be measured on {samples.kind}: {verification.metric_left_out}.",
@@ -236,7 +242,7 @@ def _run(job: _Job, samples: Samples) -> Report:
         said = risks(crossbar, verification, found, network.digital_kernels)
         found = dataclasses.replace(found, risks=said)
     progress("writing the report")
-    report = _report(job, origin, nir, described, crossbar, found, verification)
+    report = _report(job, origin, nir, c, described, crossbar, found, verification)
     (folder / PAGE).write_text(page(report, crossbar), encoding="utf-8")
     report = dataclasses.replace(
         report,
@@ -250,6 +256,15 @@ def _run(job: _Job, samples: Samples) -> Report:
     lines = [f"{sha256_of(path)}  {path.name}" for path in sorted(folder.iterdir())]
     (folder / CHECKSUMS).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return report
+
+
+def _write_c(job: _Job, samples: Samples) -> CEntry:
+    """Write one step of the network as C, and the sequence that it can be tried on."""
+    job.progress("writing C")
+    made = make(job.network, samples, job.name)
+    for name, text in made.files.items():
+        (job.folder / name).write_text(text, encoding="utf-8")
+    return describe(made)
 
 
 def _write_graphs(job: _Job, origin: Source) -> tuple[NirFile | None, OnnxEntry]:
@@ -304,6 +319,7 @@ def _report(
     job: _Job,
     origin: Source,
     nir: NirFile | None,
+    c: CEntry | None,
     described: OnnxEntry,
     crossbar: CrossbarMap | None,
     found: Forecast | None,
@@ -318,7 +334,7 @@ def _report(
         metrics=job.metrics,
         parameters=int(job.network.model.count_params()),
         options=Options(
-            target=job.target.name if job.target else "onnx",
+            target=job.target.name if job.target else "c" if job.c else "onnx",
             scale=job.options.scale,
             seed=job.options.seed,
             pack=job.options.pack,
@@ -330,6 +346,7 @@ def _report(
         network=_describe_network(job.network),
         onnx=described,
         nir=nir,
+        c=c,
         map=None if crossbar is None else _describe_map(crossbar),
         forecast=found,
         verification=verification,

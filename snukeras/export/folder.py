@@ -15,9 +15,14 @@ ONNX, STREAMING, MAP = "model.onnx", "model-streaming.onnx", "crossbar.snumap"
 INT8 = "model-int8.onnx"
 CSV, SOURCE, SAMPLES = "devices.csv", "model.keras", "samples.npz"
 NIR, VECTORS = "model.nir", "vectors.npz"
+C, C_HEADER = "model.c", "model.h"
+C_INT8, C_INT8_HEADER = "model_int8.c", "model_int8.h"
+C_MAIN, C_INPUT, C_EXPECTED = "main.c", "sequence.csv", "expected.csv"
+C_FILES = (C, C_HEADER, C_INT8, C_INT8_HEADER, C_MAIN, C_INPUT, C_EXPECTED)
 REPORT, PAGE, CHECKSUMS = "report.json", "report.html", "checksums.sha256"
 FILES = frozenset(
-    {ONNX, INT8, STREAMING, NIR, VECTORS, MAP, CSV, SOURCE, SAMPLES, REPORT, PAGE, CHECKSUMS}
+    {ONNX, INT8, STREAMING, NIR, VECTORS, *C_FILES, MAP, CSV, SOURCE, SAMPLES, REPORT, PAGE}
+    | {CHECKSUMS}
 )
 
 Progress = Callable[[str], None]

@@ -3,6 +3,7 @@
 import dataclasses
 
 from snukeras._files import JsonObject
+from snukeras.export.c.files import CEntry
 from snukeras.export.crossbar.description import FaultEntry, Source
 from snukeras.export.nir import NirFile
 from snukeras.export.records import Record, named
@@ -92,7 +93,7 @@ class Report(Record):
         parameters: Number of parameters.
         options: What was asked.
         network: Its calls of layers, in order.
-        onnx, nir, map, forecast, verification: What was written and found; None where not asked.
+        onnx, nir, map, forecast, verification, c: What was written and found; None where not asked.
         files: All files but report.json and the list of checksums.
     """
 
@@ -111,3 +112,4 @@ class Report(Record):
     forecast: Forecast | None
     verification: Verification
     files: dict[str, FileEntry]
+    c: CEntry | None = None

@@ -24,7 +24,7 @@ from snukeras.export.report.drawing import (
     tile,
 )
 from snukeras.export.report.forecast import Forecast
-from snukeras.export.report.terminal import int8_texts, nir_text, unit_text
+from snukeras.export.report.terminal import c_text, int8_texts, nir_text, unit_text
 from snukeras.export.report.units import energy_text, latency_text, range_text, time_text
 from snukeras.export.verify.onnx import BOUND
 from snukeras.export.verify.results import MetricResult, Verification
@@ -462,6 +462,8 @@ def _verification(found: Verification) -> Iterator[str]:
         rows.append(["list of devices", f"{good} the map"])
     if found.nir is not None:
         rows.append(["NIR graph", nir_text(found)])
+    if found.c is not None:
+        rows.append(["C", c_text(found.c)])
     names = {"keras": "Keras", "onnx": "ONNX Runtime", "int8": "int8", "map": "the map's weights"}
     if found.metric is not None:
         for key, value in found.metric.values.items():

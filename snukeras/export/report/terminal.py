@@ -18,10 +18,12 @@ from snukeras.export.samples import CHORALES
 from snukeras.export.verify.onnx import BOUND
 
 if TYPE_CHECKING:
+    from snukeras.export.c.files import CEntry
     from snukeras.export.crossbar.readback import ReadBackReport
     from snukeras.export.report.contents import MapEntry, Report
     from snukeras.export.report.forecast import Forecast
     from snukeras.export.verify.results import (
+        CResult,
         Int8Result,
         MapResult,
         MetricResult,
@@ -86,6 +88,9 @@ def show(report: "Report", folder: Path) -> None:
     if report.nir is not None:
         nodes = len(report.nir.nodes)
         screen.line(f"NIR graph of {nodes} nodes, steps of {report.nir.dt:g} s")
+    if report.c is not None:
+        for line in c_sizes(report.c):
+            screen.line(line)
     screen.line(f"Files in {folder}:")
     for name, file in report.files.items():
         screen.line(f"  {name:<22}{size_text(file.bytes):>10}")
@@ -138,6 +143,8 @@ def show_verification(verification: "Verification", screen: Screen | None = None
         screen.line(f"  List of {verification.device_list.devices:,} devices {good} the map")
     if verification.nir is not None:
         screen.line(f"  NIR graph against Keras: {nir_text(verification)}")
+    if verification.c is not None:
+        screen.line(f"  C against Keras: {c_text(verification.c)}")
     metric = verification.metric
     if metric is not None:
         texts = [f"{_NAMES[name]} {value:.4f}" for name, value in metric.values.items()]
@@ -194,6 +201,39 @@ def nir_text(verification: "Verification") -> str:
     if not nir.ok:
         return f"DIFFERS: {nir.problem}"
     return f"{nir.flips} of {nir.outputs:,} spikes differ"
+
+
+def c_text(c: "CResult") -> str:
+    """Say how the C came out."""
+    if not c.checked:
+        return f"not compared: {c.problem}"
+    if not c.ok:
+        return f"DIFFERS: {c.problem}"
+    text = f"largest output difference {c.max_difference:.2g}, "
+    text += f"{c.flips} of {c.outputs:,} spikes differ"
+    if c.integers is None:
+        return text
+    return (
+        f"{text}; int8 equals its integer reference, "
+        f"its outputs differ from Keras by {c.integer_difference:.2g} at most"
+    )
+
+
+def c_sizes(c: "CEntry") -> list[str]:
+    """Say what the C takes of a device."""
+    lines = []
+    for part in (c.float32, c.int8):
+        if part is not None:
+            code = "code not measured" if part.code is None else f"{size_text(part.code)} of code"
+            lines.append(
+                f"C, {part.name}: {size_text(part.constants)} of constants, "
+                f"{size_text(part.ram)} of RAM, {code}"
+            )
+    if c.measured_on:
+        lines.append(f"  code measured on {c.measured_on}")
+    if c.int8_left_out:
+        lines.append(f"C, int8: left out. {c.int8_left_out}")
+    return lines
 
 
 def target_text(target: Target) -> str:

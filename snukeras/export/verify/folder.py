@@ -21,6 +21,7 @@ from snukeras.export.folder import (
     SAMPLES,
     SOURCE,
     STREAMING,
+    C,
     Progress,
     check_sums,
     sha256_of,
@@ -28,6 +29,7 @@ from snukeras.export.folder import (
 from snukeras.export.loading import load_model
 from snukeras.export.network import Network
 from snukeras.export.samples import Samples
+from snukeras.export.verify.c import compare_c
 from snukeras.export.verify.int8 import compare_int8
 from snukeras.export.verify.metric import metric_of
 from snukeras.export.verify.nir import compare_nir
@@ -114,7 +116,9 @@ def verify_folder(folder: str | Path, progress: Progress = lambda text: None) ->
             f"{len(network.topology.inputs)}.",
             "Export the model again.",
         )
-    verification, _ = verify(network, folder, samples, progress)
+    source = report.get("source")
+    name = str(source.get("name")) if isinstance(source, dict) else model.name
+    verification, _ = verify(network, folder, samples, progress, name=name)
     if not verification.ok:
         raise VerificationError(
             f"{folder} does not hold: {', '.join(verification.failures())}.",
@@ -129,6 +133,7 @@ def verify(
     samples: Samples,
     progress: Progress = lambda text: None,
     crossbar: CrossbarMap | None = None,
+    name: str = "",
 ) -> tuple[Verification, Twin | None]:
     """Compare the files of a folder with the Keras model.
 
@@ -138,6 +143,7 @@ def verify(
         samples: The input.
         progress: Called with what is being done.
         crossbar: The map of the folder, where it has been read and checked already.
+        name: The network's name, which the C bears.
 
     Returns:
         The verification, and the network rebuilt from the map, if there is one.
@@ -180,9 +186,13 @@ def verify(
     if (folder / NIR).is_file():
         progress("comparing the NIR graph")
         nir = compare_nir(network, folder / NIR, samples)
+    c = None
+    if (folder / C).is_file():
+        progress("compiling and comparing the C")
+        c = compare_c(network, folder, samples, name)
     progress("computing the metric of the samples")
     metric, left_out = metric_of(outputs, samples)
-    parts = [compared.result, streaming, int8, mapped, devices, nir]
+    parts = [compared.result, streaming, int8, mapped, devices, nir, c]
     verification = Verification(
         ok=all(part.ok for part in parts if part is not None),
         samples=samples.kind,
@@ -195,6 +205,7 @@ def verify(
         metric=metric,
         metric_left_out=left_out,
         int8=int8,
+        c=c,
     )
     return verification, twin
 

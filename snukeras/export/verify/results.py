@@ -185,6 +185,30 @@ class NirResult(Record):
 
 
 @dataclasses.dataclass(frozen=True)
+class CResult(Record):
+    """The C, compiled and run on this machine, against Keras and the integer reference.
+
+    Attributes:
+        ok: Whether all holds.
+        checked: False where there is no C compiler, so that nothing was run.
+        max_difference: Largest difference of float32 outputs from Keras.
+        outputs, flips: Spikes compared, and those of float32 that differ from Keras's.
+        integers: Whether int8 equals its integer reference bit for bit; None without int8.
+        integer_difference: Largest difference of int8 outputs from Keras.
+        problem: What differs, in words, or "".
+    """
+
+    ok: bool
+    checked: bool
+    max_difference: float
+    outputs: int
+    flips: int
+    integers: bool | None
+    integer_difference: float | None
+    problem: str
+
+
+@dataclasses.dataclass(frozen=True)
 class MetricResult(Record):
     """The metric of the samples, by "keras", "onnx", "int8" and "map"."""
 
@@ -207,6 +231,7 @@ class Verification(Record):
         metric_left_out: Why there is no metric, or None.
         reload: Why `snukeras-export verify` cannot load the model later, or None.
         int8: The int8 file against the float file, or None.
+        c: The C against Keras; None where there is none.
     """
 
     ok: bool
@@ -221,6 +246,7 @@ class Verification(Record):
     metric_left_out: str | None
     reload: str | None = None
     int8: Int8Result | None = None
+    c: CResult | None = None
 
     def failures(self) -> list[str]:
         """Return what is wrong, in words."""
@@ -252,6 +278,8 @@ class Verification(Record):
             )
         if self.nir is not None and not self.nir.ok:
             found.append(f"the NIR graph differs: {self.nir.problem}")
+        if self.c is not None and not self.c.ok:
+            found.append(f"the C differs: {self.c.problem}")
         return found
 
 

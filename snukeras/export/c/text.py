@@ -1,0 +1,162 @@
+"""Pieces of C text that float and integer sources share."""
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+
+from snukeras.export.c.plan import Convolution, Plan, Product, Tensor, Units
+
+WIDTH = 96
+
+
+def index_type(size: int) -> str:
+    """Return the smallest type that holds an index and a count of so many."""
+    return "uint16_t" if size <= 65535 else "uint32_t"
+
+
+def number(value: float) -> str:
+    """Return a float32 as C text that gives the same float32 back."""
+    text = f"{np.float32(value):.9g}"
+    return text + ("f" if "." in text or "e" in text else ".0f")
+
+
+def array(kind: str, name: str, values: np.ndarray) -> str:
+    """Return the definition of a constant array."""
+    if kind == "float":
+        parts = [number(value) for value in values.ravel()]
+    else:
+        parts = [str(int(value)) for value in values.ravel()]
+    lines, line = [], "   "
+    for part in parts:
+        if len(line) + len(part) + 2 > WIDTH:
+            lines.append(line)
+            line = "   "
+        line += f" {part},"
+    body = "\n".join([*lines, line])
+    return f"static const {kind} {name}[{values.size}] = {{\n{body}\n}};"
+
+
+def indented(lines: Iterable[str], depth: int = 1) -> str:
+    """Return lines as a block."""
+    return "\n".join("    " * depth + line if line else "" for line in lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """A member of the struct: its type, name, length (None for a number), and what it is."""
+
+    kind: str
+    name: str
+    length: int | None
+    meaning: str
+
+    @property
+    def bytes(self) -> int:
+        """The size of the member."""
+        size = {"float": 4, "int8_t": 1, "int16_t": 2, "uint16_t": 2, "int64_t": 8}.get(
+            self.kind, 4
+        )
+        return size * (1 if self.length is None else self.length)
+
+    @property
+    def alignment(self) -> int:
+        """The size of an element."""
+        return self.bytes // (1 if self.length is None else self.length)
+
+    def declaration(self) -> str:
+        """Return its line in the struct."""
+        extent = "" if self.length is None else f"[{self.length}]"
+        return f"{self.kind} {self.name}{extent}; /* {self.meaning} */"
+
+
+def struct_bytes(fields: Iterable[Field]) -> int:
+    """Return the size of a struct of members that come by falling alignment."""
+    fields = list(fields)
+    total = sum(field.bytes for field in fields)
+    widest = max((field.alignment for field in fields), default=1)
+    return max(-(-total // widest) * widest, 1)
+
+
+def spike_list(tensor: Tensor) -> tuple[str, str]:
+    """Return the members that hold which places of a tensor spike, and how many."""
+    return f"net->{tensor.label}_spikes", f"net->{tensor.label}_count"
+
+
+def spread(name: str, kind: str, product: Convolution, scaled: bool, add: str) -> str:
+    """Return a function that adds what one element of a map contributes to a convolution.
+
+    Args:
+        name: Of the function; the kernel is NAME without `_spread`.
+        kind: Type of the sums.
+        product: The convolution.
+        scaled: Whether the element has a value, else it is a spike.
+        add: The call that adds a row: "add_row" or the like.
+    """
+    height, width, channels, filters = product.kernel.shape
+    (sh, sw), (bh, bw), (dh, dw) = product.strides, product.before, product.dilation
+    value = f", {kind} value" if scaled else ""
+    passed = ", value" if scaled else ""
+    lines = [
+        f"const int32_t channel = element % {channels};",
+        f"const int32_t column = element / {channels} % {product.source[1]};",
+        f"const int32_t row = element / {channels * product.source[1]};",
+        "int32_t i, j;",
+        f"for (i = 0; i < {height}; i++) {{",
+        f"    const int32_t y = row + {bh} - i * {dh};",
+        f"    if (y < 0 || y % {sh} != 0 || y / {sh} >= {product.target[0]}) continue;",
+        f"    for (j = 0; j < {width}; j++) {{",
+        f"        const int32_t x = column + {bw} - j * {dw};",
+        f"        if (x < 0 || x % {sw} != 0 || x / {sw} >= {product.target[1]}) continue;",
+        f"        {add}(sums + (y / {sh} * {product.target[1]} + x / {sw}) * {filters},",
+        f"            {name.removesuffix('_spread')}"
+        f" + ((i * {width} + j) * {channels} + channel) * {filters}, {filters}{passed});",
+        "    }",
+        "}",
+    ]
+    return f"static void {name}({kind} *sums, int32_t element{value})\n{{\n{indented(lines)}\n}}"
+
+
+def contribution(
+    product: Product, name: str, element: str, sums: str, scaled: str, add: str
+) -> str:
+    """Return the call that adds what one element contributes to the sums of a product.
+
+    Args:
+        product: The product.
+        name: Of its kernel.
+        element: The place of the element, in C.
+        sums: The sums, in C.
+        scaled: The value of the element, in C, or "" for a spike.
+        add: The function that adds a row.
+    """
+    value = f", {scaled}" if scaled else ""
+    if isinstance(product, Convolution):
+        return f"{name}_spread({sums}, {element}{value});"
+    rows, columns = product.rows.shape
+    if product.places == 1:
+        return f"{add}({sums}, {name} + {element} * {columns}, {columns}{value});"
+    at = f"{sums} + ({element}) / {rows} * {columns}"
+    return f"{add}({at}, {name} + ({element}) % {rows} * {columns}, {columns}{value});"
+
+
+def equation(units: Units) -> str:
+    """Return the equation of a layer of units in words of C."""
+    star = "*" if isinstance(units.product, Convolution) else ""
+    terms = [f"x {star}W".replace("  ", " ")]
+    terms += ["c"] if units.bias is not None else []
+    terms += [f"y[t-1] {star}H"] if units.loop is not None else []
+    gate = "max(y[t-1])" if units.inhibition else "y[t-1]"
+    terms.append(f"decay * s[t-1] * (1 - {gate})")
+    g = units.activation.name
+    inner = " + ".join(terms)
+    s = inner if g == "linear" else f"{g}({inner})"
+    y = "1 if s > threshold else 0" if units.spiking else "sigmoid(s - threshold)"
+    return f"s = {s}; y = {y}"
+
+
+def step_arguments(plan: Plan, kind: str) -> str:
+    """Return the arguments of the step."""
+    given = [f"const {kind} *{tensor.label}" for tensor in plan.inputs]
+    wanted = [f"{kind} *output_{number}" for number in range(len(plan.outputs))]
+    return ", ".join([f"struct {plan.name} *net", *given, *wanted])

@@ -1,0 +1,159 @@
+"""--target c: C99 that equals Keras, int8 that equals its integer reference, sizes, errors."""
+
+import subprocess
+
+import keras
+import numpy as np
+import pytest
+
+import snukeras
+from snukeras.export.c import compiler
+from snukeras.export.c.plan import identifier
+from snukeras.export.command import main
+from snukeras.layers import SNU, SSNU, ConvSNU1D, ConvSNU2D, ConvSSNU2D, RateCoding
+
+LAYERS = keras.layers
+pytestmark = pytest.mark.skipif(compiler.find() is None, reason="there is no C compiler")
+
+
+def sequential(*layers):
+    keras.utils.set_random_seed(1)
+    return keras.Sequential(list(layers))
+
+
+def decays(units):
+    return np.linspace(0, 1, units).tolist()
+
+
+def dense():
+    return sequential(
+        keras.Input((None, 6), name="double"),
+        SNU(9, recurrent=True, decay=decays(9), use_bias=True, return_sequences=True),
+        LAYERS.Dropout(0.5),
+        SNU(7, state_activation="relu", lateral_inhibition=True, return_sequences=True),
+        LAYERS.Dense(4, activation="sigmoid"),
+    )
+
+
+def maps():
+    same = {"padding": "same", "return_sequences": True}
+    return sequential(
+        keras.Input((None, 9, 7, 3)),
+        ConvSNU2D(4, (3, 2), strides=(2, 1), recurrent=True, use_bias=True, **same),
+        ConvSNU2D(3, 3, lateral_inhibition=True, **same),
+        ConvSSNU2D(5, 2, dilation_rate=2, lateral_inhibition=True, return_sequences=True),
+        LAYERS.TimeDistributed(LAYERS.Flatten()),
+        SSNU(6, recurrent=True, lateral_inhibition=True, return_sequences=True),
+        SNU(11, recurrent=True),
+        LAYERS.Dense(4, activation="softmax"),
+    )
+
+
+def lines():
+    return sequential(
+        keras.Input((12, 8)),
+        SNU(8, decay=1.0, return_sequences=True),
+        LAYERS.Reshape((12, 4, 2)),
+        ConvSNU1D(3, 3, padding="same", strides=2, return_sequences=True),
+        LAYERS.Dense(3, activation="relu"),
+        LAYERS.TimeDistributed(LAYERS.Flatten()),
+        LAYERS.Dense(5, activation="tanh"),
+        LAYERS.GlobalAveragePooling1D(),
+    )
+
+
+def images():
+    return sequential(
+        keras.Input((5, 4)),
+        LAYERS.Flatten(),
+        RateCoding(7, max_spikes=4, seed=1),
+        SNU(6, return_sequences=True),
+        LAYERS.GlobalAveragePooling1D(),
+    )
+
+
+def soft():
+    return sequential(
+        keras.Input((None, 3)),
+        SSNU(5, state_activation="tanh", return_sequences=True),
+        LAYERS.Dense(4, activation="gelu"),
+        LAYERS.Activation("log_softmax"),
+    )
+
+
+@pytest.mark.parametrize("build", [dense, maps, lines, images, soft], ids=lambda f: f.__name__)
+def test_c_equals_keras_and_int8_its_reference(build, tmp_path):
+    report = snukeras.export.export(build(), tmp_path / "out", target="c", name="a net")
+    found = report.verification.c
+    assert report.verification.ok and found.ok and found.checked
+    assert found.max_difference < 1e-5
+    if build is soft:
+        assert found.integers is None and "state_activation tanh" in report.c.int8_left_out
+        assert not (tmp_path / "out" / "model_int8.c").exists()
+    else:
+        assert found.integers is True and report.c.int8.code > 0
+    assert report.c.name == "a_net" and report.c.float32.code > 0
+    for word in ("malloc", "calloc", "free("):
+        assert word not in (tmp_path / "out" / "model.c").read_text()
+
+
+def test_example_reads_the_sequence_and_the_struct_has_the_size_that_is_told(tmp_path):
+    report = snukeras.export.export(dense(), tmp_path / "out", target="c")
+    flags = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O2"]
+    expected = np.loadtxt(tmp_path / "out" / "expected.csv", delimiter=",")
+    for define, model, bound in (([], "model.c", 1e-5), (["-DINT8"], "model_int8.c", 0.2)):
+        binary = tmp_path / model.replace(".c", "")
+        command = [compiler.find(), *flags, *define, "main.c", model, "-lm", "-o", str(binary)]
+        subprocess.run(command, cwd=tmp_path / "out", check=True)
+        with open(tmp_path / "out" / "sequence.csv") as given:
+            text = subprocess.run([binary], stdin=given, capture_output=True, text=True, check=True)
+        got = np.loadtxt(text.stdout.splitlines(), delimiter=",")
+        assert np.abs(got - expected).max() < bound
+    wrong = subprocess.run([binary], input="1,2\n", capture_output=True, text=True)
+    assert wrong.returncode == 1 and "line 1 does not hold 6 numbers" in wrong.stderr
+    from snukeras.export.c.files import make
+    from snukeras.export.network import Network
+    from snukeras.export.samples import Samples
+
+    network = Network.read(dense())
+    made = make(network, Samples.random(network), "sequential")
+    assert (made.float32.ram, made.int8.ram) == (report.c.float32.ram, report.c.int8.ram)
+
+
+def test_command_verifies_refuses_by_name_and_runs_no_foreign_code(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    dense().save("net.keras")
+    assert main(["net.keras", "--target", "c"]) == 0
+    shown = capsys.readouterr().out
+    for word in ("of RAM", "of code", "int8 equals its integer reference", "Verified."):
+        assert word in shown, shown
+    assert main(["verify", "net-c"]) == 0
+    path = tmp_path / "net-c" / "model.c"
+    path.write_text(path.read_text().replace("net_reset", "foreign"))
+    from snukeras.export.folder import sha256_of
+
+    sums = tmp_path / "net-c" / "checksums.sha256"
+    sums.write_text(
+        "".join(f"{sha256_of(path.parent / line[66:])}  {line[66:]}\n"
+                for line in sums.read_text().splitlines())
+    )  # fmt: skip
+    capsys.readouterr()
+    assert main(["verify", "net-c"]) == 1
+    assert "model.c is not what this version of snukeras writes" in capsys.readouterr().err
+    sequential(
+        keras.Input((None, 3)), LAYERS.LSTM(4, return_sequences=True), LAYERS.LayerNormalization()
+    ).save("other.keras")
+    assert main(["other.keras", "--target", "c"]) == 3
+    error = capsys.readouterr().err
+    assert "LSTM" in error and "LayerNormalization" in error and "has no form in C" in error
+    assert not (tmp_path / "other-c").exists()
+    assert main(["net.keras", "--target", "c", "--csv"]) == 2
+
+
+def test_names_are_ones_that_c_can_bear():
+    assert [identifier(name) for name in ("int", "7 up", "a/b.c", "")] == [
+        "int_net",
+        "n7_up",
+        "a_b_c",
+        "n",
+    ]
