@@ -214,7 +214,7 @@ def test_devices_of_many_shapes_give_no_warning(caplog):
 
 
 def test_refuses_bad_targets_and_arguments():
-    with pytest.raises(ValueError, match="must be at least 0 uS"):
+    with pytest.raises(ValueError, match="of at least 0 uS"):
         GenericPCM().program(np.array([-1.0]))
     with pytest.raises(ValueError, match="NaN or infinite"):
         GenericPCM().program(np.array([np.nan]))
