@@ -87,6 +87,7 @@ def test_all_replicas_round_alike(results):
     np.testing.assert_allclose(first * 3, np.round(first * 3), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_constraint_from_outside_the_strategy_is_refused(results):
     # Each replica would round by its own draws, and their weights would drift apart.
     assert "strategy.scope()" in results["outside"]

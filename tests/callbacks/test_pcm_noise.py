@@ -285,6 +285,7 @@ class Raise(keras.callbacks.Callback):
         setattr(self, hook, throw)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [RuntimeError("stop"), KeyboardInterrupt()], ids=repr)
 @pytest.mark.parametrize("hook", ["on_train_batch_begin", "on_train_batch_end", "on_epoch_end"])
 @pytest.mark.parametrize("first", [True, False])
@@ -586,6 +587,7 @@ def test_refuses_bad_arguments(arguments, message):
         PCMNoise(**arguments)
 
 
+@pytest.mark.slow
 def test_refuses_layer_objects():
     model = probe_model()
     with pytest.raises(ValueError, match="`layers` must hold layer names"):

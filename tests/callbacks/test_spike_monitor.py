@@ -32,6 +32,7 @@ def network(threshold=0.2, **arguments):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -227,6 +227,7 @@ def network(implementation="auto", steps=None):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_fit_save_and_clone(jit_compile, tmp_path):
     keras.utils.set_random_seed(2)

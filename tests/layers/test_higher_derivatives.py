@@ -48,6 +48,7 @@ def assert_equal(found, expected):
         assert np.abs(one).max() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls, arguments, mask", CASES)
 def test_nested_tapes(cls, arguments, mask, x):
     fused, plain = twins(cls, x.shape, **arguments)

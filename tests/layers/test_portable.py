@@ -169,6 +169,7 @@ def test_what_would_lose_states_is_refused_and_nothing_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"implementation": "cell"}, {"unroll": True}])
 def test_other_implementations(tmp_path, options):
     model = network(SSNU(6, return_sequences=True, **options), LAYERS.Dense(2), shape=(4, 5))

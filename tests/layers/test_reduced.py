@@ -77,6 +77,7 @@ def test_a_policy_and_the_layer_itself():
         layer.quantize("int8")
 
 
+@pytest.mark.slow
 def test_quantised_beside_lora_and_trained(tmp_path):
     model, x = network(), samples()
     before = [v.numpy() for v in model.layers[0].cell.held("kernel")]
@@ -127,6 +128,7 @@ def test_refusals():
         held.enable_lora(2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [8, None])
 def test_blocks_of_int4_and_configs(block):
     if not hasattr(keras.quantizers, "Int4QuantizationConfig"):

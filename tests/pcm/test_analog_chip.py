@@ -123,6 +123,7 @@ def test_a_chip_of_a_network_keeps_its_ranges_and_draws_its_columns():
     np.testing.assert_array_equal(one.tiles[0].gain, again.tiles[0].gain)
 
 
+@pytest.mark.slow
 def test_calibration_of_the_read_out_undoes_errors_of_columns_and_drift():
     tile = Tile(16, 8, output=OutputConverter(10, offset=0.05, gain=0.2))
     net = analog_net(tile)

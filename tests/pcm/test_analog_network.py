@@ -89,6 +89,7 @@ def test_what_stays_digital_is_named():
     assert len(net.tiles) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit", [True, False])
 def test_training(jit):
     net = analog(network(jit_compile=jit), EIGHT, GenericPCM(), seed=1)
@@ -103,6 +104,7 @@ def test_training(jit):
     assert not np.array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_it_learns_ranges_and_weights():
     tile = Tile(64, 64, InputConverter(8, "learned"), OutputConverter(8, "learned"))
     net = analog(network(), tile)
@@ -114,6 +116,7 @@ def test_it_learns_ranges_and_weights():
     assert np.any(values(net.tiles[-1].output_range) != ranges)
 
 
+@pytest.mark.slow
 def test_saved_loaded_cloned_and_copied(tmp_path):
     tile = Tile(5, 4, output=OutputConverter(8, offset=0.1))
     net = analog(network(jit_compile=False), tile, GenericPCM(read_noise=0.0), seed=4)
@@ -157,6 +160,7 @@ def test_masks_go_through():
     np.testing.assert_allclose(outer(holes), plain(holes), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_half_precision():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:

@@ -51,6 +51,7 @@ def test_program_and_verify_beats_writing_blindly(programmed):
     assert chip.crossbars["w"].pair.g_max == pytest.approx(10.2, abs=0.2)
 
 
+@pytest.mark.slow
 def test_programming_reports_the_pairs_that_it_missed(programmed):
     _, chip = programmed
     (report,) = chip.programming.values()
@@ -96,6 +97,7 @@ def test_hardware_that_answers_in_another_shape():
         Chip({"a": np.eye(3)}, GenericPCM(), hardware=Broken())
 
 
+@pytest.mark.slow
 def test_the_chip_multiplies():
     matrix = np.random.default_rng(2).normal(size=(12, 5)).astype("float32")
     hardware = SimulatedHardware(seed=2)

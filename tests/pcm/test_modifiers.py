@@ -129,6 +129,7 @@ def test_a_network_computes_with_what_its_pairs_hold():
         DifferentialPair(clip=0.0)
 
 
+@pytest.mark.slow
 def test_training_for_a_chip_helps_on_it():
     keras.utils.set_random_seed(5)
     random = np.random.default_rng(5)

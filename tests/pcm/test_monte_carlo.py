@@ -208,6 +208,7 @@ def test_stops_at_a_standard_error(task, tmp_path):
         evaluate_chips(model, x, y, stderr={"loss": 0.0}, **arguments)
 
 
+@pytest.mark.slow
 def test_networks_on_tiles(task):
     model, x, y = task
     net = analog(model, "generic8")

@@ -151,6 +151,7 @@ def test_a_teacher_changes_the_training(small_zoo, tmp_path):
     assert alone["seeds"][0]["valid"] != taught["seeds"][0]["valid"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["start", "teacher"])
 def test_a_training_does_not_go_on_with_other_weights(small_zoo, tmp_path, key):
     content = tmp_path / "content"

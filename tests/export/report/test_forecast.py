@@ -137,6 +137,7 @@ def test_metric_over_time(tmp_path, model, monkeypatch):
     assert found.metric is None and "more than 10" in found.metric_left_out
 
 
+@pytest.mark.slow
 def test_a_large_network_gets_one_chip_unless_more_are_asked_for(tmp_path, model, monkeypatch):
     assert predicted(tmp_path, model, "pcm", chips=None).chips == 3
     monkeypatch.setattr(module, "LARGE", 10)

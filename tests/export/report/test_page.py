@@ -79,6 +79,7 @@ def parsed(text):
     return parser
 
 
+@pytest.mark.slow
 def test_it_is_well_formed_and_alone(exported):
     text = (exported[0] / "report.html").read_text(encoding="utf-8")
     kind, rest = text.split("\n", 1)
