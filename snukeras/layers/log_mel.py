@@ -5,8 +5,9 @@ from typing import Unpack
 import keras
 import numpy as np
 from keras import ops
+from scipy.signal import get_window
 
-from snukeras import _arguments
+from snukeras import _arguments, _strategy
 from snukeras._arguments import LayerArguments
 from snukeras._types import Config, Shape, Tensor
 
@@ -121,17 +122,38 @@ class LogMel(keras.layers.Layer):
         self._check_shape(inputs.shape)
         # Half precision has neither the range nor the FFT.
         exact = "float64" if self.compute_dtype == "float64" else "float32"
-        real, imaginary = ops.stft(
-            ops.cast(inputs, exact),
-            sequence_length=self.frame_length,
-            sequence_stride=self.frame_step,
-            fft_length=self.frame_length,
-            window="hann",
-            center=False,
-        )
-        power = ops.square(real) + ops.square(imaginary)
+        samples = ops.cast(inputs, exact)
+        # Converters to these formats know neither the FFT nor log1p.
+        portable = _strategy.exporting() in ("onnx", "litert", "openvino")
+        if portable:
+            power = self._power_by_products(samples)
+        else:
+            real, imaginary = ops.stft(
+                samples,
+                sequence_length=self.frame_length,
+                sequence_stride=self.frame_step,
+                fft_length=self.frame_length,
+                window="hann",
+                center=False,
+            )
+            power = ops.square(real) + ops.square(imaginary)
         bands = ops.matmul(power, ops.cast(self.mel_matrix, exact))
-        return ops.cast(ops.log1p(bands / self.floor), self.compute_dtype)
+        above = bands / self.floor
+        return ops.cast(ops.log(1.0 + above) if portable else ops.log1p(above), self.compute_dtype)
+
+    def _power_by_products(self, samples: Tensor) -> Tensor:
+        """Return the powers (batch, frames, frequencies) by a convolution, for what has no FFT."""
+        window = get_window("hann", self.frame_length)
+        spectrum = np.fft.rfft(np.eye(self.frame_length) * window)
+        kernel = np.concatenate([spectrum.real, spectrum.imag], axis=1)[:, None]
+        parts = ops.conv(
+            ops.expand_dims(samples, -1),
+            ops.cast(kernel, samples.dtype),
+            strides=self.frame_step,
+            padding="valid",
+        )
+        real, imaginary = ops.split(parts, 2, axis=-1)
+        return ops.square(real) + ops.square(imaginary)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, samples = input_shape
