@@ -54,6 +54,7 @@ snukeras.layers.SNU("three")
 snukeras.typo
 snukeras.layer.SNU(3)
 snukeras.layers.SNUU(3)
+snukeras.export.exprt
 snukeras.pcm.Chip(None, device=3)
 from snukeras.layers import snu_layer
 """

@@ -1,7 +1,7 @@
 """Export trained networks: ONNX, crossbar maps for analog tiles, and the proof that both hold."""
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from snukeras.export.crossbar.chip import MappedChip
@@ -64,10 +64,12 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"snukeras.export.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'snukeras.export' has no attribute {name!r}")
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name in _HOMES:
+            return getattr(importlib.import_module(f"snukeras.export.{_HOMES[name]}"), name)
+        raise AttributeError(f"module 'snukeras.export' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
