@@ -24,6 +24,7 @@ from snukeras.export.c.text import (
     equation,
     indented,
     index_type,
+    largest_lines,
     number,
     spike_list,
     spread,
@@ -283,13 +284,7 @@ class _Writer:
         self.fields.append(
             Field("float", f"{units.label}_gate", places, f"largest outputs of {units.call}")
         )
-        self.lines += [
-            f"for (i = 0; i < {places}; i++) {{",
-            f"    {gates}[i] = {y}[i * {n}];",
-            f"    for (j = 1; j < {n}; j++)",
-            f"        if ({y}[i * {n} + j] > {gates}[i]) {gates}[i] = {y}[i * {n} + j];",
-            "}",
-        ]
+        self.lines += largest_lines(gates, y, n, places)
         return f"{gates}[j / {n}]"
 
     def decide(self, units: Units, s: str, threshold: str) -> None:

@@ -29,6 +29,7 @@ from snukeras.export.c.text import (
     equation,
     indented,
     index_type,
+    largest_lines,
     spike_list,
     spread,
     step_arguments,
@@ -317,13 +318,7 @@ class _Writer:
         gates = f"net->{of.label}_gate"
         meaning = f"largest outputs of {of.call}"
         self.fields.append(Field("int16_t", f"{of.label}_gate", places, meaning))
-        self.lines += [
-            f"for (i = 0; i < {places}; i++) {{",
-            f"    {gates}[i] = {y}[i * {n}];",
-            f"    for (j = 1; j < {n}; j++)",
-            f"        if ({y}[i * {n} + j] > {gates}[i]) {gates}[i] = {y}[i * {n} + j];",
-            "}",
-        ]
+        self.lines += largest_lines(gates, y, n, places)
         return f"{gates}[j / {n}]"
 
     def decide(self, units: IntegerUnits, s: str, threshold: str) -> None:

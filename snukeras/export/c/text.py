@@ -160,3 +160,14 @@ def step_arguments(plan: Plan, kind: str) -> str:
     given = [f"const {kind} *{tensor.label}" for tensor in plan.inputs]
     wanted = [f"{kind} *output_{number}" for number in range(len(plan.outputs))]
     return ", ".join([f"struct {plan.name} *net", *given, *wanted])
+
+
+def largest_lines(gates: str, y: str, n: int, places: int) -> list[str]:
+    """Return the lines that put the largest of each `n` outputs of `y` into `gates`."""
+    return [
+        f"for (i = 0; i < {places}; i++) {{",
+        f"    {gates}[i] = {y}[i * {n}];",
+        f"    for (j = 1; j < {n}; j++)",
+        f"        if ({y}[i * {n} + j] > {gates}[i]) {gates}[i] = {y}[i * {n} + j];",
+        "}",
+    ]
