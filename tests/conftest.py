@@ -1,12 +1,30 @@
 """Fixtures for all tests."""
 
 import os
+from collections import defaultdict
 from pathlib import Path
 
 import keras
 import pytest
+import some_cases
 
 _BESIDE_THE_CHECKOUT = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks as slow what `@pytest.mark.some_cases(n)` does not run by default."""
+    families = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("some_cases"):
+            families[item.nodeid.partition("[")[0]].append(item)
+    for family in families.values():
+        (keep,) = family[0].get_closest_marker("some_cases").args
+        cases = [{k: repr(v) for k, v in item.callspec.params.items()} for item in family]
+        kept = some_cases.chosen(cases, keep)
+        for index, item in enumerate(family):
+            if index not in kept:
+                item.add_marker("slow")
 
 
 @pytest.fixture(autouse=True)

@@ -28,6 +28,7 @@ def line(constraint, rate=0.01, steps=300):
     return model, model.evaluate(x[:256], y[:256], verbose=0)
 
 
+@pytest.mark.slow
 def test_hard_rounding_freezes_training_and_the_default_does_not():
     frozen, frozen_loss = line(PCMConstraint(w_max=3.0, rounding="nearest", seed=0))
     assert np.all(frozen.layers[0].kernel.numpy() == 0)
@@ -42,6 +43,7 @@ def on_grid(w, r, levels):
     return np.allclose(position, np.round(position), atol=1e-3) and np.abs(position).max() < levels
 
 
+@pytest.mark.some_cases(3)
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("scale", ["tensor", "column"])
 @pytest.mark.parametrize("w_max", [None, 0.7])
@@ -120,6 +122,7 @@ def test_small_updates_arrive_on_average():
     assert constraint(w).numpy().sum() == pytest.approx(30, abs=25)
 
 
+@pytest.mark.some_cases(3)
 @pytest.mark.parametrize("scale", ["tensor", "column"])
 @pytest.mark.parametrize(
     "mode", [{"jit_compile": False}, {"jit_compile": True}, {"run_eagerly": 1}]

@@ -97,6 +97,7 @@ def convolutional_network():
     ]), np.random.default_rng(0).random((16, 12, 12, 1)).astype("float32")  # fmt: skip
 
 
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize(
     "network", [dense_network, functional_network, recurrent_network, convolutional_network]
 )

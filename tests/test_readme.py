@@ -6,22 +6,11 @@ from pathlib import Path
 
 import pytest
 
-import snukeras
 from experiments.__main__ import filled
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-
-
-def test_the_first_code_block_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
-    exec(code, {})
-    from snukeras.export.command import main
-
-    assert main(["model.keras", "--target", "pcm"]) == 0
-    assert snukeras.export.load_map("model-pcm/crossbar.snumap").weights()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

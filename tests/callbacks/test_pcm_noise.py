@@ -79,6 +79,7 @@ MODES = [
 ]
 
 
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize("mode", MODES, ids=str)
 def test_gradients_are_noisy_and_updates_clean(mode):
     model = probe_model(rate=0.1, **mode)
@@ -99,6 +100,7 @@ def test_gradients_are_noisy_and_updates_clean(mode):
     assert np.abs(table).max() < 0.17
 
 
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize("mode", MODES, ids=str)
 def test_everybody_else_sees_clean_weights(mode):
     class Probe(keras.callbacks.Callback):
@@ -227,6 +229,7 @@ def test_noise_of_an_epoch_does_not_depend_on_those_before():
     assert not np.allclose(gradients[:3], gradients[3:])
 
 
+@pytest.mark.slow
 def test_it_trains_where_swapping_in_hooks_does_not():
     class Swap(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
@@ -452,6 +455,7 @@ def unbuilt(kind, **arguments):
     return model
 
 
+@pytest.mark.some_cases(4)
 @pytest.mark.parametrize("mode", MODES, ids=str)
 @pytest.mark.parametrize("kind", ["sequential", "subclass"])
 def test_a_model_that_its_first_batch_builds_is_noisy_from_it_on(kind, mode):

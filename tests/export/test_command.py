@@ -259,6 +259,7 @@ def test_termination_leaves_nothing(inside, model_file):
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+@pytest.mark.slow
 def test_zoo_preset(inside, capsys):
     pytest.importorskip("snukeras.zoo")
     if "jsb_snu" not in snukeras.zoo.list():
@@ -312,6 +313,7 @@ def test_read_back_into_another_model(inside, model_file, capsys):
     assert sorted(path.name for path in inside.iterdir()) == ["g.csv", "other.keras", "out"]
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("name", ["jsb_snu", "mnist_snu", "ptb_ssnu", "nottingham_snu"])
 def test_presets_are_compared_on_their_task_where_its_data_is_at_hand(name, data_folder):
     model = snukeras.zoo.load(name)

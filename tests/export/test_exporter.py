@@ -244,6 +244,7 @@ def test_samples_that_do_not_fit(model, tmp_path):
         samples_from_file(tmp_path / "s.npz", model)
 
 
+@pytest.mark.slow
 def test_chorale_networks_get_their_likelihood(tmp_path):
     model = keras.Sequential(
         [keras.Input((None, 88)), SNU(9, return_sequences=True), keras.layers.Dense(88, "sigmoid")]
@@ -296,6 +297,7 @@ def test_classes_that_only_the_users_code_knows_are_named_at_export(tmp_path):
     assert "tests&gt;Twice" in (tmp_path / "out" / "report.html").read_text()
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("axis", [-1, None])
 def test_a_normalization_is_exported(tmp_path, axis):
     keras.utils.set_random_seed(0)

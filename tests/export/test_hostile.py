@@ -27,14 +27,14 @@ from snukeras.layers import SNU
 
 # How many cases of each kind the default run and the slow one have.
 KINDS = {
-    "arguments": (50, 110),
-    "model": (10, 40),
-    "target": (30, 80),
-    "faults": (15, 40),
-    "samples": (20, 50),
-    "map": (40, 120),
-    "measured": (25, 60),
-    "folder": (5, 30),
+    "arguments": (15, 110),
+    "model": (3, 40),
+    "target": (10, 80),
+    "faults": (6, 40),
+    "samples": (6, 50),
+    "map": (12, 120),
+    "measured": (8, 60),
+    "folder": (3, 30),
 }
 NUMBERS = [
     0, -1, 1, 1.0, 1.5, -0.0, 1e308, -1e308, 1e39, 1e-320, 10**30, -(10**30), 2**63, 2**31 - 1,

@@ -99,6 +99,7 @@ def test_the_file_has_nothing_that_nir_1_0_4_refuses(nir, tmp_path):
     ]
 
 
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize("what", ["weight", "tau", "v_threshold", "edge", "bytes"])
 def test_a_graph_that_is_not_the_network_is_found(nir, tmp_path, what):
     model, path = network(), tmp_path / "m.nir"
@@ -121,6 +122,7 @@ def test_a_graph_that_is_not_the_network_is_found(nir, tmp_path, what):
     assert not found.ok and found.problem
 
 
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize("options", [{}, {"decay": 1.0}, {"recurrent": True}, {"threshold": -0.1}])
 def test_it_spikes_alike(nir, tmp_path, options):
     model = network()

@@ -15,6 +15,7 @@ from snukeras.zoo import presets
 QUICK = {"jsb_snu", "jsb_snu_pcm", "jsb_lstm", "mnist_snu", "nottingham_ssnu"}
 
 
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize(
     "name",
     [

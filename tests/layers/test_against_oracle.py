@@ -85,6 +85,7 @@ CASES = [
 ]
 
 
+@pytest.mark.some_cases(22)
 @pytest.mark.parametrize("cls, recurrent, g, masked, inhibition, given, implementation", CASES)
 def test_values_and_gradients(cls, recurrent, g, masked, inhibition, given, implementation):
     case = (cls, recurrent, g, masked, inhibition, given, implementation)
@@ -146,6 +147,7 @@ def test_gradients_do_not_need_the_training_mode(cls, g, masked):
     tf.nest.map_structure(np.testing.assert_array_equal, *found)
 
 
+@pytest.mark.slow
 def test_layers_of_several_widths_share_a_process():
     """The compiled functions are traced for other shapes without losing any."""
     rng = np.random.default_rng(8)
@@ -166,6 +168,7 @@ def test_layers_of_several_widths_share_a_process():
             np.testing.assert_allclose(one, other, atol=1e-12)
 
 
+@pytest.mark.some_cases(5)
 @pytest.mark.parametrize("name", sorted(oracle.PSEUDO_DERIVATIVES))
 @pytest.mark.parametrize("implementation", ["fused", "cell"])
 def test_pseudo_derivatives(name, implementation):
@@ -189,6 +192,7 @@ def test_slope_narrows_the_pseudo_derivative():
         np.testing.assert_allclose(narrow(tf.constant(z)), bump(3 * z), atol=1e-12)
 
 
+@pytest.mark.some_cases(4)
 @pytest.mark.parametrize("implementation", ["fused", "cell"])
 @pytest.mark.parametrize("cls", [SNU, SSNU])
 @pytest.mark.parametrize("recurrent", [False, True])
@@ -220,6 +224,7 @@ def test_bare_cell_in_keras_rnn():
     np.testing.assert_allclose(bare(x), oracle.outputs(oracle.forward(unit, x)), atol=1e-12)
 
 
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize("inhibition", [False, True])
 @pytest.mark.parametrize("cls", [SNU, SSNU])
 def test_a_sample_does_not_depend_on_its_batch(cls, inhibition):

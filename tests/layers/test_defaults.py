@@ -17,6 +17,7 @@ def spikes(shape, rate):
     return (np.random.default_rng(0).random(shape) < rate).astype("float32")
 
 
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize("rate", [0.04, 0.15, 0.4])
 @pytest.mark.parametrize("features", [40, 700])
 def test_no_layer_of_a_deep_stack_is_silent_and_gradients_reach_the_first(rate, features):
@@ -78,6 +79,7 @@ def test_a_config_says_all_of_the_defaults(layer):
     assert config["pseudo_derivative"]["config"] == {"slope": 6.0}
 
 
+@pytest.mark.some_cases(6)
 @pytest.mark.parametrize("name", sorted(set(presets.list()) & set(presets.recipes())))
 def test_a_recipe_still_means_the_network_that_ships(name):
     """Recipes leave out what was the default when they were written, and is the paper's."""

@@ -12,6 +12,7 @@ from snukeras.layers.snu.kernels import Call, Dynamics, Kernels
 BATCH, STEPS, UNITS = 3, 7, 5
 
 
+@pytest.mark.some_cases(6)
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize(
     "cls, arguments, dtype, masked",

@@ -144,6 +144,7 @@ def model_of(layer, steps=5):
     return keras.Sequential([keras.Input((steps, FEATURES)), layer])
 
 
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize(
     ("coupling", "window"),
     [

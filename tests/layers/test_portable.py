@@ -99,6 +99,7 @@ def check(model, folder, form, *shapes, prepare=lambda x: x):
 SEQUENCES = ((2, 7, 5), (3, 4, 5))
 
 
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize("form", FORMATS)
 def test_recurrent_and_feed_forward_of_dynamic_batch_and_time(tmp_path, form):
     model = network(
@@ -108,6 +109,7 @@ def test_recurrent_and_feed_forward_of_dynamic_batch_and_time(tmp_path, form):
     check(model, tmp_path, form, *SEQUENCES)
 
 
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize("form", FORMATS)
 def test_masks(tmp_path, form):
     def holes(x):
@@ -122,6 +124,7 @@ def test_masks(tmp_path, form):
     check(model, tmp_path, form, *SEQUENCES, prepare=holes)
 
 
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize("form", FORMATS)
 def test_convolutions(tmp_path, form):
     model = network(
@@ -144,6 +147,7 @@ def test_states_and_membranes_in_and_out(tmp_path):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("form", ["tf_saved_model", "litert"])
 def test_a_stateful_step_streams(tmp_path, form):
     model = network(SNU(6, recurrent=True, return_sequences=True), LAYERS.Dense(2))
@@ -187,6 +191,7 @@ def test_a_bare_loop_of_keras_and_maps_of_one_dimension(tmp_path):
         np.testing.assert_allclose(got, keras.ops.convert_to_numpy(want), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_compiled_scan_stays_where_it_is_asked_for_by_name(tmp_path):
     for implementation in ("fused", "auto"):
         folder = tmp_path / implementation

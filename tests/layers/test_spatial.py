@@ -116,6 +116,7 @@ def test_gradients_are_finite_differences(power):
         assert np.isfinite(gradient).all()
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("name", ["dense", "snu", "conv"])
 def test_each_cost_has_gradients_and_falls(name):
     model = Spatial(NETWORKS[name](), seed=1)

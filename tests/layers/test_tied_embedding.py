@@ -52,6 +52,7 @@ def test_one_table_gets_both_gradients():
         np.testing.assert_allclose(gradient[at], slope, atol=1e-4)
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("use_bias", [True, False])
 def test_tie_survives_saving_and_cloning(tmp_path, use_bias):
     made = model(use_bias=use_bias)

@@ -93,6 +93,7 @@ def drawn(model):
             variable.assign(random.normal(0, 0.5, variable.shape))
 
 
+@pytest.mark.some_cases(16)
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_products_of(name):
     shape, make = LAYERS[name]

@@ -86,6 +86,7 @@ def test_dense_gradients_are_those_of_a_reference(clip, propagate):
     np.testing.assert_array_equal(model(x, training=True), plain(x, training=True))
 
 
+@pytest.mark.some_cases(3)
 @pytest.mark.parametrize(
     ("unit", "recurrent", "implementation", "propagate"),
     [
@@ -184,6 +185,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.some_cases(6)
 @pytest.mark.parametrize("name", LAYERS)
 def test_on_all_layers(name, tmp_path):
     make, shape = LAYERS[name]
@@ -306,6 +308,7 @@ class SumOfSquares(keras.losses.Loss):
         return keras.ops.sum(keras.ops.square(y_true - y_pred), axis=-1)
 
 
+@pytest.mark.slow
 def test_fit_on_hardware_in_half_precision(tmp_path):
     policy = "mixed_float16"
     plain = keras.Sequential(
@@ -474,6 +477,7 @@ def test_the_given_model_can_still_be_read_for_export():
     assert len(topology.read(without_grapes(model)).calls) == len(calls)
 
 
+@pytest.mark.slow
 def test_the_example_of_the_guide_runs(tmp_path, monkeypatch):
     guide = Path(__file__).resolve().parents[2] / "docs" / "grapes.md"
     code = re.search(r"```python\n(.*?)```", guide.read_text("utf-8"), re.DOTALL)[1]

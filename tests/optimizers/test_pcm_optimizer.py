@@ -89,6 +89,7 @@ class Rule:
         return (pairs[:, 0] - pairs[:, 1]) / self.scale
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_a_step_is_the_rule_of_the_reference(jit_compile):
     layer = dense(use_bias=False)
@@ -338,6 +339,7 @@ def test_eager_steps_are_the_compiled_steps():
     np.testing.assert_allclose(layers[0].kernel.numpy(), layers[1].kernel.numpy(), atol=1e-5)
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize(
     "device, jit_compile",
     [

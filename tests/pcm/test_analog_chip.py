@@ -81,6 +81,7 @@ def test_products_of_a_chip_are_those_of_its_tiles():
         assert np.mean(np.abs(y - expected) > 1e-4) < 0.1
 
 
+@pytest.mark.slow
 def test_the_read_noise_of_products_is_that_of_readings():
     net = analog_net(Tile(16, 8, None, None))
     chip = Chip(net, GenericPCM(), seed=1)

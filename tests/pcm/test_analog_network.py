@@ -42,6 +42,7 @@ def values(x):
     return keras.ops.convert_to_numpy(x)
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("tile", ["ideal", BLOCKS])
 def test_without_non_idealities_it_is_the_model(tile):
     model = network()

@@ -176,6 +176,7 @@ class ChipInAnotherProcess(Hardware):
         self.process.stdout.close()
 
 
+@pytest.mark.slow
 def test_a_chip_in_another_process(model, data):
     hardware = ChipInAnotherProcess()
     try:

@@ -19,6 +19,7 @@ def matrix():
     return np.random.default_rng(0).normal(size=(70, 50)).astype("float32")
 
 
+@pytest.mark.some_cases(6)
 @pytest.mark.parametrize("tile_size", [(256, 256), (32, 16), (7, 50)])
 @pytest.mark.parametrize("compensation", [None, "global", "column"])
 @pytest.mark.parametrize("scale", ["tensor", "column"])

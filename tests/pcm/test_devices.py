@@ -27,6 +27,7 @@ def agrees(samples, mean, std):
     assert samples.std() == pytest.approx(std, rel=0.02)
 
 
+@pytest.mark.some_cases(5)
 @pytest.mark.parametrize(
     "row", table("generic_25uS_conductance.csv"), ids=lambda r: r["g_target_uS"]
 )

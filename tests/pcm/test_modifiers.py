@@ -93,6 +93,7 @@ def test_only_training_steps_are_changed(tmp_path):
     assert keras.models.load_model(tmp_path / "net.keras").modifiers == tuple(modifiers)
 
 
+@pytest.mark.slow
 def test_weights_are_clipped_before_they_are_mapped():
     """Error of the product of normal weights after a day: less when the tails are cut."""
     random = np.random.default_rng(3)

@@ -59,6 +59,7 @@ def test_shipped_models_are_listed():
     assert set(SHIPPED) <= set(snukeras.zoo.list())
 
 
+@pytest.mark.some_cases(6)
 @pytest.mark.parametrize("name", snukeras.zoo.list())
 def test_shipped_model_gives_its_golden_output(name):
     assert presets.verify(name) <= presets.GOLDEN_TOLERANCE
@@ -116,6 +117,7 @@ def test_shipped_model_has_a_complete_card(name):
     assert ("| spikes |" in card) == any(f'"{kind}"' in network for kind in SPIKING)
 
 
+@pytest.mark.some_cases(6)
 @pytest.mark.parametrize("name", snukeras.zoo.list())
 def test_shipped_model_exports(name, tmp_path):
     """ONNX Runtime gives the golden output, and the map holds two devices for each weight."""

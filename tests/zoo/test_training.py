@@ -102,6 +102,7 @@ def test_test_split_is_measured_once_with_the_weights_of_the_best_epoch(tmp_path
     assert not np.array_equal(task.measured[4][1][0], task.measured[3][1][0])
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize(("ties", "chosen"), [("first", 2), ("last", 3)])
 def test_of_equal_epochs_the_first_or_the_last_is_chosen(tmp_path, ties, chosen):
     write_recipe(tmp_path, seeds=[0], epochs=4, ties=ties)
@@ -130,6 +131,7 @@ def test_a_try_leaves_the_test_split_alone_until_it_is_asked_for(tmp_path):
     assert task.measured == []
 
 
+@pytest.mark.slow
 def test_two_trainings_of_a_seed_do_not_share_a_folder(tmp_path):
     write_recipe(tmp_path, seeds=[0], epochs=2)
 

@@ -31,6 +31,7 @@ def test_weights_are_on_their_grid(name):
         assert len(np.unique(np.round(steps))) <= 2 * levels - 1, path
 
 
+@pytest.mark.some_cases(8)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_entry_of_a_recipe_is_used(name):
     recipe = recipes.read(name)

@@ -224,6 +224,7 @@ def test_a_reader_that_goes_away_is_no_error():
     assert done.returncode == 1 and done.stderr == b""
 
 
+@pytest.mark.slow
 def test_search_is_a_subcommand(tmp_path, run):
     write_recipe(tmp_path, epochs=2)
     arguments = ["search", "tiny", "--runs", str(tmp_path / "runs"), "--vary"]

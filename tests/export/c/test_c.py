@@ -81,6 +81,7 @@ def soft():
     )
 
 
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize("build", [dense, maps, lines, images, soft], ids=lambda f: f.__name__)
 def test_c_equals_keras_and_int8_its_reference(build, tmp_path):
     report = snukeras.export.export(build(), tmp_path / "out", target="c", name="a net")

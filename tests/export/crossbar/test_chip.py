@@ -36,6 +36,7 @@ def test_ideal_devices_give_the_model_back(tmp_path, scale):
     )
 
 
+@pytest.mark.slow
 def test_devices_drift_and_one_seed_is_one_chip(tmp_path):
     model = network()
     crossbar = mapped(tmp_path / "m", model)

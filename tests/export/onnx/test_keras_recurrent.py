@@ -31,6 +31,7 @@ def operators(proto):
     return [node.op_type for node in proto.graph.node]
 
 
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize(("kind", "options"), ALL, ids=IDS)
 def test_as_in_keras_and_as_one_operator(kind, options):
     for sequence, states, backwards, bias in itertools.product([False, True], repeat=4):
@@ -49,6 +50,7 @@ def test_as_in_keras_and_as_one_operator(kind, options):
         assert not {"Loop", "Scan"} & set(operators(proto))
 
 
+@pytest.mark.some_cases(8)
 @pytest.mark.parametrize(
     "name",
     ["sigmoid", "relu", "softsign", "softplus", "hard_sigmoid", "leaky_relu", "elu", "linear"],
@@ -119,6 +121,7 @@ def test_a_picture_a_step_streams():
     assert found["ok"]
 
 
+@pytest.mark.some_cases(3)
 @pytest.mark.parametrize(("kind", "options"), ALL, ids=IDS)
 @pytest.mark.parametrize("streaming", [False, True])
 def test_stateful_layers_hand_their_states_in_and_out(kind, options, streaming):

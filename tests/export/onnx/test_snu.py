@@ -32,6 +32,7 @@ def unit(cls, **options):
     return cls(UNITS, **{**defaults, **options})
 
 
+@pytest.mark.some_cases(5)
 @pytest.mark.parametrize("cls", [SNU, SSNU])
 @pytest.mark.parametrize("mask", ["none", "hold", "zero"])
 @pytest.mark.parametrize("return_sequences", [True, False])
@@ -91,6 +92,7 @@ def test_spikes_are_equal_and_not_trivial():
     assert worst == 0.0 and 0.1 < rate < 0.9
 
 
+@pytest.mark.some_cases(8)
 @pytest.mark.parametrize("name", [name for name in supported() if "softmax" not in name])
 def test_state_activations(name):
     inputs = keras.Input((None, 6))
@@ -137,6 +139,7 @@ def test_bare_rnn(cell):
     assert [n.op_type for n in proto.graph.node].count("Scan") == 1
 
 
+@pytest.mark.some_cases(5)
 @pytest.mark.parametrize("mode", ["concat", "sum", "mul", "ave", None])
 @pytest.mark.parametrize("return_sequences", [True, False])
 def test_bidirectional(mode, return_sequences):
@@ -205,6 +208,7 @@ def test_the_loop_is_small():
     assert "MatMul" in [node.op_type for node in proto.graph.node]
 
 
+@pytest.mark.some_cases(4)
 @pytest.mark.parametrize("cls", [SNU, SSNU])
 @pytest.mark.parametrize("recurrent", [False, True])
 @pytest.mark.parametrize("lateral", [False, True])

@@ -93,6 +93,7 @@ def test_energy_of_a_target_without_figures_is_borrowed_in_proportion(tmp_path, 
     assert found["cases"][0]["high_nJ"] == pytest.approx(tiles * 13.4 / 2)
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("name", ["pcm", "pcm14nm-1", "pcm14nm-2"])
 def test_products_get_worse_with_time_and_compensation_helps(tmp_path, model, name):
     found = predicted(tmp_path, model, load_target(name))
