@@ -33,7 +33,7 @@ PAGES = {
     "zoo/README.md": "reference/recipes.md",
     **CARDS,
 }
-COPIED = (".png", ".svg", ".json", ".csv", ".snumap")
+COPIED = (".png", ".svg", ".json", ".csv", ".snumap", "_reader.py", ".c", ".h")
 
 _SOURCES = {place: source for source, place in PAGES.items() if source != "README.md"}
 _CODE = re.compile(r"(^```.*?^```$)", re.DOTALL | re.MULTILINE)

@@ -122,6 +122,8 @@ def test_sdist_and_wheel(tmp_path):
         "_snukeras_command.py", "snukeras", path.split("/")[0],
     }  # fmt: skip
     assert "snukeras/py.typed" in names and "snukeras/zoo/_data/jsb_snu/preset.json" in names
+    for reader in ("snumap_reader.py", "snumap.h", "snumap_dump.c"):
+        assert f"snukeras/export/_data/readers/{reader}" in names
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Author"] == "The snukeras authors"
     assert metadata["Description-Content-Type"] == "text/markdown"
