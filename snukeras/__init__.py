@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         regularizers,
         zoo,
     )
+    from snukeras.export.summary import summary
     from snukeras.network.folding import fold
     from snukeras.network.trace import trace
 
@@ -46,11 +47,16 @@ __all__ = [
     "optimizers",
     "pcm",
     "regularizers",
+    "summary",
     "trace",
     "zoo",
 ]
 # Functions of the package itself, and where they are written.
-_FUNCTIONS = {"fold": "snukeras.network.folding", "trace": "snukeras.network.trace"}
+_FUNCTIONS = {
+    "fold": "snukeras.network.folding",
+    "summary": "snukeras.export.summary",
+    "trace": "snukeras.network.trace",
+}
 
 
 if not TYPE_CHECKING:

@@ -11,7 +11,7 @@ import snukeras
 ROOT = Path(__file__).resolve().parent.parent
 SITE = (ROOT / "mkdocs.yml").read_text("utf-8")
 DOCS = ROOT / "docs"
-MODULES = [name for name in snukeras.__all__ if name not in ("fold", "trace")]
+MODULES = [name for name in snukeras.__all__ if name not in ("fold", "summary", "trace")]
 
 
 def public(module):

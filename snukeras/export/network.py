@@ -75,6 +75,11 @@ class Network:
         return tuple(_uses(self))
 
     @property
+    def steps(self) -> int | None:
+        """Steps of time of a sample; None where they are not known, 1 without recurrent layers."""
+        return _steps(self.topology)
+
+    @property
     def digital_kernels(self) -> list[str]:
         """Paths of weights that bear a kernel's name but stay digital."""
         return digital_kernels(self.model, self.embedding)

@@ -1,7 +1,8 @@
 """Estimate what a step costs on a target: energy and latency of its tiles and converters."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from snukeras.export.crossbar.map import CrossbarMap
 from snukeras.export.crossbar.targets import ReadOut, Target, load_target
@@ -56,7 +57,29 @@ class Energy(Record):
     assumptions: tuple[str, ...]
 
 
+class OnTiles(NamedTuple):
+    """A matrix on tiles: its weights, and the blocks that it is cut into."""
+
+    weights: int
+    blocks: int
+
+
 def energy(crossbar: CrossbarMap, uses: Sequence[Use]) -> Energy:
+    """Estimate the energy and latency of a step, of a map.
+
+    Args:
+        crossbar: The map.
+        uses: How often each call uses each matrix.
+    """
+    weights = {e.name: e.rows * e.columns for e in crossbar.description.matrices}
+    blocks = dict.fromkeys(weights, 0)
+    for block in crossbar.description.blocks:
+        blocks[crossbar.matrices[block.matrix]] += 1
+    held = {name: OnTiles(weights[name], blocks[name]) for name in weights}
+    return estimate(crossbar.target, held, uses)
+
+
+def estimate(own: Target, matrices: Mapping[str, OnTiles], uses: Sequence[Use]) -> Energy:
     """Estimate the energy and latency of a step.
 
     Every use of a matrix costs its products: a convolution one for each output position, a matrix
@@ -65,10 +88,11 @@ def energy(crossbar: CrossbarMap, uses: Sequence[Use]) -> Energy:
     product for every block of the matrix, however little of its tile it fills.
 
     Args:
-        crossbar: The map.
+        own: The target.
+        matrices: The matrices by name.
         uses: How often each call uses each matrix.
     """
-    own, target = crossbar.target, crossbar.target
+    target = own
     assumptions = []
     if not target.energy:
         target = load_target(_STAND_IN)
@@ -77,7 +101,7 @@ def energy(crossbar: CrossbarMap, uses: Sequence[Use]) -> Energy:
             f"({target.title}) stand in, in proportion to the cross-points of a tile."
         )
     part = _points(own) / _points(target)
-    sums = [_sums(crossbar, uses, figure, target, part) for figure in target.energy]
+    sums = [_sums(matrices, uses, figure, target, part) for figure in target.energy]
     cases = tuple(
         Case(figure.name, rounded(low), rounded(high), rounded(latency), figure.source)
         for figure, (low, high, latency) in zip(target.energy, sums, strict=True)
@@ -86,7 +110,7 @@ def energy(crossbar: CrossbarMap, uses: Sequence[Use]) -> Energy:
     layers = []
     for call in calls:
         part_of = [use for use in uses if use.call == call]
-        costs = [_sums(crossbar, part_of, figure, target, part) for figure in target.energy]
+        costs = [_sums(matrices, part_of, figure, target, part) for figure in target.energy]
         layers.append(
             LayerCost(
                 call=call,
@@ -124,23 +148,23 @@ def energy(crossbar: CrossbarMap, uses: Sequence[Use]) -> Energy:
 
 
 def _sums(
-    crossbar: CrossbarMap, uses: Sequence[Use], figure: ReadOut, target: Target, part: float
+    matrices: Mapping[str, OnTiles],
+    uses: Sequence[Use],
+    figure: ReadOut,
+    target: Target,
+    part: float,
 ) -> tuple[float, float, float]:
     """Return lower energy, upper energy (nJ) and latency (ns) of some uses.
 
     Args:
-        crossbar: The map.
+        matrices: The matrices by name.
         uses: The uses.
         figure: What one product of a whole tile of `target` costs.
         target: The target that the figure is of.
         part: Cross-points of the map's tiles, as a share of that target's.
     """
-    weights = {e.name: e.rows * e.columns for e in crossbar.description.matrices}
-    blocks = dict.fromkeys(weights, 0)
-    for block in crossbar.description.blocks:
-        blocks[crossbar.matrices[block.matrix]] += 1
-    low = sum(use.per_step * weights[use.matrix] for use in uses)
-    high = sum(use.per_step * blocks[use.matrix] for use in uses)
+    low = sum(use.per_step * matrices[use.matrix].weights for use in uses)
+    high = sum(use.per_step * matrices[use.matrix].blocks for use in uses)
     longest: dict[str, float] = {}
     for use in uses:
         longest[use.call] = max(longest.get(use.call, 0.0), use.per_step)
