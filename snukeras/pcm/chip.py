@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from snukeras import _html
 from snukeras._arrays import host_array
 from snukeras._types import Array, Config, Nested, Tensor
 from snukeras.network.matrices import Matrix, Unrolling, by_path, digital_kernels
@@ -127,6 +128,27 @@ class Chip:
     def devices(self) -> int:
         """Number of PCM devices in use (pairs count twice)."""
         return sum(2 * crossbar.matrix.size for crossbar in self.crossbars.values())
+
+    def _repr_html_(self) -> str:
+        """Return the matrices, tiles and devices as a table, for notebooks."""
+        rows = [
+            (
+                name,
+                " x ".join(map(str, crossbar.matrix.shape)),
+                f"{2 * crossbar.matrix.size:,}",
+                f"{len(crossbar.tiles):,}",
+                crossbar.compensation or "none",
+                f"{crossbar.faults.count():,}",
+            )
+            for name, crossbar in self.crossbars.items()
+        ]
+        tiles = sum(len(crossbar.tiles) for crossbar in self.crossbars.values())
+        stuck = sum(crossbar.faults.count() for crossbar in self.crossbars.values())
+        rows.append(("total", "", f"{self.devices:,}", f"{tiles:,}", "", f"{stuck:,}"))
+        size = " x ".join(map(str, self._tile_size))
+        title = f"Chip of {type(self.device).__name__} on tiles of {size} pairs"
+        heads = ("matrix", "rows x columns", "devices", "tiles", "drift compensation", "stuck")
+        return _html.table(heads, rows, title)
 
     @property
     def programming(self) -> dict[str, ProgrammingReport]:

@@ -227,7 +227,7 @@ def _by_task(content: Path | None) -> dict[str, dict[str, tuple[str, ...]]]:
     from snukeras.zoo.publishing import cards
 
     figures = published.read(presets.content_folder(content))
-    shipped = presets.list(content)
+    shipped = presets.list(content=content)
     titles: dict[str, str] = {}
     found: dict[str, dict[str, tuple[str, ...]]] = {}
     for name in sorted({*shipped, *presets.recipes(content)}):
@@ -273,7 +273,7 @@ def _info(arguments: argparse.Namespace) -> int:
     from snukeras.zoo import presets, recipes
 
     shown = console()
-    shipped, planned = presets.list(arguments.content), presets.recipes(arguments.content)
+    shipped, planned = presets.list(content=arguments.content), presets.recipes(arguments.content)
     if not _known(arguments.name, sorted({*shipped, *planned}), "model"):
         return _USAGE
     if arguments.name not in shipped:
@@ -398,7 +398,7 @@ def _search(arguments: argparse.Namespace) -> int:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from snukeras.zoo import presets
 
-    if not _known(arguments.name, presets.list(arguments.content), "pretrained model"):
+    if not _known(arguments.name, presets.list(content=arguments.content), "pretrained model"):
         return _USAGE
     start_keras()
     from snukeras.zoo.publishing import publish
@@ -422,7 +422,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 def _compare(arguments: argparse.Namespace) -> int:
     from snukeras.zoo import presets
 
-    known = presets.list(arguments.content)
+    known = presets.list(content=arguments.content)
     names = (arguments.name, arguments.other)
     if not all(_known(name, known, "pretrained model") for name in names):
         return _USAGE
@@ -438,7 +438,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     from snukeras.zoo import presets
 
-    known = presets.list(arguments.content)
+    known = presets.list(content=arguments.content)
     names = arguments.names or known
     if not names:
         folder = presets.content_folder(arguments.content)
@@ -465,7 +465,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     from snukeras.zoo import presets
     from snukeras.zoo.publishing import cards
 
-    known = presets.list(arguments.content)
+    known = presets.list(content=arguments.content)
     if not all(_known(name, known, "pretrained model") for name in arguments.names):
         return _USAGE
     start_keras()
@@ -484,7 +484,7 @@ def _card(arguments: argparse.Namespace) -> int:
     from snukeras.zoo import presets
     from snukeras.zoo.publishing import cards
 
-    if not _known(arguments.name, presets.list(arguments.content), "pretrained model"):
+    if not _known(arguments.name, presets.list(content=arguments.content), "pretrained model"):
         return _USAGE
     print(cards.card(arguments.name, arguments.content), end="")
     return _DONE
@@ -493,7 +493,7 @@ def _card(arguments: argparse.Namespace) -> int:
 def _picture(arguments: argparse.Namespace) -> int:
     from snukeras.zoo import presets
 
-    if not _known(arguments.name, presets.list(arguments.content), "pretrained model"):
+    if not _known(arguments.name, presets.list(content=arguments.content), "pretrained model"):
         return _USAGE
     if arguments.output.exists() and not arguments.overwrite:
         _complain(f"{arguments.output} exists.", "--overwrite replaces it")

@@ -7,14 +7,16 @@ pins size and sha256 of the other three. zoo/README.md specifies all of it.
 
 import builtins
 import difflib
+import fnmatch
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from snukeras import _content, _files
+from snukeras import _content, _files, _html
 from snukeras.zoo import published
 from snukeras.zoo.contents import Info, Preset, Results
 
@@ -50,13 +52,90 @@ def content_folder(content: Path | str | None = None) -> Path:
     return _content.folder("zoo") if content is None else Path(content)
 
 
-def list(content: Path | str | None = None) -> builtins.list[str]:
-    """Return the names of all pretrained models.
+class Names(builtins.list[str]):
+    """Names of pretrained models: a list, which a notebook shows as a table.
+
+    Attributes:
+        content: Folder of the presets.
+    """
+
+    def __init__(self, names: Iterable[str], content: Path) -> None:
+        super().__init__(names)
+        self.content = content
+
+    def _repr_html_(self) -> str:
+        """Return the models as a table."""
+        described = (_read(self.content, name) for name in self)
+        rows = [
+            (
+                p["name"],
+                p["task"],
+                p["network"],
+                f"{p['parameters']:,}",
+                f"{p['test']:.3f}",
+                p["unit"],
+            )
+            for p in described
+        ]
+        title = f"{len(self)} pretrained models; snukeras.zoo.load(name) gives one"
+        return _html.table(("name", "task", "network", "parameters", "test", "unit"), rows, title)
+
+
+def list(
+    filter: str = "*",
+    task: str | None = None,
+    unit: str | None = None,
+    content: Path | str | None = None,
+) -> Names:
+    """Return the names of the pretrained models, all of them or some.
+
+        snukeras.zoo.list("*_pcm")
+        snukeras.zoo.list(task="jsb_chorales", unit="SNU")
 
     Args:
+        filter: Pattern of names, with the wildcards "*" and "?" and "[...]".
+        task: Name of a task: models of that task alone.
+        unit: Class of layers, such as "SNU", "SSNU", "ConvSNU2D" or "LSTM", in any case: models
+            that have such a layer alone.
         content: Folder of presets. Default: the one that ships with the package.
+
+    Returns:
+        The names in order, a list of strings; at the end of a cell of a notebook it is a table.
+
+    Raises:
+        ValueError: `filter` is no string, or no model has this task or unit; the message lists
+            those that there are.
     """
-    return sorted(path.parent.name for path in content_folder(content).glob(f"*/{PRESET}"))
+    if not isinstance(filter, str):
+        raise ValueError(
+            "Argument `filter` must be a pattern of names, such as 'jsb_*'; a folder of presets is "
+            f"given as content=. Received: {filter!r}"
+        )
+    folder = content_folder(content)
+    names = _names(folder)
+    if task is not None or unit is not None:
+        found = {name: _read(folder, name) for name in names}
+        tasks = {name: {preset["task"]} for name, preset in found.items()}
+        units = {name: _units(preset["network"]) for name, preset in found.items()}
+        for wanted, what, by_name in ((task, "task", tasks), (unit, "unit", units)):
+            if wanted is None:
+                continue
+            known = sorted(set().union(*by_name.values()))
+            same = {one for one in known if one.lower() == wanted.lower()}
+            if not same:
+                raise unknown(wanted, known, f"{what} of pretrained models")
+            names = [name for name in names if by_name[name] & same]
+    return Names((name for name in names if fnmatch.fnmatchcase(name, filter)), folder)
+
+
+def _names(folder: Path) -> builtins.list[str]:
+    return sorted(path.parent.name for path in folder.glob(f"*/{PRESET}"))
+
+
+def _units(network: str) -> set[str]:
+    """Return the classes of layers that a network's line names: "88 - SNU 150 - Dense 88"."""
+    parts = (part.removeprefix("recurrent ").split() for part in network.split(" - ")[1:])
+    return {part[0] for part in parts if part and part[0] != "tied"}
 
 
 def recipes(content: Path | str | None = None) -> builtins.list[str]:
@@ -183,7 +262,7 @@ def verify(name: str, content: Path | str | None = None) -> float:
 
 def _read(folder: Path, name: str) -> Preset:
     """Read and check preset.json of a model."""
-    known = list(folder)
+    known = _names(folder)
     if name not in known:
         raise unknown(name, known, "pretrained model")
     path = folder / name / PRESET

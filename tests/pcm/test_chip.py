@@ -187,3 +187,14 @@ def test_a_chip_in_another_process(model, data):
         hardware.close()
     signal, error = np.std(data[1]), np.std(held.predict(data[0], verbose=0) - data[1])
     assert 0.0 < error < 0.2 * signal
+
+
+def test_a_notebook_shows_the_chip_as_a_table():
+    faults = StuckDevices(plus=np.full((300, 4), np.nan))
+    faults.plus[0, 0] = 3.0
+    matrices = {"<i>a": np.ones((300, 4)), "b": np.ones((2, 2))}
+    chip = Chip(matrices, faults={"<i>a": faults}, compensation="global", seed=0)
+    html = chip._repr_html_()
+    for text in ("&lt;i&gt;a", "300 x 4", "2,400", "2,408", "global", "GenericPCM", "256 x 256"):
+        assert text in html
+    assert "<i>" not in html and html.count("<tr>") == 4

@@ -175,8 +175,27 @@ def test_shipped_config_says_nothing_an_older_keras_refuses(name):
 
 def test_list(small_zoo, tmp_path):
     content, _ = small_zoo
-    assert snukeras.zoo.list(content) == ["tiny"]
-    assert snukeras.zoo.list(tmp_path) == []
+    assert snukeras.zoo.list(content=content) == ["tiny"]
+    assert snukeras.zoo.list(content=tmp_path) == []
+    with pytest.raises(ValueError, match="a folder of presets is given as content="):
+        snukeras.zoo.list(content)
+
+
+def test_list_some():
+    assert snukeras.zoo.list("jsb_snu*") == ["jsb_snu", "jsb_snu_loop_pcm", "jsb_snu_pcm"]
+    assert snukeras.zoo.list(task="penn_treebank", unit="lstm") == ["ptb_lstm"]
+    assert snukeras.zoo.list("*_pcm", unit="SSNU") == ["mnist_ssnu_pcm"]
+    assert snukeras.zoo.list("nothing*") == []
+    with pytest.raises(ValueError, match=r"no unit .* named 'SNUU'.*SNU"):
+        snukeras.zoo.list(unit="SNUU")
+    with pytest.raises(ValueError, match=r"no task .* named 'jsb'.*jsb_chorales"):
+        snukeras.zoo.list(task="jsb")
+
+
+def test_a_notebook_shows_the_list_as_a_table(small_zoo):
+    html = snukeras.zoo.list(content=small_zoo[0])._repr_html_()
+    assert "1 pretrained models" in html and "88 - SNU 6 - Dense 88" in html and "1,156" in html
+    assert snukeras.zoo.list("jsb_*")._repr_html_().count("<tr>") == 8
 
 
 def test_load(small_zoo):

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from snukeras import _html
 from snukeras.export.crossbar.container import MapReader
 from snukeras.export.crossbar.description import (
     ArrayReference,
@@ -70,6 +71,28 @@ class CrossbarMap:
     def matrices(self) -> list[str]:
         """Names of the mapped matrices, as "layer/role"."""
         return [entry.name for entry in self.description.matrices]
+
+    def _repr_html_(self) -> str:
+        """Return the matrices, tiles and devices as a table, for notebooks."""
+        each = 2 * self.target.devices_per_polarity
+        rows: list[tuple[object, ...]] = []
+        for index, entry in enumerate(self.description.matrices):
+            tiles = {block.tile for block in self.description.blocks if block.matrix == index}
+            weights = entry.rows * entry.columns
+            size, levels = f"{entry.rows} x {entry.columns}", self.levels(entry.name)
+            rows.append(
+                (entry.name, size, f"{each * weights:,}", len(tiles), levels or "continuous")
+            )
+        totals = self.description.totals
+        rows.append(("total", "", f"{totals.devices:,}", f"{totals.tiles:,}", ""))
+        title = f"{self.path.name}: {self.description.source.name} on {self.target.name}"
+        heads = ("matrix", "rows x columns", "devices", "tiles", "levels")
+        notes = (
+            f"Tiles of {self.target.rows} x {self.target.columns} cross-points, "
+            f"{self.target.g_min:g} to {self.target.g_max:g} uS. {totals.parameters:,} parameters "
+            "stay digital.",
+        )
+        return _html.table(heads, rows, title, notes)
 
     @property
     def totals(self) -> dict[str, int]:

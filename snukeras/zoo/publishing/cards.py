@@ -120,7 +120,7 @@ def write(
     """
     folder = presets.content_folder(content)
     names = []
-    for name in presets.list(folder):
+    for name in presets.list(content=folder):
         preset = presets.info(name, folder)
         if preset["results"] is not None and task in (None, preset["task"]):
             _files.write_text(folder / name / CARD, card(name, folder, tasks))
@@ -162,7 +162,7 @@ def _minutes(results: Results) -> float:
 def _beside(preset: Info, own: Results, content: Path | str | None) -> list[str]:
     """Return the table of all models of the task."""
     rows = []
-    for name in presets.list(content):
+    for name in presets.list(content=content):
         other = presets.info(name, content)
         results = other["results"]
         if results is None or other["task"] != preset["task"]:
@@ -282,7 +282,7 @@ def table(
         "| model | task | network | parameters | published | test, mean of seeds | unit |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name in presets.list(folder) if names is None else names:
+    for name in presets.list(content=folder) if names is None else names:
         preset = presets.info(name, folder)
         results = preset["results"]
         if results is None or task not in (None, preset["task"]):

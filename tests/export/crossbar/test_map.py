@@ -247,3 +247,10 @@ def test_unknown_names(tmp_path):
         crossbar.scales("lstm/kernel")
     with pytest.raises(IndexError, match="88 rows and 150 columns"):
         crossbar.address("snu/kernel", 88, 0)
+
+
+def test_a_notebook_shows_the_map_as_a_table(tmp_path):
+    html = written(tmp_path / "<m>", jsb(), load_target("pcm14nm-2"))._repr_html_()
+    for text in ("&lt;m&gt;", "snu/kernel", "88 x 150", "52,800", "continuous", "0 to 20.7 uS"):
+        assert text in html, text
+    assert "<m>" not in html and html.count("<tr>") == 4
