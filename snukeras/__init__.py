@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         metrics,
         optimizers,
         pcm,
+        plot,
         regularizers,
         zoo,
     )
@@ -46,6 +47,7 @@ __all__ = [
     "metrics",
     "optimizers",
     "pcm",
+    "plot",
     "regularizers",
     "summary",
     "trace",
