@@ -27,20 +27,23 @@ class WeightModifier:
         "additive"        w + s N(0, 1)
         "multiplicative"  w (1 + s N(0, 1))
         "programming"     w + s times the programming noise of the devices
-        "pcm"             w of devices programmed and read once, s between w (0) and these (1)
+        "pcm"             w of devices programmed and read once, s between w (0) and these (1);
+                          with a `time`, after drift that a factor for each column corrects
         "drop_connect"    0 with probability s, else w
         "dorefa"          w rounded to 2**s - 1 values
 
     Attributes:
         kind: One of these.
         strength: s.
+        time: of the reading of "pcm", seconds as in InferencePCM.
 
     Raises:
-        ValueError: an unknown kind, or a strength that it does not have.
+        ValueError: an unknown kind, a strength that it does not have, or a time for another kind.
     """
 
     kind: Literal["additive", "multiplicative", "programming", "pcm", "drop_connect", "dorefa"]
     strength: float
+    time: float = 0.0
 
     def __post_init__(self) -> None:
         _arguments.choice("kind", self.kind, KINDS)
@@ -53,6 +56,11 @@ class WeightModifier:
             raise ValueError(
                 f"`strength` must be an integer of at least 2, the bits of a weight. "
                 f"Received: {strength:g}"
+            )
+        if _arguments.number("time", self.time, minimum=0.0) and self.kind != "pcm":
+            raise ValueError(
+                f"`time` must be 0 for {self.kind!r}: only the devices of 'pcm' drift. "
+                f"Received: {self.time:g}"
             )
 
     def __call__(
@@ -86,8 +94,14 @@ class WeightModifier:
         if self.kind == "programming":
             noise = device.programming_std(g) * device.programming_noise * normal_like(g, seed)
             return share + s * ops.stop_gradient((noise[0] - noise[1]) / pair.span)
-        held = device.read(device.program(g, seed=seed), seed=seed)
-        return share + s * ops.stop_gradient((held[0] - held[1]) / pair.span - still)
+        held = device.read(device.program(g, seed=seed), self.time, seed=seed)
+        read = (held[0] - held[1]) / pair.span
+        if self.time:
+            # As compensation for each column has it: what |weights| sum up to, then and now.
+            sums = (ops.sum(ops.abs(w), axis=0, keepdims=True) for w in (still, read))
+            then, now = sums
+            read = read * then / ops.maximum(now, 1e-6)
+        return share + s * ops.stop_gradient(read - still)
 
     def get_config(self) -> Config:
         return dataclasses.asdict(self)

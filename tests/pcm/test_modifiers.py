@@ -48,6 +48,21 @@ def test_kinds():
     assert len(np.unique(modified("dorefa", 3))) == 7
 
 
+def test_devices_read_after_a_year():
+    """Drift of each column is corrected, as a chip does it; what devices differ in remains."""
+    device = GenericPCM()
+    share = keras.ops.convert_to_tensor(SHARE)
+    after = WeightModifier("pcm", 1.0, time=31536e3)(share, keras.random.SeedGenerator(1), PAIR)
+    after = keras.ops.convert_to_numpy(after)
+    np.testing.assert_allclose(np.abs(after).sum(0), np.abs(SHARE).sum(0), rtol=1e-5)
+    crossbar = Crossbar(SHARE, device, PAIR, compensation="column", seed=2)
+    error = np.std(crossbar.weights(31536e3) - SHARE)
+    assert np.std(after - SHARE) == pytest.approx(error, rel=0.05)
+    assert np.std(modified("pcm", 1.0) - SHARE) < 0.8 * error
+    with pytest.raises(ValueError, match="`time` must be 0 for 'additive'"):
+        WeightModifier("additive", 0.1, time=25.0)
+
+
 def test_gradients_are_taken_at_the_changed_weights():
     share = tf.Variable(SHARE)
     for kind, strength in (("additive", 0.1), ("pcm", 1.0), ("dorefa", 4), ("programming", 1.0)):
