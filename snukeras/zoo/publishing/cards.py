@@ -374,6 +374,7 @@ def _recipe(recipe: JsonObject) -> list[str]:
         "averaging",
         "constraint",
         "noise",
+        "analog",
     ):
         if recipe.get(key):
             rows.append(f"- {key}: {_entry(recipe[key])}")

@@ -48,6 +48,7 @@ class Recipe:
     constraint: JsonObject | None = None
     noise: JsonObject | None = None
     devices: JsonObject | None = None
+    analog: JsonObject | None = None
     padding: list[int] | None = None
     patience: int | None = None
     ties: str = "first"
@@ -209,11 +210,19 @@ def _check_parts(recipe: JsonObject, where: str) -> None:
                 f'{where}: `schedule` has to be null or of class "cosine". '
                 f"Received: {recipe['schedule']}"
             )
-    for key in ("constraint", "noise", "devices"):
+    for key in ("constraint", "noise", "devices", "analog"):
         if recipe[key] is not None and not isinstance(recipe[key], dict):
             raise ValueError(
                 f"{where}: `{key}` has to be null or an object of arguments. "
                 f"Received: {recipe[key]!r}"
+            )
+    if recipe["analog"] is not None:
+        odd = [key for key in ("devices", "quick_lstm") if recipe[key]]
+        if odd or recipe["start"] is None:
+            raise ValueError(
+                f"{where}: `analog` needs a `start`, whose weights the ranges of converters are "
+                "found with, and neither `devices` nor `quick_lstm`. Received: "
+                f"{', '.join(odd) or 'no start'}"
             )
 
 

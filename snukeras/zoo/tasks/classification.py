@@ -93,6 +93,10 @@ class Classification(Task):
         right = model.predict(x, batch_size=500, verbose=0).argmax(-1) == y.argmax(-1)
         return 100.0 * right, np.ones(len(x))
 
+    def typical_inputs(self) -> np.ndarray:
+        """Return the samples of the training split."""
+        return self.samples["train"][0]
+
     def _part(self) -> Part:
         x, y = self.samples["test"]
         # Evenly spaced: a split may be in the order of its classes.

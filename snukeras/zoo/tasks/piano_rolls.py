@@ -169,6 +169,10 @@ class PianoRolls(Task):
             self.metric,
         )
 
+    def typical_inputs(self) -> np.ndarray:
+        """Return the songs of the training split, padded."""
+        return piano_roll.pad(self.songs["train"])[0]
+
     def golden_inputs(self) -> list[np.ndarray]:
         """Return candidates for the golden input, each `(1, T, 88)`: the sample chorales."""
         _, rolls = samples.read()

@@ -150,6 +150,17 @@ class Task(ABC):
             split: "train", "valid" or "test".
         """
 
+    def typical_inputs(self) -> np.ndarray:
+        """Return training samples, to find the ranges of converters with.
+
+        Raises:
+            ValueError: The task has none in one array.
+        """
+        raise ValueError(
+            f"The task {self.name} has no samples of one array to calibrate converters with. Leave "
+            "out `analog`."
+        )
+
     @abstractmethod
     def golden_inputs(self) -> list[np.ndarray]:
         """Return candidates for the golden input, each with a batch axis of one."""

@@ -117,7 +117,7 @@ def train_seed(
             )
             more = {} if finish is None else finish(model, optimizer)
             result = {
-                **_result(recipe, task, seed, model, state),
+                **_result(recipe, task, seed, model, state, folder),
                 **more,
                 **sources,
                 "recipe_sha256": identity,
@@ -166,12 +166,14 @@ def _fitted(
     steps = task.steps_per_epoch(recipe)
     model = recipes.network(recipe, seed)
     transfer.start(recipe, model, content)
-    trainer = task.trainer(model, recipe)
+    trainer = _trainer(recipe, task, model, seed)
+    if recipe.analog is not None:
+        model = trainer.network
     trainer.compile(
         optimizer=recipes.optimizer(recipe, steps, seed),
         loss=task.loss(recipe.loss),
         # A task-specific trainer returns other outputs, so the task's metrics do not apply.
-        weighted_metrics=task.metrics() if trainer is model else None,
+        weighted_metrics=task.metrics() if trainer is model or recipe.analog else None,
         jit_compile=recipe.jit_compile,
     )
     trainer.optimizer.build(trainer.trainable_variables)
@@ -198,18 +200,36 @@ def _fitted(
     return model, trainer.optimizer, state
 
 
+def _trainer(recipe: Recipe, task: Task, model: "keras.Model", seed: int) -> "keras.Model":
+    """Return the model that `fit` trains: the network, the task's, or the network on tiles."""
+    trainer = task.trainer(model, recipe)
+    if recipe.analog is None:
+        return trainer
+    if trainer is not model:
+        raise ValueError(
+            f"The recipe {recipe.name} has `analog`, and the task {task.name} trains its networks "
+            "by a model of its own. Leave it out."
+        )
+    return recipes.tiles(recipe, model, task.typical_inputs(), seed)
+
+
 def _result(
-    recipe: Recipe, task: Task, seed: int, model: "keras.Model", state: State
+    recipe: Recipe, task: Task, seed: int, model: "keras.Model", state: State, folder: Path
 ) -> JsonObject:
     """Return what a finished training has to say without the test split."""
-    valid = state.best_valid
-    if recipe.half_precision:
+    valid, more = state.best_valid, {}
+    if recipe.analog is not None:
+        # The preset is the plain network; it was chosen by what chips make of it.
+        more["valid_on_chips"] = valid
+        valid = _measured(trained_model(recipe, seed, folder), recipe, task, "valid")
+    elif recipe.half_precision:
         # The weights that ship are rounded: measure them, since training measured others.
         model.set_weights(_stored(state.best_weights, recipe))
         valid = _measured(model, recipe, task, "valid")
     return {
         "seed": seed,
         "valid": valid,
+        **more,
         "epoch": state.best_epoch,
         "epochs_trained": state.epoch,
         "seconds": round(state.seconds, 1),
@@ -253,7 +273,7 @@ def identity_of(recipe: Recipe, sources: dict[str, str]) -> str:
     """
     words = {"title", "description", "licence", "published", "notes", "seeds"}
     # Entries that came later count only where they are set, so that older runs can go on.
-    added = ("constraint", "noise", "half_precision", "quick_lstm")
+    added = ("constraint", "noise", "analog", "half_precision", "quick_lstm")
     words |= {key for key in added if not getattr(recipe, key)}
     words |= {"ties"} if recipe.ties == "first" else set()
     words |= {key for key in ("devices", "start", "teacher") if getattr(recipe, key) is None}
@@ -340,13 +360,23 @@ def _measured_epoch(recipe: Recipe, task: Task, seed: int, state: State, loss: f
     refuse("sum of weights", sum(float(w.sum()) for w in state.model.get_weights()))
     add_to_sum(state, recipe)
     with averaged(state, recipe):
-        valid = task.evaluate(state.model, "valid")
+        valid = _valid(recipe, task, seed, state)
         refuse("validation figure", valid)
         if state.best_valid is None or _better(valid, state.best_valid, recipe, task):
             state.best_valid = valid
             state.best_epoch = state.epoch
             state.best_weights = state.model.get_weights()
     return valid
+
+
+def _valid(recipe: Recipe, task: Task, seed: int, state: State) -> float:
+    """Return the validation figure of the network, or of chips that hold it."""
+    if recipe.analog is None:
+        return task.evaluate(state.model, "valid")
+    recipes.calibrate(recipe, state.trainer, task.typical_inputs())
+    return recipes.on_chips(
+        recipe, state.trainer, lambda model: task.evaluate(model, "valid"), seed
+    )
 
 
 def _better(value: float, best: float, recipe: Recipe, task: Task) -> bool:
