@@ -107,18 +107,24 @@ def _forgetting_rows(results: dict[str, list]) -> _Rows:
 
 
 def _robustness_rows(results: dict[str, list]) -> _Rows:
+    trainings = [*results["accuracy"], *results.get("robustness", [])]
+    # Results of chips are shown where all of them are there.
+    figures = ["test", *(["test_on_chip"] if all("test_on_chip" in r for r in trainings) else [])]
+    titles = {"test": "test accuracy, %", "test_on_chip": "on a chip after a day, %"}
     yield [
-        *("trained", "network", "method", "seeds", "test accuracy, %", "against matched"),
-        *("on a chip after a day, %", "against plain", "against matched"),
+        *("trained", "network", "method", "seeds"),
+        *(h for f in figures for h in (titles[f], "against plain", "against matched")),
     ]
-    for kind, scenario, runs in _groups([*results["accuracy"], *results.get("robustness", [])]):
-        test = {m: 100 * np.array([r["test"] for r in runs[m]]) for m in METHODS}
-        chip = {m: 100 * np.array([r["test_on_chip"] for r in runs[m]]) for m in METHODS}
+    for kind, scenario, runs in _groups(trainings):
+        found = {f: {m: 100 * np.array([r[f] for r in runs[m]]) for m in METHODS} for f in figures}
         for method in METHODS:
             yield [
-                *(_TRAINED[scenario], _TITLES[kind], method, str(len(test[method]))),
-                *(_spread(test[method]), _differences(method, test)[1]),
-                *(_spread(chip[method]), *_differences(method, chip)),
+                *(_TRAINED[scenario], _TITLES[kind], method, str(len(runs[method]))),
+                *(
+                    cell
+                    for by in found.values()
+                    for cell in (_spread(by[method]), *_differences(method, by))
+                ),
             ]
 
 
