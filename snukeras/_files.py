@@ -6,12 +6,14 @@ import json
 import os
 import re
 import sys
+import types
+import typing
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
@@ -123,26 +125,63 @@ def read_json(path: Path) -> JsonObject:
     return content
 
 
-def check_entries(
-    content: Any, entries: Mapping[str, type | tuple[type, ...]], where: object
-) -> None:
-    """Check that a JSON object has the entries that its readers use; others may stand beside them.
+def check_type(value: Any, hint: Any, where: object) -> None:
+    """Check what was read from JSON against the type that its readers take it for.
 
     Args:
-        content: What was read.
-        entries: The type or types of each entry.
+        value: What was read.
+        hint: A TypedDict, `list[...]`, `dict[str, ...]`, a union, a Literal, Any, or a class of the
+            values of JSON. Objects may hold other entries beside those of a TypedDict; a whole
+            number does for a float, and a bool for neither.
         where: The file, or the place in it, for the message.
 
     Raises:
-        ValueError: It is no object, or an entry is missing or of another type.
+        ValueError: The value, or one within it, is of another type; the message says which.
     """
-    received = content if isinstance(content, dict) else {}
-    for key, kinds in entries.items():
-        if key not in received or not isinstance(received[key], kinds):
-            names = kinds if isinstance(kinds, tuple) else (kinds,)
-            what = " or ".join("null" if kind is NoneType else kind.__name__ for kind in names)
-            found = f"{received[key]!r:.80}" if key in received else "nothing"
-            raise ValueError(f"{where}: `{key}` has to be {what}. Received: {found}")
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if typing.is_typeddict(hint) and isinstance(value, dict):
+        for key, kind in typing.get_type_hints(hint).items():
+            if key in value:
+                check_type(value[key], kind, f"{where}: `{key}`")
+            elif key in hint.__required_keys__:
+                raise ValueError(f"{where} has to hold `{key}`. Received: {', '.join(value)}")
+        return
+    if origin in (list, dict) and isinstance(value, origin):
+        items = enumerate(value) if origin is list else value.items()
+        for key, part in items:
+            check_type(part, parts[-1], f"{where}: {'entry ' if origin is list else ''}{key}")
+        return
+    kinds = parts if origin in (types.UnionType, typing.Union) else (hint,)
+    if not any(_is_kind(value, kind, where) for kind in kinds):
+        names = " or ".join(_kind_name(kind) for kind in kinds)
+        raise ValueError(f"{where} has to be {names}. Received: {value!r:.80}")
+
+
+def _is_kind(value: Any, kind: Any, where: object) -> bool:
+    """Return whether a value is of a type, and check what it holds."""
+    origin = typing.get_origin(kind)
+    if kind is Any or isinstance(kind, str | typing.ForwardRef):  # JsonValue: whatever JSON holds
+        return True
+    if origin is Literal:
+        return value in typing.get_args(kind)
+    if isinstance(value, bool):
+        return kind is bool
+    plain = dict if typing.is_typeddict(kind) else origin or kind
+    if not isinstance(value, (int, float) if plain is float else plain):
+        return False
+    if origin or typing.is_typeddict(kind):
+        check_type(value, kind, where)
+    return True
+
+
+def _kind_name(kind: Any) -> str:
+    """Return the name of a type for people who write JSON."""
+    plain = dict if typing.is_typeddict(kind) else typing.get_origin(kind) or kind
+    if plain is Literal:
+        return " or ".join(map(repr, typing.get_args(kind)))
+    names = {dict: "an object", list: "a list", NoneType: "null", str: "a text", int: "an integer"}
+    names |= {float: "a number", bool: "true or false"}
+    return names.get(plain, str(plain))
 
 
 def write_arrays(

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from typing import Literal, NotRequired, TypedDict
 
 import pytest
 
@@ -81,3 +82,43 @@ def test_lists_of_numbers_stand_on_a_line(tmp_path):
     assert _files.read_json(tmp_path / "a.json") == content
     text = (tmp_path / "a.json").read_text()
     assert '"a": [1, -2.5, 3e-07],' in text and '"f": [7]' in text and "[3]" in text
+
+
+class Figure(TypedDict):
+    mean: float
+    deviation: NotRequired[float | None]
+    kind: NotRequired[Literal["a", "b"]]
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "message"),
+    [
+        ({}, Figure, r"x has to hold `mean`"),
+        ({"mean": "1"}, Figure, r"x: `mean` has to be a number\. Received: '1'"),
+        ({"mean": True}, Figure, r"x: `mean` has to be a number\. Received: True"),
+        ({"mean": 1, "deviation": []}, Figure, "`deviation` has to be a number or null"),
+        ({"mean": 1, "kind": "c"}, Figure, "`kind` has to be 'a' or 'b'"),
+        ([1, 2.5], list[int], r"x: entry 1 has to be an integer\. Received: 2\.5"),
+        ({"a": {"mean": None}}, dict[str, Figure], "x: a: `mean` has to be a number"),
+        ([], Figure | None, "x has to be an object or null"),
+        ({"mean": []}, Figure | None, "`mean` has to be a number"),
+        ({}, list[int], "x has to be a list"),
+    ],
+)
+def test_values_of_another_type_are_named_by_their_place(value, hint, message):
+    with pytest.raises(ValueError, match=message):
+        _files.check_type(value, hint, "x")
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        ({"mean": 1, "more": []}, Figure),
+        ({"mean": 1.5, "deviation": None, "kind": "a"}, Figure),
+        (None, Figure | None),
+        ([[], {}, None], list[_files.JsonValue]),
+        ({"a": [1]}, _files.JsonObject),
+    ],
+)
+def test_values_of_the_type_pass(value, hint):
+    _files.check_type(value, hint, "x")

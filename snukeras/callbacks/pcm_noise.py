@@ -101,7 +101,7 @@ class PCMNoise(keras.callbacks.Callback):
         self.layers = layers
         self.embeddings = embeddings
         self.time = _arguments.number("time", time, minimum=0.0)
-        self.seed = seed
+        self.seed = None if seed is None else _arguments.whole("seed", seed, minimum=0)
         self._steps: _NoisySteps | _FirstStep | None = None
         self._entropy: Any = None
         self._epoch = 0

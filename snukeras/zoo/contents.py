@@ -45,6 +45,25 @@ class CostsOnData(Costs):
     data: str
 
 
+class OfChips(TypedDict):
+    """A figure over chips."""
+
+    mean: float
+    std: float
+    min: float
+    max: float
+
+
+class OnChips(TypedDict):
+    """The test figure of a preset's weights on simulated chips, by the time after programming."""
+
+    weights_sha256: str
+    device: str
+    chips: int
+    compensation: str
+    times: dict[str, OfChips]
+
+
 class Data(TypedDict):
     """The data set of a task."""
 
@@ -60,11 +79,47 @@ class Summary(TypedDict):
     test: NotRequired[Figure]
 
 
+class OfSeed(TypedDict):
+    """What commands and cards use of the result of a seed (`snukeras.zoo.training.train_seed`)."""
+
+    seed: int
+    valid: float
+    test: NotRequired[float]
+    epoch: int
+    epochs_trained: int
+    seconds: float
+
+
+class Layers(TypedDict):
+    """The network of a recipe."""
+
+    layers: list[JsonObject]
+
+
+class OfRecipe(TypedDict):
+    """What commands and cards use of a recipe that results keep."""
+
+    network: Layers
+    epochs: int
+    batch_size: int
+    patience: int | None
+    padding: list[int] | None
+    start: NotRequired[JsonObject | None]
+    teacher: NotRequired[JsonObject | None]
+    loss: NotRequired[JsonObject]
+    optimizer: NotRequired[JsonObject]
+    schedule: NotRequired[JsonObject | None]
+    averaging: NotRequired[JsonObject | None]
+    constraint: NotRequired[JsonObject | None]
+    noise: NotRequired[JsonObject | None]
+    data: NotRequired[JsonObject]
+
+
 class Results(Summary):
     """results/NAME.json: the figures of a model's seeds, with all that produced them.
 
-    `seeds` hold what `snukeras.zoo.training.train_seed` returns, `recipe` a recipe without its
-    published figure.
+    `seeds` hold what `snukeras.zoo.training.train_seed` returns, of which readers use `OfSeed`;
+    `recipe` is a recipe without its published figure, of which they use `OfRecipe`.
     """
 
     format: int
@@ -80,6 +135,7 @@ class Results(Summary):
     data: Data
     versions: dict[str, str]
     costs: NotRequired[CostsOnData]
+    chips: NotRequired[OnChips]
 
 
 class Pinned(TypedDict):

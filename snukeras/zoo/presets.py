@@ -11,14 +11,13 @@ import fnmatch
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from types import NoneType
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from snukeras import _content, _files, _html
 from snukeras.zoo import published
-from snukeras.zoo.contents import Info, Preset, Results
+from snukeras.zoo.contents import Info, OfRecipe, OfSeed, Preset, Results
 
 if TYPE_CHECKING:
     import keras
@@ -30,18 +29,6 @@ CONFIG = "config.json"
 WEIGHTS = "model.weights.h5"
 GOLDEN = "golden.npz"
 RESULTS = "results"
-
-_NUMBER = (int, float)
-_ENTRIES: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("name", "title", "description", "licence", "task", "network"), str),
-    **{"metric": str, "unit": str, "parameters": int, "seed": int, "files": dict},
-    **dict.fromkeys(("valid", "test"), _NUMBER),
-}
-_ENTRIES_OF_RESULTS: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("data", "recipe", "test", "valid", "versions"), dict),
-    **{"seeds": list, "unit": str},
-}
-_ENTRIES_OF_FIGURE = {"mean": _NUMBER, "deviation": (*_NUMBER, NoneType)}
 
 # float32 sums in another order differ by some 1e-6; a wrong weight or equation by far more.
 GOLDEN_TOLERANCE = 1e-4
@@ -272,14 +259,12 @@ def _read(folder: Path, name: str) -> Preset:
             f"{path} has format {preset.get('format')!r}; this version of snukeras reads "
             f"{FORMAT}. Upgrade snukeras."
         )
-    _files.check_entries(preset, _ENTRIES, path)
+    _files.check_type(preset, Preset, path)
     if preset["name"] != name:
         raise ValueError(f"{path}: `name` has to be {name!r}. Received: {preset['name']!r}")
-    for file in (CONFIG, WEIGHTS, GOLDEN):
-        _files.check_entries(preset["files"], {file: dict}, f"{path}: `files`")
-        _files.check_entries(
-            preset["files"][file], {"sha256": str, "bytes": int}, f"{path}: `{file}`"
-        )
+    missing = {CONFIG, WEIGHTS, GOLDEN} - set(preset["files"])
+    if missing:
+        raise ValueError(f"{path}: `files` has to hold {', '.join(sorted(missing))} too.")
     return cast(Preset, preset)
 
 
@@ -292,15 +277,11 @@ def _read_results(path: Path) -> Results | None:
     if not path.is_file():
         return None
     results = _files.read_json(path)
-    _files.check_entries(results, _ENTRIES_OF_RESULTS, path)
-    for split in ("valid", "test"):
-        _files.check_entries(results[split], _ENTRIES_OF_FIGURE, f"{path}: `{split}`")
-    for index, seed in enumerate(results["seeds"]):
-        _files.check_entries(
-            seed,
-            {"seed": int, **dict.fromkeys(("valid", "test", "seconds"), _NUMBER)},
-            f"{path}: entry {index} of `seeds`",
-        )
+    _files.check_type(results, Results, path)
+    _files.check_type(results["seeds"], builtins.list[OfSeed], f"{path}: `seeds`")
+    _files.check_type(results["recipe"], OfRecipe, f"{path}: `recipe`")
+    if not results["seeds"]:
+        raise ValueError(f"{path}: `seeds` has to hold a seed. Received: []")
     return cast(Results, results)
 
 

@@ -4,21 +4,40 @@ They stand in published.json of the content folder, and recipes name them. zoo/R
 the file.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from snukeras import _files
-from snukeras._files import JsonValue
+from snukeras._files import JsonObject
 
 FILE = "published.json"
 FORMAT = 1
 
-_FIGURE: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("task", "network", "protocol", "source"), str),
-    "value": (int, float),
-}
-_SOURCE = dict.fromkeys(("citation", "url", "read"), str)
+
+class _Figure(TypedDict):
+    """A figure as published.json has it."""
+
+    task: str
+    value: float
+    network: str
+    protocol: str
+    source: str
+
+
+class _Source(TypedDict):
+    """A source as published.json has it."""
+
+    citation: str
+    url: str
+    read: str
+
+
+class _Content(TypedDict):
+    """published.json."""
+
+    sources: dict[str, _Source]
+    figures: dict[str, _Figure]
 
 
 @dataclass(frozen=True)
@@ -63,13 +82,13 @@ def read(folder: Path) -> dict[str, Published]:
         raise ValueError(
             f"{path} has format {content.get('format')!r}; this version of snukeras reads {FORMAT}."
         )
-    _files.check_entries(content, {"sources": dict, "figures": dict}, path)
+    _files.check_type(content, _Content, path)
     sources = content["sources"]
     for name, source in sources.items():
-        _check(source, _SOURCE, f"{path}: the source {name}")
+        _check(source, _Source, f"{path}: the source {name}")
     figures = {}
     for name, figure in content["figures"].items():
-        _check(figure, _FIGURE, f"{path}: the figure {name}")
+        _check(figure, _Figure, f"{path}: the figure {name}")
         if figure["source"] not in sources:
             raise ValueError(
                 f"{path}: the figure {name} names a source that is not there. Received: "
@@ -80,8 +99,10 @@ def read(folder: Path) -> dict[str, Published]:
     return figures
 
 
-def _check(entry: JsonValue, entries: Mapping[str, type | tuple[type, ...]], where: str) -> None:
-    if not isinstance(entry, dict) or set(entry) != set(entries):
-        received = ", ".join(sorted(entry)) if isinstance(entry, dict) else repr(entry)
-        raise ValueError(f"{where} has to hold {', '.join(sorted(entries))}. Received: {received}")
-    _files.check_entries(entry, entries, where)
+def _check(entry: JsonObject, kind: type, where: str) -> None:
+    """Refuse an entry with more than its type has."""
+    if set(entry) != set(kind.__annotations__):
+        raise ValueError(
+            f"{where} has to hold {', '.join(sorted(kind.__annotations__))}. Received: "
+            f"{', '.join(sorted(entry))}"
+        )

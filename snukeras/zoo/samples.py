@@ -6,7 +6,7 @@ in the package music21, which is needed for nothing else.
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,19 @@ _LICENCE = (
 )
 
 
+class Chorale(TypedDict):
+    """What is used of the description of a chorale."""
+
+    name: str
+
+
+class Description(TypedDict):
+    """What is used of chorales.json."""
+
+    sha256: str
+    chorales: list[Chorale]
+
+
 def read(folder: Path | str | None = None) -> tuple[list[str], list[piano_roll.Roll]]:
     """Return the names of the sample chorales and their piano rolls.
 
@@ -56,6 +69,7 @@ def read(folder: Path | str | None = None) -> tuple[list[str], list[piano_roll.R
     """
     folder = presets.content_folder() / FOLDER if folder is None else Path(folder)
     description = _files.read_json(folder / DESCRIPTION)
+    _files.check_type(description, Description, folder / DESCRIPTION)
     sha256 = _files.sha256_of(folder / ROLLS)
     if sha256 != description["sha256"]:
         raise ValueError(

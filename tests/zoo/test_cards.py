@@ -117,7 +117,7 @@ def test_published_figures_have_one_source():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"figures": {"one": {"value": 1.0}}}, "the figure one has to hold network, protocol"),
+        ({"figures": {"one": {"value": 1.0}}}, "`figures`: one has to hold `task`"),
         ({"sources": {}}, "names a source that is not there"),
         ({"format": 2}, "format 2"),
     ],

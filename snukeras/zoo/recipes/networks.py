@@ -1,12 +1,13 @@
 """Build the network that a recipe describes."""
 
 import inspect
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from snukeras._files import JsonObject
-from snukeras.zoo.recipes.recipe import Recipe
+from snukeras.zoo.recipes.recipe import Recipe, blamed
 
 if TYPE_CHECKING:
     import keras
@@ -40,6 +41,13 @@ def network(recipe: Recipe, seed: int) -> "keras.Model":
         ValueError: An unknown layer class or name, arguments that it refuses, or an entry of the
             recipe that no weight of the network takes.
     """
+    with blamed(recipe, "make its network"):
+        model = _built(recipe, seed)
+        _check_landed(recipe, model)
+    return model
+
+
+def _built(recipe: Recipe, seed: int) -> "keras.Model":
     import keras
 
     description = recipe.network
@@ -72,7 +80,6 @@ def network(recipe: Recipe, seed: int) -> "keras.Model":
         for layer, arguments in calls:
             x = layer(x, **arguments)
         model = keras.Model(source, x, name=recipe.name)
-    _check_landed(recipe, model)
     return model
 
 
@@ -196,13 +203,19 @@ def _check_landed(recipe: Recipe, model: "keras.Model") -> None:
 
 
 def _drawn(spread: JsonObject, units: int, random: np.random.Generator) -> list[float]:
-    if len(spread) != 1 or not set(spread) <= {"uniform", "linspace"}:
+    ends = next(iter(spread.values())) if len(spread) == 1 else None
+    if (
+        not set(spread) <= {"uniform", "linspace"}
+        or not isinstance(ends, list)
+        or len(ends) != 2
+        or not all(isinstance(end, int | float) and math.isfinite(end) for end in ends)
+    ):
         raise ValueError(
             'A spread has to be {"uniform": [low, high]} or {"linspace": [low, high]}. '
             f"Received: {spread}"
         )
-    kind, (low, high) = next(iter(spread.items()))
-    if kind == "uniform":
+    low, high = ends
+    if "uniform" in spread:
         values = random.uniform(low, high, units)
     else:
         values = np.linspace(low, high, units)

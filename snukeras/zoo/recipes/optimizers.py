@@ -1,5 +1,6 @@
 """Make the optimizer and the noise that a recipe describes."""
 
+import math
 from typing import TYPE_CHECKING
 
 from snukeras.zoo.recipes.recipe import SCHEDULE, Recipe
@@ -81,6 +82,11 @@ def noise(recipe: Recipe, seed: int) -> "PCMNoise | None":
 
     arguments = dict(recipe.noise)
     ramp = arguments.pop("ramp_epochs", 0)
+    if not isinstance(ramp, int | float) or not 0 <= ramp < math.inf:
+        raise ValueError(
+            f"`ramp_epochs` of `noise` of the recipe {recipe.name} has to be a number of epochs. "
+            f"Received: {ramp!r}"
+        )
     try:
         if isinstance(arguments.get("noise"), dict):
             device = dict(arguments["noise"])

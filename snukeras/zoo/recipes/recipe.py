@@ -4,13 +4,14 @@
 zoo/README.md explains every key.
 """
 
+import contextlib
 import copy
 import dataclasses
 import math
 import typing
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict
 
 from snukeras import _files
 from snukeras._files import JsonObject, JsonValue
@@ -78,23 +79,62 @@ _REQUIRED = [
     if name == "format"
     or (field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING)
 ]
-_NETWORK = ("input", "input_shape", "input_dtype", "layers")
 
 
-def _kinds(annotation: object) -> tuple[type, ...]:
-    """Return the classes of the values that an annotation allows, without their contents."""
-    if annotation is None:
-        return (type(None),)
-    parts = typing.get_args(annotation)
-    origin = typing.get_origin(annotation)
-    if origin in (list, dict):
-        return (origin,)
-    if isinstance(annotation, type):
-        return (annotation,)
-    return tuple(kind for part in parts for kind in _kinds(part))
+class _Network(TypedDict):
+    """What a network has to hold in outer form."""
+
+    input: NotRequired[str]
+    input_shape: list[int | None]
+    input_dtype: NotRequired[str]
+    layers: list[JsonValue]
 
 
-_TYPES = {name: _kinds(hint) for name, hint in typing.get_type_hints(Recipe).items()}
+_HINTS = typing.get_type_hints(Recipe)
+_Schedule = TypedDict(
+    "_Schedule",
+    {
+        "class": Literal["cosine"],
+        "warmup_epochs": NotRequired[float],
+        "final": NotRequired[float],
+    },
+)
+_AVERAGING = {
+    "ema": TypedDict("_Ema", {"class": Literal["ema"], "momentum": float}),
+    "swa": TypedDict("_Swa", {"class": Literal["swa"], "first_epoch": int}),
+}
+_Optimizer = TypedDict(
+    "_Optimizer",
+    {
+        "class": str,
+        "learning_rate": NotRequired[float],
+        "exclude_from_weight_decay": NotRequired[list[str]],
+    },
+)
+
+
+@contextlib.contextmanager
+def blamed(recipe: Recipe, task: str) -> Iterator[None]:
+    """Turn what Keras and its backend raise for values of a wrong type into one kind of error.
+
+    Args:
+        recipe: The recipe whose values are used within the block.
+        task: What cannot be done then, such as "make its network".
+
+    Raises:
+        ValueError: In place of any error that is none of the kinds that callers are told of:
+            ValueError, OSError, ArithmeticError, RuntimeError and ImportError.
+    """
+    try:
+        yield
+    except (ValueError, OSError, ArithmeticError, RuntimeError, ImportError):
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0][:200]
+        raise ValueError(
+            f"The recipe {recipe.name} cannot {task}: {type(error).__name__}: {reason}. Look for "
+            "an entry of a wrong type or size."
+        ) from error
 
 
 def read(name: str, content: Path | str | None = None) -> Recipe:
@@ -149,7 +189,8 @@ def check(recipe: JsonObject, where: str = "The recipe") -> Recipe:
         raise ValueError(
             f"{where} has format {recipe['format']!r}; this version of snukeras reads {FORMAT}."
         )
-    _files.check_entries(recipe, {key: _TYPES[key] for key in recipe}, where)
+    for key, value in recipe.items():
+        _files.check_type(value, _HINTS[key], f"{where}: `{key}`")
     made = Recipe(**copy.deepcopy(dict(recipe)))
     entries = made.entries()
     _check_network(entries["network"], f"{where}: `network`")
@@ -161,10 +202,10 @@ def check(recipe: JsonObject, where: str = "The recipe") -> Recipe:
 
 def _check_network(network: JsonObject, where: str) -> None:
     """Check the outer form of a network; each layer checks its own arguments."""
-    _entries(network, _NETWORK, where)
-    _files.check_entries(network, {"input_shape": list, "layers": list}, where)
+    _entries(network, _Network.__annotations__, where)
+    _files.check_type(network, _Network, where)
     sizes = network["input_shape"]
-    if not all(size is None or (type(size) is int and size > 0) for size in sizes):
+    if not all(size is None or size > 0 for size in sizes):
         raise ValueError(f"{where}: `input_shape` has to hold sizes or null. Received: {sizes}")
     if not network["layers"]:
         raise ValueError(f"{where}: `layers` has to name a layer. Received: []")
@@ -187,13 +228,17 @@ def _check_numbers(recipe: JsonObject, where: str) -> None:
             f'{where}: `ties` has to be "first" or "last". Received: {recipe["ties"]!r}'
         )
     seeds = recipe["seeds"]
-    if not seeds or len(set(seeds)) != len(seeds) or not all(isinstance(s, int) for s in seeds):
-        raise ValueError(f"{where}: `seeds` has to hold different integers. Received: {seeds}")
+    if not seeds or len(set(seeds)) != len(seeds) or not all(0 <= s < 2**32 for s in seeds):
+        raise ValueError(
+            f"{where}: `seeds` has to hold different integers from 0 to {2**32 - 1}. "
+            f"Received: {seeds}"
+        )
 
 
 def _check_parts(recipe: JsonObject, where: str) -> None:
     """Check the entries that are objects, but for those of `averaging`."""
     optimizer = recipe["optimizer"]
+    _files.check_type(optimizer, _Optimizer, f"{where}: `optimizer`")
     decays = "weight_decay" in optimizer or optimizer.get("class") == "AdamW"
     if "exclude_from_weight_decay" in optimizer and not decays:
         raise ValueError(
@@ -205,16 +250,10 @@ def _check_parts(recipe: JsonObject, where: str) -> None:
         _check_pretrained(recipe["teacher"], "weight", 1.0, f"{where}: `teacher`")
     if recipe["schedule"] is not None:
         _entries(recipe["schedule"], SCHEDULE, f"{where}: `schedule`")
-        if recipe["schedule"].get("class") != "cosine":
+        _files.check_type(recipe["schedule"], _Schedule, f"{where}: `schedule`")
+        if "learning_rate" not in optimizer:
             raise ValueError(
-                f'{where}: `schedule` has to be null or of class "cosine". '
-                f"Received: {recipe['schedule']}"
-            )
-    for key in ("constraint", "noise", "devices", "analog"):
-        if recipe[key] is not None and not isinstance(recipe[key], dict):
-            raise ValueError(
-                f"{where}: `{key}` has to be null or an object of arguments. "
-                f"Received: {recipe[key]!r}"
+                f"{where}: `schedule` needs a `learning_rate` of `optimizer`. Received: {optimizer}"
             )
     if recipe["analog"] is not None:
         odd = [key for key in ("devices", "quick_lstm") if recipe[key]]
@@ -229,13 +268,14 @@ def _check_parts(recipe: JsonObject, where: str) -> None:
 def _check_averaging(recipe: JsonObject, where: str) -> None:
     averaging = recipe["averaging"]
     if averaging is not None:
-        allowed = {"ema": ("class", "momentum"), "swa": ("class", "first_epoch")}
-        if averaging.get("class") not in allowed:
+        kind = averaging.get("class")
+        if not isinstance(kind, str) or kind not in _AVERAGING:
             raise ValueError(
                 f'{where}: `averaging` has to be null or of class "ema" or "swa". '
                 f"Received: {averaging}"
             )
-        _entries(averaging, allowed[averaging["class"]], f"{where}: `averaging`", all_of_them=True)
+        _entries(averaging, _AVERAGING[kind].__annotations__, f"{where}: `averaging`")
+        _files.check_type(averaging, _AVERAGING[kind], f"{where}: `averaging`")
     if recipe["devices"] is not None and averaging is not None:
         raise ValueError(
             f"{where}: `averaging` has to be null with `devices`: no device holds an average. "
@@ -260,10 +300,7 @@ def _check_pretrained(given: JsonValue, number: str, largest: float, where: str)
         )
 
 
-def _entries(
-    given: JsonObject, allowed: Collection[str], where: str, all_of_them: bool = False
-) -> None:
+def _entries(given: JsonObject, allowed: Collection[str], where: str) -> None:
     """Refuse an object with other entries than the allowed ones."""
-    odd = set(given) - set(allowed)
-    if odd or (all_of_them and set(given) != set(allowed)):
+    if set(given) - set(allowed):
         raise ValueError(f"{where} has to hold {', '.join(allowed)}. Received: {given}")

@@ -18,7 +18,7 @@ from typing import cast
 from snukeras import _files
 from snukeras._files import JsonObject, JsonValue
 from snukeras.zoo import presets, recipes
-from snukeras.zoo.contents import Outcome, Trial, Trials
+from snukeras.zoo.contents import OfRecipe, Outcome, Trial, Trials
 from snukeras.zoo.recipes import Recipe
 from snukeras.zoo.tasks import TASKS, Task, registry
 from snukeras.zoo.training import seeds, transfer
@@ -116,7 +116,7 @@ def search(
 def _read(path: Path, name: str, task: Task) -> Trials:
     """Return the results so far; without trials where there is no file."""
     if path.is_file():
-        return cast(Trials, _files.read_json(path))
+        return _trials(path)
     return {
         "name": name,
         "task": task.name,
@@ -125,6 +125,14 @@ def _read(path: Path, name: str, task: Task) -> Trials:
         "lower_is_better": task.lower_is_better,
         "trials": [],
     }
+
+
+def _trials(path: Path) -> Trials:
+    results = _files.read_json(path)
+    _files.check_type(results, Trials, path)
+    for number, trial in enumerate(results["trials"]):
+        _files.check_type(trial["recipe"], OfRecipe, f"{path}: `recipe` of entry {number}")
+    return cast(Trials, results)
 
 
 def _changed(base: Recipe, settings: Mapping[str, JsonValue], epochs: int | None) -> Recipe:
@@ -183,14 +191,14 @@ def table(name: str | None = None, content: Path | str | None = None) -> str:
     if name is None:
         lines = ["| model | settings tried | best on validation | unit |", "|---|---|---|---|"]
         for path in sorted(folder.glob("*.json")):
-            results = cast(Trials, _files.read_json(path))
+            results = _trials(path)
             best = _sorted(results)[0]["valid"]
             lines.append(
                 f"| `{results['name']}` | {len(results['trials'])} | "
                 f"{'-' if best is None else f'{best:.3f}'} | {results['unit']} |"
             )
         return "\n".join(lines) + "\n"
-    results = cast(Trials, _files.read_json(folder / f"{name}.json"))
+    results = _trials(folder / f"{name}.json")
     trials = _sorted(results)
     places = list(dict.fromkeys(place for trial in trials for place in trial["settings"]))
     recipe = recipes.read(name, content).entries()

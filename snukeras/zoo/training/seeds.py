@@ -13,6 +13,7 @@ from snukeras import _files
 from snukeras._files import JsonObject
 from snukeras.zoo import recipes
 from snukeras.zoo.recipes import Recipe
+from snukeras.zoo.recipes.recipe import blamed
 from snukeras.zoo.tasks import Task
 from snukeras.zoo.training import transfer
 from snukeras.zoo.training.averaging import add_to_sum, averaged, keep_first
@@ -166,37 +167,38 @@ def _fitted(
     steps = task.steps_per_epoch(recipe)
     model = recipes.network(recipe, seed)
     transfer.start(recipe, model, content)
-    trainer = _trainer(recipe, task, model, seed)
-    if recipe.analog is not None:
-        model = trainer.network
-    trainer.compile(
-        optimizer=recipes.optimizer(recipe, steps, seed),
-        loss=task.loss(recipe.loss),
-        # A task-specific trainer returns other outputs, so the task's metrics do not apply.
-        weighted_metrics=task.metrics() if trainer is model or recipe.analog else None,
-        jit_compile=recipe.jit_compile,
-    )
-    trainer.optimizer.build(trainer.trainable_variables)
-    state = State(folder / STATE, identity, model, trainer)
-    if not state.stopped and state.epoch < recipe.epochs:
-        callbacks: list[keras.callbacks.Callback] = [
-            _epoch_callback(recipe, task, seed, state, steps, progress)
-        ]
-        if tensorboard:
-            callbacks.append(keras.callbacks.TensorBoard(folder / "tensorboard"))
-        noise = recipes.noise(recipe, seed)
-        if noise is not None:
-            callbacks.append(noise)
-        with quick_lstm(model) if recipe.quick_lstm else contextlib.nullcontext():
-            trainer.fit(
-                transfer.taught(recipe, task.training_data(recipe, seed, state.epoch), content),
-                epochs=recipe.epochs,
-                initial_epoch=state.epoch,
-                steps_per_epoch=steps,
-                shuffle=False,  # training_data has its own order
-                callbacks=callbacks,
-                verbose=0,
-            )
+    with blamed(recipe, "be trained"):
+        trainer = _trainer(recipe, task, model, seed)
+        if recipe.analog is not None:
+            model = trainer.network
+        trainer.compile(
+            optimizer=recipes.optimizer(recipe, steps, seed),
+            loss=task.loss(recipe.loss),
+            # A task-specific trainer returns other outputs, so the task's metrics do not apply.
+            weighted_metrics=task.metrics() if trainer is model or recipe.analog else None,
+            jit_compile=recipe.jit_compile,
+        )
+        trainer.optimizer.build(trainer.trainable_variables)
+        state = State(folder / STATE, identity, model, trainer)
+        if not state.stopped and state.epoch < recipe.epochs:
+            callbacks: list[keras.callbacks.Callback] = [
+                _epoch_callback(recipe, task, seed, state, steps, progress)
+            ]
+            if tensorboard:
+                callbacks.append(keras.callbacks.TensorBoard(folder / "tensorboard"))
+            noise = recipes.noise(recipe, seed)
+            if noise is not None:
+                callbacks.append(noise)
+            with quick_lstm(model) if recipe.quick_lstm else contextlib.nullcontext():
+                trainer.fit(
+                    transfer.taught(recipe, task.training_data(recipe, seed, state.epoch), content),
+                    epochs=recipe.epochs,
+                    initial_epoch=state.epoch,
+                    steps_per_epoch=steps,
+                    shuffle=False,  # training_data has its own order
+                    callbacks=callbacks,
+                    verbose=0,
+                )
     return model, trainer.optimizer, state
 
 
