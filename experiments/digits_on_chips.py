@@ -19,6 +19,8 @@ from snukeras import _files
 from snukeras.pcm import DifferentialPair, GenericPCM, evaluate_chips
 from snukeras.pcm.monte_carlo import YEAR, summarize
 from snukeras.zoo import presets, training
+from snukeras.zoo.contents import OnChips
+from snukeras.zoo.publishing import publish
 from snukeras.zoo.tasks import TASKS, Classification, Task, registry
 
 RESULTS_FOLDER = "digits_on_chips"
@@ -101,6 +103,32 @@ def experiment(
     return results
 
 
+def to_card(
+    name: str,
+    content: Path | str | None = None,
+    tasks: Mapping[str, Task] = TASKS,
+    root: Path | str | None = None,
+) -> None:
+    """Write the figures with compensation by column to the card of the model.
+
+    Args:
+        name, content, tasks, root: As for `experiment`.
+    """
+    results = _files.read_json(reporting.folder(RESULTS_FOLDER, root) / f"{name}.json")
+    kept = ("mean", "std", "min", "max")
+    found: OnChips = {
+        "weights_sha256": results["weights_sha256"],
+        "device": GenericPCM.__name__,
+        "chips": results["chips"],
+        "compensation": "column",
+        "times": {
+            time: {key: figures[key] for key in kept}
+            for time, figures in results["cases"]["column"].items()
+        },
+    }
+    publish.keep_chips(name, found, content, tasks)
+
+
 def table(family: str | None = None, root: Path | str | None = None) -> str:
     """Return the figures as Markdown.
 
@@ -147,9 +175,12 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--runs", type=Path, default=Path("runs/digits_on_chips"))
     parser.add_argument("--content", type=Path, help="folder of presets")
+    parser.add_argument("--cards", action="store_true", help="write the models' cards too")
     given = parser.parse_args(argv)
     for name in given.names:
         experiment(name, given.chips, given.compensations, given.runs, given.content)
+        if given.cards:
+            to_card(name, given.content)
     print(table())
     return 0
 

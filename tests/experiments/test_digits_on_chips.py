@@ -39,7 +39,7 @@ def preset(monkeypatch):
     return found
 
 
-def test_figures_and_table(preset, tmp_path):
+def test_figures_and_table(preset, tmp_path, monkeypatch):
     tasks = {"mnist": Drawn()}
     results = digits_on_chips.experiment(
         "tiny", 2, ["column"], tmp_path / "runs", tasks=tasks, root=tmp_path
@@ -53,6 +53,12 @@ def test_figures_and_table(preset, tmp_path):
         "tiny", 2, ["none"], tmp_path / "runs", tasks=tasks, root=tmp_path
     )
     assert more["cases"]["column"] == results["cases"]["column"] and "none" in more["cases"]
+    kept = []
+    monkeypatch.setattr(digits_on_chips.publish, "keep_chips", lambda *a: kept.append(a[:2]))
+    digits_on_chips.to_card("tiny", root=tmp_path)
+    name, found = kept[0]
+    assert name == "tiny" and found["weights_sha256"] == "1" * 64 and found["chips"] == 2
+    assert found["times"]["1 year"]["mean"] == case["mean"]
     table = digits_on_chips.table(root=tmp_path)
     assert (
         f"| `tiny` | 50.00 | 2 | column | {results['cases']['column']['25 s']['mean']:.2f}" in table

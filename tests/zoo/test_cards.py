@@ -7,7 +7,7 @@ import pytest
 from tiny_zoo import PUBLISHED, make_task
 
 from snukeras.zoo import presets, published
-from snukeras.zoo.publishing import cards
+from snukeras.zoo.publishing import cards, publish
 
 TASKS = {"scales": make_task()}
 
@@ -63,6 +63,30 @@ def test_cards_show_the_other_models_of_the_task(small_zoo, tmp_path):
     assert cards.write("scales", content, TASKS) == ["other", "tiny"]
     card = (content / "tiny" / "README.md").read_text("utf-8")
     assert "| **`tiny`** |" in card and "| [`other`](../other/README.md) |" in card
+
+
+def test_figures_on_chips_are_those_of_these_weights(small_zoo, tmp_path):
+    content = shutil.copytree(small_zoo[0], tmp_path / "zoo")
+    figure = {"mean": 9.5, "std": 0.25, "min": 9.0, "max": 10.0}
+    preset = presets.info("tiny", content)
+    found = {
+        "weights_sha256": preset["files"]["model.weights.h5"]["sha256"],
+        "device": "GenericPCM",
+        "chips": 3,
+        "compensation": "column",
+        "times": {"1 year": figure},
+    }
+    publish.keep_chips("tiny", found, content, TASKS)
+    row = "on 3 simulated chips, 1 year after programming | 9.500 ± 0.250, worst 10.000"
+    assert row in (content / "tiny" / "README.md").read_text("utf-8")
+    with pytest.raises(ValueError, match="of other weights of tiny"):
+        publish.keep_chips("tiny", {**found, "weights_sha256": "0" * 64}, content, TASKS)
+    # Trained and published anew, the old figures would not be of these weights.
+    path = content / "results" / "tiny.json"
+    results = json.loads(path.read_text())
+    results["chips"]["weights_sha256"] = "0" * 64
+    path.write_text(json.dumps(results))
+    assert "simulated chips" not in cards.card("tiny", content, TASKS)
 
 
 def test_card_needs_results(small_zoo, tmp_path):

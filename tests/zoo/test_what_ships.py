@@ -37,3 +37,11 @@ def test_every_entry_of_a_recipe_is_used(name):
     recipe = recipes.read(name)
     TASKS[recipe.task].check(recipe)
     recipes.network(recipe, seed=0)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("_pcm")])
+def test_figures_on_chips_are_of_the_weights_that_ship(name):
+    preset = presets.info(name)
+    found = preset["results"].get("chips")
+    if found is not None:
+        assert found["weights_sha256"] == preset["files"][presets.WEIGHTS]["sha256"]

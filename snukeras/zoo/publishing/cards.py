@@ -83,6 +83,7 @@ def card(name: str, content: Path | str | None = None, tasks: Mapping[str, Task]
         lines.append(f"| published | {preset['published']} |")
     lines += [
         *_costs(results.get("costs")),
+        *_chips(preset, results),
         f"| training | {_minutes(results):.1f} minutes a seed |",
         f"| licence of the weights | {preset['licence']} |",
         f"| licence of the data | {results['data']['licence']} |",
@@ -152,6 +153,20 @@ def _costs(costs: CostsOnData | None) -> list[str]:
         f"| PCM devices | {costs['pcm_devices']:,}, two a weight |",
     ]
     return rows
+
+
+def _chips(preset: Info, results: Results) -> list[str]:
+    """Return rows on simulated chips, where these very weights were measured there."""
+    found = results.get("chips")
+    if found is None or found["weights_sha256"] != preset["files"][presets.WEIGHTS]["sha256"]:
+        return []
+    worst = "max" if results.get("lower_is_better") else "min"
+    return [
+        f"| these weights on {found['chips']} simulated chips, {time} after programming | "
+        f"{figure['mean']:.3f} ± {figure['std']:.3f}, worst {figure[worst]:.3f} "
+        f"({found['device']}, drift compensation: {found['compensation']}) |"
+        for time, figure in found["times"].items()
+    ]
 
 
 def _minutes(results: Results) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from snukeras import _files
 from snukeras._files import JsonValue
 from snukeras.zoo import presets, recipes
-from snukeras.zoo.contents import MEASURED, CostsOnData, Results, Split
+from snukeras.zoo.contents import MEASURED, CostsOnData, OnChips, Results, Split
 from snukeras.zoo.publishing import cards, costs
 from snukeras.zoo.recipes import Recipe
 from snukeras.zoo.tasks import TASKS, Task
@@ -112,6 +112,33 @@ def measure(
     path = presets.content_folder(content) / presets.RESULTS / f"{name}.json"
     _files.write_json(path, {**preset["results"], "costs": counted})
     return counted
+
+
+def keep_chips(
+    name: str,
+    found: OnChips,
+    content: Path | str | None = None,
+    tasks: Mapping[str, Task] = TASKS,
+) -> None:
+    """Keep figures on chips in the results file of a preset, and write the cards of its task anew.
+
+    Args:
+        name: One of `snukeras.zoo.list()`.
+        found: The figures, in the unit of the task.
+        content: Folder of presets. Default: the one that ships with the package.
+        tasks: The tasks that presets may name.
+
+    Raises:
+        ValueError: No such preset, one without its results file, or figures of other weights.
+    """
+    preset = presets.info(name, content)
+    if preset["results"] is None:
+        raise ValueError(f"{presets.RESULTS}/{name}.json is missing. Train and publish {name}.")
+    if found["weights_sha256"] != preset["files"][presets.WEIGHTS]["sha256"]:
+        raise ValueError(f"These figures on chips are of other weights of {name}. Measure it anew.")
+    path = presets.content_folder(content) / presets.RESULTS / f"{name}.json"
+    _files.write_json(path, {**preset["results"], "chips": found})
+    cards.write(preset["task"], content, tasks)
 
 
 def _halve(path: Path | str) -> None:
