@@ -78,6 +78,24 @@ def test_noise():
     np.testing.assert_allclose(quiet[0], noisy[0], atol=1e-6)
 
 
+def test_tone_is_a_filter_of_each_recording():
+    levels = 20 * np.log10(changed(tone=12).max(axis=1) / 0.5)
+    assert -12 <= levels.min() < -9 and 9 < levels.max() <= 13  # 500 Hz is one of its points
+    spectra = np.abs(np.fft.rfft(changed(tone=12)[:, :3200])).argmax(axis=1)
+    assert np.all(spectra == 500 * 3200 / 8000)
+
+
+def test_gap_is_a_silence_at_any_place():
+    silent = (changed(gap=0.1)[:, :3200] == 0).sum(axis=1) - (changed()[:, :3200] == 0).sum(axis=1)
+    assert silent.min() < 100 and 600 < silent.max() <= 800
+    assert not changed(gap=9.0)[:, 3200:].any()  # no longer than the recording
+
+
+def test_what_came_later_leaves_earlier_draws_alone():
+    without, filtered = changed(speed=0.2, gain=3), changed(speed=0.2, gain=3, tone=1e-9)
+    np.testing.assert_allclose(without[0], filtered[0], atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "data",
     [{"pitch": 1}, {"speed": -0.1}, {"gain": "loud"}, {"gain": True}, {"speed": float("inf")}],

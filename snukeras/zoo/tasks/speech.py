@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 CLASSES = 10
 LENGTH = spoken_digits.RATE  # a second; 20 of the 3,000 recordings are longer, and are cut
 
-_DATA = {"speed": 0.0, "gain": 0.0, "shift": 0.0, "noise": 0.0}
+_DATA = {"speed": 0.0, "gain": 0.0, "shift": 0.0, "noise": 0.0, "tone": 0.0, "gap": 0.0}
+# Frequencies in Hz between which the levels of `tone` are interpolated.
+_TONES = (0, 250, 500, 1000, 1500, 2000, 2500, 3000, 4000)
 
 # Formants of ten syllables at their start and at their end, in Hz.
 _FORMANTS = (
@@ -47,6 +49,9 @@ class SpokenDigits(Classification):
     - `shift`: largest silence before it, in seconds.
     - `noise`: largest standard deviation of white noise; smaller ones, down to a hundredth, are as
       likely on a logarithmic scale.
+    - `tone`: largest change of the level in dB, either way, by frequency: a smooth filter, as
+      another voice, microphone or room has.
+    - `gap`: largest silence that is written into it, in seconds, at any place.
 
     Figure: accuracy in percent.
 
@@ -155,6 +160,16 @@ def _play(
         wave = np.interp(places, np.arange(len(wave)), wave)
     start = min(int(shift * data["shift"] * spoken_digits.RATE), max(len(row) - len(wave), 0))
     wave = wave[: len(row) - start]
+    if data["tone"]:
+        levels = data["tone"] * random.uniform(-1, 1, len(_TONES))
+        frequencies = np.fft.rfftfreq(len(wave), 1 / spoken_digits.RATE)
+        filtered = np.fft.rfft(wave) * 10 ** (np.interp(frequencies, _TONES, levels) / 20)
+        wave = np.fft.irfft(filtered, len(wave))
+    if data["gap"]:
+        place, share = random.uniform(size=2)
+        length = min(int(share * data["gap"] * spoken_digits.RATE), len(wave))
+        first = int(place * (len(wave) - length))
+        wave = np.concatenate([wave[:first], np.zeros(length), wave[first + length :]])
     row[start : start + len(wave)] = wave * 10 ** (data["gain"] * (2 * gain - 1) / 20)
     if data["noise"]:
         deviation = data["noise"] * 10 ** (-2 * level)
