@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from networks import speech
 
+from snukeras.datasets import spoken_digits
 from snukeras.export.onnx.build import to_onnx
+from snukeras.zoo import load
 
 FILE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "label_wav.py"
 
@@ -52,6 +54,17 @@ def test_the_last_line_is_the_label_of_the_whole(example, network, model, tmp_pa
     expected = np.asarray(network(np.float32(samples[None] / 32768)))[0]
     label, chance = re.match(r" 0\.27 s: (\d) \((\d+) %\)", lines[-1]).groups()
     assert int(label) == expected.argmax() and abs(int(chance) - 100 * expected.max()) <= 1
+
+
+@pytest.mark.slow
+def test_the_model_that_ships_labels_real_recordings(example, data_folder, tmp_path, capsys):
+    model = tmp_path / "model-streaming.onnx"
+    model.write_bytes(to_onnx(load("speech_snu"), streaming=True).SerializeToString())
+    test = spoken_digits.load_data(data_folder)[2]
+    for sound, digit in zip(test.waves[::25], test.digits[::25], strict=True):
+        path = write(tmp_path / "a.wav", np.round(32768 * sound))
+        assert example.main([str(model), str(path)]) == 0
+        assert f" s: {digit} (" in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_pieces_of_any_length_are_alike(example, model):
