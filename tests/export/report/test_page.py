@@ -212,7 +212,16 @@ def test_it_renders_in_chromium(exported, tmp_path, width):
         "const d = f.contentDocument, n = s => d.querySelectorAll(s).length;"
         "const bad = [...d.images].filter(i => !i.naturalWidth).length;"
         "console.log(`MEASURED ${d.documentElement.scrollWidth} ${f.contentWindow.innerWidth} "
-        "${bad} ${n('svg')}`); };"
+        "${bad} ${n('svg')}`);"
+        # Sort each table by its second column: once down, once up; then by its first, by Enter.
+        "for (const t of d.querySelectorAll('table.sortable')) {"
+        "const heads = t.tHead.rows[0].cells, order = place => [...t.tBodies[0].rows].map("
+        "r => r.cells[place].dataset.value ?? r.cells[place].textContent).join(' ; ');"
+        "const enter = new f.contentWindow.KeyboardEvent('keydown', {key: 'Enter'});"
+        "const found = [order(1)]; heads[1].click(); found.push(order(1));"
+        "heads[1].click(); found.push(order(1));"
+        "heads[0].dispatchEvent(enter); found.push(order(0), heads[0].ariaSort, heads[1].ariaSort);"
+        "console.log(`SORTED ${found.join(' # ')}`); } };"
         f"f.srcdoc = {framed};</script></body>",
         encoding="utf-8",
     )
@@ -237,8 +246,17 @@ def test_it_renders_in_chromium(exported, tmp_path, width):
         timeout=120,
     )
     messages = re.findall(r"CONSOLE.*?\"(.*?)\", source", result.stderr)
-    assert len(messages) == 1, messages
-    wide, inner, bad, drawings = map(int, messages[0].split()[1:])
+    measured, *tables = messages
+    assert len(tables) == text.count('class="sortable"') == 3, messages
+    for table in tables:
+        first, down, up, names, now, before = table.removeprefix("SORTED ").split(" # ")
+        values = first.split(" ; ")
+        number = all(re.fullmatch(r"-?[\d.e+]+", value) for value in values)
+        rising = sorted(values, key=float if number else str.lower)
+        assert up.split(" ; ") == rising and down.split(" ; ") == rising[::-1]
+        assert names.split(" ; ") == sorted(names.split(" ; "), reverse=True)
+        assert (now, before) == ("descending", "")
+    wide, inner, bad, drawings = map(int, measured.split()[1:])
     assert wide <= inner == width and bad == 0
     assert drawings == text.count("<svg") == len(exported[1].map.tile_utilisation) + 3
     assert picture.stat().st_size > 20_000
