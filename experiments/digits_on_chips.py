@@ -115,14 +115,18 @@ def to_card(
         name, content, tasks, root: As for `experiment`.
     """
     results = _files.read_json(reporting.folder(RESULTS_FOLDER, root) / f"{name}.json")
-    kept = ("mean", "std", "min", "max")
     found: OnChips = {
         "weights_sha256": results["weights_sha256"],
         "device": GenericPCM.__name__,
         "chips": results["chips"],
         "compensation": "column",
         "times": {
-            time: {key: figures[key] for key in kept}
+            time: {
+                "mean": figures["mean"],
+                "std": figures["std"],
+                "min": figures["min"],
+                "max": figures["max"],
+            }
             for time, figures in results["cases"]["column"].items()
         },
     }

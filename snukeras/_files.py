@@ -146,10 +146,13 @@ def check_type(value: Any, hint: Any, where: object) -> None:
             elif key in hint.__required_keys__:
                 raise ValueError(f"{where} has to hold `{key}`. Received: {', '.join(value)}")
         return
-    if origin in (list, dict) and isinstance(value, origin):
-        items = enumerate(value) if origin is list else value.items()
-        for key, part in items:
-            check_type(part, parts[-1], f"{where}: {'entry ' if origin is list else ''}{key}")
+    if origin is list and isinstance(value, list):
+        for number, part in enumerate(value):
+            check_type(part, parts[0], f"{where}: entry {number}")
+        return
+    if origin is dict and isinstance(value, dict):
+        for name, part in value.items():
+            check_type(part, parts[1], f"{where}: {name}")
         return
     kinds = parts if origin in (types.UnionType, typing.Union) else (hint,)
     if not any(_is_kind(value, kind, where) for kind in kinds):

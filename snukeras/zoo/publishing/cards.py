@@ -160,10 +160,11 @@ def _chips(preset: Info, results: Results) -> list[str]:
     found = results.get("chips")
     if found is None or found["weights_sha256"] != preset["files"][presets.WEIGHTS]["sha256"]:
         return []
-    worst = "max" if results.get("lower_is_better") else "min"
+    lower = results.get("lower_is_better")
     return [
         f"| these weights on {found['chips']} simulated chips, {time} after programming | "
-        f"{figure['mean']:.3f} ± {figure['std']:.3f}, worst {figure[worst]:.3f} "
+        f"{figure['mean']:.3f} ± {figure['std']:.3f}, "
+        f"worst {figure['max'] if lower else figure['min']:.3f} "
         f"({found['device']}, drift compensation: {found['compensation']}) |"
         for time, figure in found["times"].items()
     ]

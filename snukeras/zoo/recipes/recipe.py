@@ -99,10 +99,9 @@ _Schedule = TypedDict(
         "final": NotRequired[float],
     },
 )
-_AVERAGING = {
-    "ema": TypedDict("_Ema", {"class": Literal["ema"], "momentum": float}),
-    "swa": TypedDict("_Swa", {"class": Literal["swa"], "first_epoch": int}),
-}
+_Ema = TypedDict("_Ema", {"class": Literal["ema"], "momentum": float})
+_Swa = TypedDict("_Swa", {"class": Literal["swa"], "first_epoch": int})
+_AVERAGING: dict[str, type] = {"ema": _Ema, "swa": _Swa}
 _Optimizer = TypedDict(
     "_Optimizer",
     {
