@@ -62,6 +62,7 @@ def test_weights_are_on_the_levels_after_fit(jit_compile, scale, w_max):
     assert len(np.unique(kernel)) > 3
 
 
+@pytest.mark.slow
 def test_default_in_convolutions_and_recurrent_layers():
     model = keras.Sequential(
         [

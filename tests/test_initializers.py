@@ -14,6 +14,7 @@ def spikes(shape, rate=0.1, seed=0):
     return (np.random.default_rng(seed).random(shape) < rate).astype("float32")
 
 
+@pytest.mark.some_cases(8)
 @pytest.mark.parametrize("rate, input_rate", [(0.25, None), (0.1, None), (0.25, 0.05), (0.1, 0.3)])
 @pytest.mark.parametrize("g", ["relu", "linear"])
 @pytest.mark.parametrize("decay, threshold", [(0.8, 0.5), (0.3, 2.0)])
@@ -97,7 +98,7 @@ def convolutional_network():
     ]), np.random.default_rng(0).random((16, 12, 12, 1)).astype("float32")  # fmt: skip
 
 
-@pytest.mark.some_cases(2)
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize(
     "network", [dense_network, functional_network, recurrent_network, convolutional_network]
 )

@@ -302,6 +302,7 @@ def test_after_an_error_in_another_callback(error, hook, first):
     assert is_plain(model)
 
 
+@pytest.mark.slow
 def test_after_an_error_compile_evaluate_and_train_on_batch_are_plain():
     for then in ("compile", "train_on_batch", "fit with noise"):
         model = probe_model()
@@ -455,7 +456,7 @@ def unbuilt(kind, **arguments):
     return model
 
 
-@pytest.mark.some_cases(4)
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize("mode", MODES, ids=str)
 @pytest.mark.parametrize("kind", ["sequential", "subclass"])
 def test_a_model_that_its_first_batch_builds_is_noisy_from_it_on(kind, mode):
@@ -474,6 +475,7 @@ def test_a_model_that_its_first_batch_builds_is_noisy_from_it_on(kind, mode):
     assert "make_train_function" not in vars(model)
 
 
+@pytest.mark.slow
 def test_units_whose_initializers_draw_are_built_by_the_first_batch():
     random = np.random.default_rng(0)
     x, y = random.random((8, 6, 5)), random.random((8, 6, 2))

@@ -60,6 +60,7 @@ def test_history_has_the_rates_of_the_spikes(options):
     assert not any(key.startswith("ssnu") for key in history)
 
 
+@pytest.mark.slow
 def test_the_filters_of_a_convolution_are_its_units():
     keras.utils.set_random_seed(1)
     layer = ConvSNU2D(4, 3, threshold=0.3, return_sequences=True)

@@ -326,6 +326,7 @@ def test_presets_are_compared_on_their_task_where_its_data_is_at_hand(name, data
     assert figure == pytest.approx(shipped, rel=0.2)
 
 
+@pytest.mark.slow
 def test_presets_without_their_data_say_what_chorales_are(inside, monkeypatch, capsys):
     monkeypatch.setattr("snukeras.zoo.tasks.task.Task.part", lambda task: None)
     assert main(["zoo:jsb_snu", "--target", "pcm", "--chips", "1", "--times", "25"]) == 0

@@ -93,6 +93,7 @@ def test_missing_and_smuggled_files(exported, tmp_path):
         verify_folder(tmp_path)
 
 
+@pytest.mark.slow
 def test_checksums_that_were_made_to_fit(exported, model, tmp_path):
     """A whole file exchanged, with its checksum: the parts no longer belong together."""
     keras.utils.set_random_seed(1)  # other weights than the model's
@@ -110,6 +111,7 @@ def test_checksums_that_were_made_to_fit(exported, model, tmp_path):
         verify_folder(folder)
 
 
+@pytest.mark.slow
 def test_a_map_of_the_same_weights_but_another_onnx_file(exported, model, tmp_path):
     export(model, tmp_path / "other", name="renamed")
     folder, name = tmp_path / "other", "crossbar.snumap"
@@ -197,6 +199,7 @@ def test_unsupported_layers_leave_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_stuck_devices_are_reported(model, tmp_path):
     faults = tuple(Fault(0, line, bit, 0.0) for line in range(6) for bit in range(256))
     report = export(model, tmp_path / "out", faults=faults, pack=True)

@@ -98,6 +98,7 @@ def test_neurons_follow_from_their_drive_in_integers(written):
         assert np.median(near) < 0.01
 
 
+@pytest.mark.slow
 def test_noise_is_back_afterwards(written):
     net = written[0]
     assert not any(tiles.quiet or tiles.recorder for tiles in net.tiles)
@@ -117,6 +118,7 @@ def test_few_bits_and_shared_gates():
             FixedPoint(*form)
 
 
+@pytest.mark.slow
 def test_of_a_chip(tmp_path):
     net = network()
     model = Chip(net, compensation="column", seed=1).model(1e6)

@@ -85,7 +85,7 @@ CASES = [
 ]
 
 
-@pytest.mark.some_cases(22)
+@pytest.mark.some_cases(14)
 @pytest.mark.parametrize("cls, recurrent, g, masked, inhibition, given, implementation", CASES)
 def test_values_and_gradients(cls, recurrent, g, masked, inhibition, given, implementation):
     case = (cls, recurrent, g, masked, inhibition, given, implementation)
@@ -130,6 +130,7 @@ def test_values_and_gradients(cls, recurrent, g, masked, inhibition, given, impl
         np.testing.assert_allclose(gradient, reference[name], rtol=1e-7, atol=1e-9, err_msg=name)
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("cls, g", [(SNU, "relu"), (SSNU, "softplus")])
 def test_gradients_do_not_need_the_training_mode(cls, g, masked):
@@ -168,7 +169,7 @@ def test_layers_of_several_widths_share_a_process():
             np.testing.assert_allclose(one, other, atol=1e-12)
 
 
-@pytest.mark.some_cases(5)
+@pytest.mark.some_cases(3)
 @pytest.mark.parametrize("name", sorted(oracle.PSEUDO_DERIVATIVES))
 @pytest.mark.parametrize("implementation", ["fused", "cell"])
 def test_pseudo_derivatives(name, implementation):

@@ -44,6 +44,7 @@ def test_fixed_at_inference_and_new_in_training():
     assert np.any(random(images) != random(images))
 
 
+@pytest.mark.slow
 def test_a_layer_without_seed_keeps_its_spikes_when_saved(tmp_path):
     model = keras.Sequential(
         [keras.Input((7,)), RateCoding(9, training_steps=4), SNU(3, return_sequences=True)]

@@ -156,7 +156,7 @@ def test_convolution_of_all_steps(cls, padding, more):
     assert twin.layer.compute_output_shape(x.shape)[0] == drive.shape
 
 
-@pytest.mark.some_cases(5)
+@pytest.mark.some_cases(3)
 @pytest.mark.parametrize("cls, convolution, recurrent, inhibition, implementation", CASES)
 def test_values_and_gradients(cls, convolution, recurrent, inhibition, implementation):
     case = (cls, convolution, recurrent, inhibition, implementation)

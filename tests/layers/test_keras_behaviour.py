@@ -158,7 +158,7 @@ def test_lengths_of_one_bucket_share_one_compilation():
         assert n <= int(bucket(tf.constant(n))) <= max(16, 1.25 * n)
 
 
-@pytest.mark.some_cases(5)
+@pytest.mark.some_cases(3)
 @pytest.mark.parametrize(
     "policy", ["float16", "bfloat16", "mixed_float16", "mixed_bfloat16", "float64"]
 )
@@ -184,7 +184,7 @@ def test_policies(policy, implementation, x):
     assert bare(x).dtype == keras.DTypePolicy(policy).compute_dtype
 
 
-@pytest.mark.some_cases(2)
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("cls", [SNU, SSNU])
 def test_fit_learns_and_survives_saving(cls, jit_compile, x, tmp_path):

@@ -144,7 +144,7 @@ def model_of(layer, steps=5):
     return keras.Sequential([keras.Input((steps, FEATURES)), layer])
 
 
-@pytest.mark.some_cases(2)
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize(
     ("coupling", "window"),
     [
@@ -214,6 +214,7 @@ def test_synapses_read_with_noise_around_their_conductance():
     assert (read.std(axis=0) > 0.2).all()
 
 
+@pytest.mark.slow
 def test_the_batch_size_changes_nothing():
     x = spikes(12)
     one, four = (fitted(model_of(layer_of(LevelTuned(LEVELS))), x, batch_size=n) for n in (1, 4))
@@ -265,6 +266,7 @@ def test_configs_hold_every_argument():
     assert copy.layers[0].coupling.level == 2.0 and not copy.layers[0].coupling.one_winner
 
 
+@pytest.mark.slow
 def test_it_learns_below_a_layer_that_trains_by_gradients():
     model = keras.Sequential(
         [keras.Input((5, FEATURES)), layer_of(LevelTuned(LEVELS)), SNU(4), keras.layers.Dense(1)]

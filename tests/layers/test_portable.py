@@ -99,7 +99,7 @@ def check(model, folder, form, *shapes, prepare=lambda x: x):
 SEQUENCES = ((2, 7, 5), (3, 4, 5))
 
 
-@pytest.mark.some_cases(2)
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("form", FORMATS)
 def test_recurrent_and_feed_forward_of_dynamic_batch_and_time(tmp_path, form):
     model = network(
@@ -109,7 +109,7 @@ def test_recurrent_and_feed_forward_of_dynamic_batch_and_time(tmp_path, form):
     check(model, tmp_path, form, *SEQUENCES)
 
 
-@pytest.mark.some_cases(2)
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("form", FORMATS)
 def test_masks(tmp_path, form):
     def holes(x):
@@ -124,7 +124,7 @@ def test_masks(tmp_path, form):
     check(model, tmp_path, form, *SEQUENCES, prepare=holes)
 
 
-@pytest.mark.some_cases(2)
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("form", FORMATS)
 def test_convolutions(tmp_path, form):
     model = network(
@@ -180,6 +180,7 @@ def test_other_implementations(tmp_path, options):
     check(model, tmp_path, "litert", (2, 4, 5))
 
 
+@pytest.mark.slow
 def test_a_bare_loop_of_keras_and_maps_of_one_dimension(tmp_path):
     maps, steps = keras.Input((None, 9, 2)), keras.Input((None, 5))
     found = [ConvSNU1D(4, 3)(maps), LAYERS.RNN(SNUCell(6))(steps)]

@@ -327,6 +327,7 @@ def test_several_steps_per_execution_are_the_same_steps():
     np.testing.assert_array_equal(*results)
 
 
+@pytest.mark.slow
 def test_eager_steps_are_the_compiled_steps():
     layers = [dense(use_bias=False) for _ in range(2)]
     eager, compiled = (built(layer=one, device=NandakumarPCM(), refresh_every=2) for one in layers)

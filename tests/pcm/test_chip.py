@@ -96,6 +96,7 @@ def test_embeddings_only_when_asked():
     assert len(Chip(model, embeddings=True).weights()) == 1
 
 
+@pytest.mark.slow
 def test_faults_by_name(model):
     name = next(iter(Chip(model).weights()))
     stuck = StuckDevices(plus=np.full((15, 8), 25.0))

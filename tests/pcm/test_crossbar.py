@@ -102,6 +102,7 @@ def test_compensation_acts_behind_the_converter():
     assert errors[0] > 1.2 * errors[1]
 
 
+@pytest.mark.slow
 def test_noise_of_the_converter_grows_with_the_factor():
     year = 31536e3
     x, _, crossbar = drifting("column", Converter(noise=0.5))

@@ -27,7 +27,7 @@ def agrees(samples, mean, std):
     assert samples.std() == pytest.approx(std, rel=0.02)
 
 
-@pytest.mark.some_cases(5)
+@pytest.mark.some_cases(3)
 @pytest.mark.parametrize(
     "row", table("generic_25uS_conductance.csv"), ids=lambda r: r["g_target_uS"]
 )
@@ -207,6 +207,7 @@ def test_refuses_bad_times(t):
             call(state, t)
 
 
+@pytest.mark.slow
 def test_devices_of_many_shapes_give_no_warning(caplog):
     device = GenericPCM(seed=1)
     for n in range(1, 9):

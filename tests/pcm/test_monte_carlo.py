@@ -156,6 +156,7 @@ def test_refuses_bad_arguments(task):
     assert Chip(model).devices == 2 * (48 + 24)
 
 
+@pytest.mark.slow
 def test_batches_and_dicts(task):
     model, x, y = task
     arrays = evaluate_chips(model, x, y, chips=2, times=(DAY,), batch_size=8)
@@ -175,6 +176,7 @@ def test_batches_and_dicts(task):
         evaluate_chips(model, iter(()), chips=1)
 
 
+@pytest.mark.slow
 def test_chips_share_the_samples(task):
     model, x, y = task
     y = y + np.random.default_rng(3).normal(0, 3, y.shape)  # samples differ more than chips

@@ -273,6 +273,7 @@ def test_divergence(tmp_path):
         train(tmp_path, tmp_path / "runs")
 
 
+@pytest.mark.slow
 def test_weights_without_a_value_are_a_divergence(tmp_path):
     """Units with NaN are silent: neither the loss nor the validation figure shows it."""
     recipe = make_recipe(seeds=[0], averaging=None, schedule=None)

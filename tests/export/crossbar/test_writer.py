@@ -61,6 +61,7 @@ def test_weights_off_their_grid_are_not_moved(tmp_path):
     np.testing.assert_allclose(crossbar.weights()["held/kernel"], kernel, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_kernels_that_unroll_in_another_way_come_back(tmp_path):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6, 6, 3))

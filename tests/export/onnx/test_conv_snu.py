@@ -76,6 +76,7 @@ def test_potentials_are_those_of_the_cell_stepped_in_float64():
     assert 0 < bound.max() < 1e-3
 
 
+@pytest.mark.slow
 def test_a_network_for_images_exports_with_its_map(tmp_path):
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
