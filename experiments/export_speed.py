@@ -84,8 +84,8 @@ def latency(rounds: int = 300, steps: int = 3000) -> dict[str, Any]:
         model = network(cls, recurrent)
         signature = [tf.TensorSpec((None, None, KEYS), "float32")]
         forms = {
-            "exported": _session(to_onnx(model)),
-            "tf2onnx": _session(convert_function(model, signature)),
+            "exported": one_thread(to_onnx(model)),
+            "tf2onnx": one_thread(convert_function(model, signature)),
         }
         x = (np.random.default_rng(0).random((1, STEPS, KEYS)) < 0.05).astype("float32")
         times: dict[str, list[float]] = {form: [] for form in forms}
@@ -102,20 +102,20 @@ def latency(rounds: int = 300, steps: int = 3000) -> dict[str, Any]:
                 "network": name,
                 **{form: statistics.median(values) for form, values in times.items()},
                 "difference": float(np.abs(outputs["exported"] - outputs["tf2onnx"]).max()),
-                "step": _step(_session(to_onnx(model, streaming=True)), x[0], steps),
+                "step": _step(one_thread(to_onnx(model, streaming=True)), x[0], steps),
             }
         )
     return {
         "experiment": "latency",
         "onnxruntime": onnxruntime.__version__,
-        "processor": _processor(),
+        "processor": processor_name(),
         "steps": STEPS,
         "rounds": rounds,
         "networks": found,
     }
 
 
-def _session(proto: Any) -> Any:
+def one_thread(proto: Any) -> Any:
     """Open a session on one thread."""
     import onnxruntime
 
@@ -181,7 +181,7 @@ def scale(widths: tuple[int, ...] = WIDE, features: int = KEYS) -> dict[str, Any
     assert report.map is not None  # "pcm" has one
     return {
         "experiment": "scale",
-        "processor": _processor(),
+        "processor": processor_name(),
         "weights": report.map.weights,
         "tiles": report.map.tiles,
         "devices": report.map.devices,
@@ -233,7 +233,7 @@ def presets(
         )
     return {
         "experiment": "presets",
-        "processor": _processor(),
+        "processor": processor_name(),
         "presets": [rows[name] for name in sorted(rows)],
     }
 
@@ -244,7 +244,8 @@ def _peak() -> int:
     return peak * (1 if sys.platform == "darwin" else 1024)
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """Return the processor of this machine and how many cores there are."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
