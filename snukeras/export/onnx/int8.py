@@ -5,6 +5,10 @@ column, the input of a product one scale and zero point, found at each run ("dyn
 beforehand ("static"). Between products all stays float: membrane potentials, thresholds, spikes.
 Other weights (of convolutions, recurrent products and tables) are held as int8 and made float when
 the file is loaded. Operators that not every runtime has, such as DequantizeLinear, are left out.
+
+Weights of products are held as uint8 with the zero point 128. With int8 weights ONNX Runtime adds
+two products of 8 bits in 16 bits on processors without VNNI, where two spikes, 255 each, times 127
+exceed 32,767 and are cut off there: the sums would be wrong, and differ from machine to machine.
 """
 
 import dataclasses
@@ -21,6 +25,8 @@ from snukeras.export.onnx.graph import described
 MODES = ("dynamic", "static")
 # In the file's metadata: how it was quantised.
 INT8 = "snukeras.int8"
+# What a weight of 0 is as uint8.
+_RAISED = 128
 # Smaller weights would save less than their scales cost.
 _LEAST = 256
 # Operators that take a weight: place of the weight among the inputs, its axis of channels.
@@ -158,7 +164,7 @@ class _Work:
         self.axes = self._axes()
         self.nodes: list[onnx.NodeProto] = []
         self.made: dict[str, onnx.TensorProto] = {}
-        self.held: dict[str, tuple[str, np.ndarray]] = {}
+        self.held: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self.entered: dict[str, tuple[str, str, str]] = {}
 
     def _axes(self) -> dict[str, int]:
@@ -228,21 +234,23 @@ class _Work:
                     names |= self._read(attribute.g.node)
         return names
 
-    def _integers(self, name: str, moments: np.ndarray | None = None) -> tuple[str, np.ndarray]:
-        """Return the name of a weight as int8, and its scales; `moments` are those of its input."""
+    def _integers(
+        self, name: str, moments: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return a weight as int8, and its scales; `moments` are those of its input."""
         if name not in self.held:
             weight = numpy_helper.to_array(self.tensors[name]).astype("float32")
             axis = self.axes[name]
             others = tuple(a for a in range(weight.ndim) if a != axis)
             scale = np.abs(weight).max(axis=others, keepdims=True) / 127.0
             scale = np.where(scale > 0, scale, 1.0).astype("float32")
-            values = rounded(weight / scale, moments).astype("int8")
-            self.held[name] = (self._constant(f"{name}/int8", values), scale.reshape(-1))
+            self.held[name] = rounded(weight / scale, moments).astype("int8"), scale.reshape(-1)
         return self.held[name]
 
     def _made_float(self, name: str) -> list[onnx.NodeProto]:
         """Return nodes that make a weight float; ONNX Runtime runs them once, on loading."""
-        values, scales = self._integers(name)
+        integers, scales = self._integers(name)
+        values = self._constant(f"{name}/int8", integers)
         shape = [1] * len(self.tensors[name].dims)
         shape[self.axes[name]] = -1
         scale = self._constant(f"{name}/scales", scales.reshape(shape))
@@ -256,9 +264,12 @@ class _Work:
         """Put a product of integers in the place of a MatMul."""
         out = node.output[0]
         known = self.seen.get(node.input[0])
-        weights, scales = self._integers(node.input[1], known.moments if known else None)
+        integers, scales = self._integers(node.input[1], known.moments if known else None)
+        raised = (integers.astype("int16") + _RAISED).astype("uint8")
+        weights = self._constant(f"{node.input[1]}/uint8", raised)
+        middle = self._constant("uint8/middle", np.array(_RAISED, "uint8"))
         x, scale, zero = self._enter(node.input[0])
-        product = self._add("MatMulInteger", [x, weights, zero], [f"{out}/integers"])
+        product = self._add("MatMulInteger", [x, weights, zero, middle], [f"{out}/integers"])
         number = self._add("Cast", [product], [f"{out}/number"], to=TensorProto.FLOAT)
         columns = self._constant(f"{out}/scales", scales)
         both = self._add("Mul", [columns, scale], [f"{out}/scale"])
