@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from snukeras import _terminal
+from snukeras import _completion, _terminal
 from snukeras._files import JsonObject
 from snukeras.export.errors import BadInputError, ExportError
 
@@ -191,6 +191,16 @@ def _add_more(parser: argparse.ArgumentParser) -> None:
     add("--list-layers", action="store_true", help="list the layers known")
     add("--list-targets", action="store_true", help="list the targets known")
     add("--version", action="store_true", help="print the version")
+    _completion.add(
+        parser, lambda: {"verify": _verify_parser(), "readback": _readback_parser()}, _models
+    )
+
+
+def _models() -> dict[str, list[str]]:
+    """Return what the argument MODEL may be beside a file, for shells."""
+    from snukeras.zoo import presets
+
+    return {"model": [f"zoo:{name}" for name in presets.list()]}
 
 
 def _verify_parser() -> argparse.ArgumentParser:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from snukeras import __version__
+from snukeras import __version__, _completion
 from snukeras._files import JsonObject, JsonValue
 from snukeras._terminal import console, plain, start_keras
 
@@ -125,7 +125,17 @@ def _parser() -> argparse.ArgumentParser:
     picture.add_argument("--chorale", type=int, default=0, metavar="N", help="which sample")
     picture.add_argument("--overwrite", action="store_true", help="replace FILE where it exists")
     command("table", _table, "print the table of all models as Markdown")
+    command("doctor", _doctor, "say what is installed, what is in use, and what is missing")
+    _completion.add(parser, values=_names)
     return parser
+
+
+def _names() -> dict[str, list[str]]:
+    """Return what the arguments of the commands may be, for shells."""
+    from snukeras.zoo import presets
+
+    names = sorted({*presets.list(), *presets.recipes()})
+    return {"name": names, "names": names, "other": names}
 
 
 def _add_training(command: Callable[[str, Run, str], argparse.ArgumentParser]) -> None:
@@ -516,6 +526,12 @@ def _table(arguments: argparse.Namespace) -> int:
 
     print(cards.table(arguments.content), end="")
     return _DONE
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from snukeras.zoo import doctor
+
+    return _DONE if doctor.report(arguments.content) else _FAILED
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ pins size and sha256 of the other three. zoo/README.md specifies all of it.
 import builtins
 import difflib
 import fnmatch
+import warnings
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -69,7 +70,7 @@ class Names(builtins.list[str]):
 
 
 def list(
-    filter: str = "*",
+    filter: str | Path = "*",
     task: str | None = None,
     unit: str | None = None,
     content: Path | str | None = None,
@@ -90,14 +91,16 @@ def list(
         The names in order, a list of strings; at the end of a cell of a notebook it is a table.
 
     Raises:
-        ValueError: `filter` is no string, or no model has this task or unit; the message lists
-            those that there are.
+        ValueError: No model has this task or unit; the message lists those that there are.
     """
-    if not isinstance(filter, str):
-        raise ValueError(
-            "Argument `filter` must be a pattern of names, such as 'jsb_*'; a folder of presets is "
-            f"given as content=. Received: {filter!r}"
+    if isinstance(filter, Path) or "/" in filter:
+        warnings.warn(
+            f"Give the folder of presets as content=. Received: list({str(filter)!r}), which will "
+            "be a pattern of names alone.",
+            FutureWarning,
+            stacklevel=2,
         )
+        filter, content = "*", filter
     folder = content_folder(content)
     names = _names(folder)
     if task is not None or unit is not None:

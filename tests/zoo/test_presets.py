@@ -178,8 +178,9 @@ def test_list(small_zoo, tmp_path):
     content, _ = small_zoo
     assert snukeras.zoo.list(content=content) == ["tiny"]
     assert snukeras.zoo.list(content=tmp_path) == []
-    with pytest.raises(ValueError, match="a folder of presets is given as content="):
-        snukeras.zoo.list(content)
+    for folder in (content, str(content)):
+        with pytest.warns(FutureWarning, match="as content="):
+            assert snukeras.zoo.list(folder) == ["tiny"]
 
 
 def test_list_some():
