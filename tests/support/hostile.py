@@ -39,11 +39,11 @@ def spoiled(data, draw):
         if action == 0:
             del at[path[-1]]
         elif action == 1 and isinstance(at, dict):
-            at[draw.choice(WORDS[:20])] = draw.choice(NUMBERS)
+            at[draw.choice(WORDS[:20])] = copy.deepcopy(draw.choice(NUMBERS))
         elif action == 1:
-            at.append(draw.choice(NUMBERS))
+            at.append(copy.deepcopy(draw.choice(NUMBERS)))
         else:
-            at[path[-1]] = draw.choice(NUMBERS)
+            at[path[-1]] = copy.deepcopy(draw.choice(NUMBERS))
     return data
 
 
