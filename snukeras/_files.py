@@ -157,7 +157,7 @@ def check_type(value: Any, hint: Any, where: object) -> None:
     kinds = parts if origin in (types.UnionType, typing.Union) else (hint,)
     if not any(_is_kind(value, kind, where) for kind in kinds):
         names = " or ".join(_kind_name(kind) for kind in kinds)
-        raise ValueError(f"{where} has to be {names}. Received: {value!r:.80}")
+        raise ValueError(f"{where} must be {names}. Received: {value!r:.80}")
 
 
 def _is_kind(value: Any, kind: Any, where: object) -> bool:

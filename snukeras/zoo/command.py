@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parser().parse_args(argv)
         content = arguments.content
         if content is not None and not content.is_dir():
-            _complain(f"--content has to be a folder. Received: {str(content)!r}")
+            _complain(f"--content must be a folder. Received: {str(content)!r}")
             return _USAGE
         code = int(arguments.run(arguments))
         if sys.stdout is not None:

@@ -48,7 +48,7 @@ def draw(name: str, path: Path | str, chorale: int = 0, content: Path | str | No
         )
     titles, rolls = samples.read()
     if not 0 <= chorale < len(rolls):
-        raise ValueError(f"`chorale` has to be 0 to {len(rolls) - 1}. Received: {chorale}")
+        raise ValueError(f"`chorale` must be 0 to {len(rolls) - 1}. Received: {chorale}")
     model = presets.load(name, content=content)
     if model.input_shape[-1] != 88 or model.output_shape[-1] != 88:
         raise ValueError(f"{name} is not a music model. Received shapes: {model.input_shape}")

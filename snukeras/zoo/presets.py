@@ -264,7 +264,7 @@ def _read(folder: Path, name: str) -> Preset:
         )
     _files.check_type(preset, Preset, path)
     if preset["name"] != name:
-        raise ValueError(f"{path}: `name` has to be {name!r}. Received: {preset['name']!r}")
+        raise ValueError(f"{path}: `name` must be {name!r}. Received: {preset['name']!r}")
     missing = {CONFIG, WEIGHTS, GOLDEN} - set(preset["files"])
     if missing:
         raise ValueError(f"{path}: `files` has to hold {', '.join(sorted(missing))} too.")

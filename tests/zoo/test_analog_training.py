@@ -74,7 +74,7 @@ def test_chips_choose_and_the_plain_network_ships(content, tmp_path):
         ({"start": None}, "`analog` needs a `start`.*Received: no start"),
         ({"quick_lstm": True}, "Received: quick_lstm"),
         ({"analog": {"bits": 8}}, "`analog` has to hold tile, .*Received: bits"),
-        ({"analog": {"chips": 0}}, "`chips` has to be an integer of at least 1. Received: 0"),
+        ({"analog": {"chips": 0}}, "`chips` must be an integer of at least 1. Received: 0"),
         ({"analog": {"time": -1.0}}, "`analog`: .*time"),
         ({"analog": {"tile": "generic9"}}, "cannot make its tiles: .*'generic9'"),
         ({"analog": {"tile": {"output": {"noise": -1.0}}}}, "cannot make its tiles: .*noise"),

@@ -42,18 +42,18 @@ from snukeras.zoo.tasks import TASKS
         ({"constraint": 8}, "`constraint`.*Received: 8"),
         ({"noise": 0.1}, r"`noise`.*Received: 0\.1"),
         ({"devices": 0.5, "averaging": None}, r"`devices`.*Received: 0\.5"),
-        ({"devices": {}}, "`averaging` has to be null with `devices`"),
-        ({"optimizer": "Adam"}, r"`optimizer` has to be an object\. Received: 'Adam'"),
-        ({"padding": 3}, r"`padding` has to be a list or null\. Received: 3"),
-        ({"network": {"input_shape": 3, "layers": []}}, "`input_shape` has to be a list"),
-        ({"padding": [8, None]}, r"`padding`: entry 1 has to be an integer\. Received: None"),
+        ({"devices": {}}, "`averaging` must be null with `devices`"),
+        ({"optimizer": "Adam"}, r"`optimizer` must be an object\. Received: 'Adam'"),
+        ({"padding": 3}, r"`padding` must be a list or null\. Received: 3"),
+        ({"network": {"input_shape": 3, "layers": []}}, "`input_shape` must be a list"),
+        ({"padding": [8, None]}, r"`padding`: entry 1 must be an integer\. Received: None"),
         ({"seeds": [-1]}, r"`seeds`.*from 0 to.*Received: \[-1\]"),
-        ({"averaging": {"class": ["ema"]}}, "`averaging` has to be null or of class"),
-        ({"averaging": {"class": "ema", "momentum": "1"}}, "`momentum` has to be a number"),
-        ({"schedule": {"class": "cosine", "final": None}}, "`final` has to be a number"),
+        ({"averaging": {"class": ["ema"]}}, "`averaging` must be null or of class"),
+        ({"averaging": {"class": "ema", "momentum": "1"}}, "`momentum` must be a number"),
+        ({"schedule": {"class": "cosine", "final": None}}, "`final` must be a number"),
         ({"schedule": {"class": "cosine"}, "optimizer": {"class": "Adam"}}, "`learning_rate`"),
         ({"optimizer": {}}, "`optimizer` has to hold `class`"),
-        ({"optimizer": {"class": "Adam", "learning_rate": [None]}}, "`learning_rate` has to be a"),
+        ({"optimizer": {"class": "Adam", "learning_rate": [None]}}, "`learning_rate` must be a"),
         ({"network": {"input_shape": [-1], "layers": []}}, "sizes or null"),
         ({"network": {"input_shape": [3], "layers": []}}, "name a layer"),
         ({"network": {"input_shape": [3], "layers": ["Dense"]}}, "layer 0 .*Received: 'Dense'"),
@@ -82,7 +82,7 @@ def test_read(tmp_path):
         recipes.read("tin", tmp_path)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "recipe.json").write_text(json.dumps(make_recipe()))
-    with pytest.raises(ValueError, match=r"`name` has to be 'other'\. Received: 'tiny'"):
+    with pytest.raises(ValueError, match=r"`name` must be 'other'\. Received: 'tiny'"):
         recipes.read("other", tmp_path)
 
 

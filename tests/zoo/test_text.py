@@ -299,7 +299,7 @@ def test_network_that_is_no_chain_from_table_to_table():
     ("data", "message"),
     [
         ({"seps": 3}, "`data` of the task pets may hold steps.*Received: seps"),
-        ({"precision": "int8"}, "`precision` has to be"),
+        ({"precision": "int8"}, "`precision` must be"),
         ({"steps": 900}, "shorter than one batch"),
     ],
 )

@@ -171,7 +171,7 @@ def test_a_folder_is_no_file_and_a_file_no_folder(small_zoo, run, tmp_path):
     assert code == 1 and "preset.json is not a file" in err
     for nowhere in (tmp_path / "nothing", content / "published.json"):
         code, _, err = run("list", content=nowhere)
-        assert code == 2 and "--content has to be a folder" in err
+        assert code == 2 and "--content must be a folder" in err
 
 
 @pytest.mark.parametrize(

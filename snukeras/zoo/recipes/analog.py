@@ -110,7 +110,7 @@ def _entry(recipe: Recipe) -> JsonObject:
     for name in ("samples", "chips"):
         if type(entry[name]) is not int or entry[name] < 1:
             raise ValueError(
-                f"{where}: `{name}` has to be an integer of at least 1. Received: {entry[name]!r}"
+                f"{where}: `{name}` must be an integer of at least 1. Received: {entry[name]!r}"
             )
     try:
         _arguments.number("time", entry["time"], minimum=0.0)

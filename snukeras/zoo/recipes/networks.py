@@ -211,7 +211,7 @@ def _drawn(spread: JsonObject, units: int, random: np.random.Generator) -> list[
         or not all(isinstance(end, int | float) and math.isfinite(end) for end in ends)
     ):
         raise ValueError(
-            'A spread has to be {"uniform": [low, high]} or {"linspace": [low, high]}. '
+            'A spread must be {"uniform": [low, high]} or {"linspace": [low, high]}. '
             f"Received: {spread}"
         )
     low, high = ends

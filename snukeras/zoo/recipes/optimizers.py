@@ -84,7 +84,7 @@ def noise(recipe: Recipe, seed: int) -> "PCMNoise | None":
     ramp = arguments.pop("ramp_epochs", 0)
     if not isinstance(ramp, int | float) or not 0 <= ramp < math.inf:
         raise ValueError(
-            f"`ramp_epochs` of `noise` of the recipe {recipe.name} has to be a number of epochs. "
+            f"`ramp_epochs` of `noise` of the recipe {recipe.name} must be a number of epochs. "
             f"Received: {ramp!r}"
         )
     try:

@@ -153,11 +153,11 @@ def read(name: str, content: Path | str | None = None) -> Recipe:
     path = folder / name / presets.RECIPE
     recipe = check(_files.read_json(path), str(path))
     if recipe.name != name:
-        raise ValueError(f"{path}: `name` has to be {name!r}. Received: {recipe.name!r}")
+        raise ValueError(f"{path}: `name` must be {name!r}. Received: {recipe.name!r}")
     figures = published.read(folder)
     if recipe.published not in (None, *figures):
         raise ValueError(
-            f"{path}: `published` has to be null or a figure of {published.FILE}. Received: "
+            f"{path}: `published` must be null or a figure of {published.FILE}. Received: "
             f"{recipe.published!r}. There are: {', '.join(figures) or 'none'}"
         )
     for part, entry in (("schedule", "warmup_epochs"), ("averaging", "first_epoch")):
@@ -213,7 +213,7 @@ def _check_network(network: JsonObject, where: str) -> None:
         texts = [*named, *(key for key in ("name",) if named and key in layer)]
         if len(named) != 1 or not all(isinstance(layer[key], str) for key in texts):
             raise ValueError(
-                f"{where}: layer {number} has to be an object with either a `class` or a `layer` "
+                f"{where}: layer {number} must be an object with either a `class` or a `layer` "
                 f"of an earlier name, and its `name` a text. Received: {layer!r:.200}"
             )
 
@@ -221,10 +221,10 @@ def _check_network(network: JsonObject, where: str) -> None:
 def _check_numbers(recipe: JsonObject, where: str) -> None:
     for key in ("epochs", "batch_size"):
         if not isinstance(recipe[key], int) or recipe[key] < 1:
-            raise ValueError(f"{where}: `{key}` has to be at least 1. Received: {recipe[key]!r}")
+            raise ValueError(f"{where}: `{key}` must be at least 1. Received: {recipe[key]!r}")
     if recipe["ties"] not in ("first", "last"):
         raise ValueError(
-            f'{where}: `ties` has to be "first" or "last". Received: {recipe["ties"]!r}'
+            f'{where}: `ties` must be "first" or "last". Received: {recipe["ties"]!r}'
         )
     seeds = recipe["seeds"]
     if not seeds or len(set(seeds)) != len(seeds) or not all(0 <= s < 2**32 for s in seeds):
@@ -270,14 +270,14 @@ def _check_averaging(recipe: JsonObject, where: str) -> None:
         kind = averaging.get("class")
         if not isinstance(kind, str) or kind not in _AVERAGING:
             raise ValueError(
-                f'{where}: `averaging` has to be null or of class "ema" or "swa". '
+                f'{where}: `averaging` must be null or of class "ema" or "swa". '
                 f"Received: {averaging}"
             )
         _entries(averaging, _AVERAGING[kind].__annotations__, f"{where}: `averaging`")
         _files.check_type(averaging, _AVERAGING[kind], f"{where}: `averaging`")
     if recipe["devices"] is not None and averaging is not None:
         raise ValueError(
-            f"{where}: `averaging` has to be null with `devices`: no device holds an average. "
+            f"{where}: `averaging` must be null with `devices`: no device holds an average. "
             f"Received: {averaging}"
         )
 
@@ -294,7 +294,7 @@ def _check_pretrained(given: JsonValue, number: str, largest: float, where: str)
     ):
         limit = "" if largest == math.inf else f" and at most {largest:g}"
         raise ValueError(
-            f"{where} has to be null, or to name a `model` and perhaps a {number} above 0{limit}. "
+            f"{where} must be null, or to name a `model` and perhaps a {number} above 0{limit}. "
             f"Received: {given!r}"
         )
 

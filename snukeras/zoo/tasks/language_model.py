@@ -34,7 +34,7 @@ class _Chain:
             embedding.input_dim
         ):
             raise ValueError(
-                "A network for text has to begin with a TiedEmbedding and to end with its "
+                "A network for text must begin with a TiedEmbedding and to end with its "
                 "projection, its other layers one after the other between them. Received: "
                 f"{', '.join(type(layer).__name__ for layer in model.layers)}"
             )

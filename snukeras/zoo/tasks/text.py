@@ -111,7 +111,7 @@ class Words(Task):
             )
         if data["precision"] not in ("float32", "bfloat16"):
             raise ValueError(
-                f'`precision` has to be "float32" or "bfloat16". Received: {data["precision"]!r}'
+                f'`precision` must be "float32" or "bfloat16". Received: {data["precision"]!r}'
             )
         return data
 
