@@ -2,6 +2,7 @@
 
 from snukeras.layers.elastic_distortion import ElasticDistortion
 from snukeras.layers.level_crossing import LevelCrossing
+from snukeras.layers.lif import LIF, LIFCell
 from snukeras.layers.log_mel import LogMel
 from snukeras.layers.memristive.coupling import LevelTuned, Uncoupled, WinnerTakesAll
 from snukeras.layers.memristive.layer import AllMemristive
@@ -16,6 +17,7 @@ from snukeras.layers.spatial import Spatial
 from snukeras.layers.tied_embedding import TiedEmbedding
 
 __all__ = [
+    "LIF",
     "PAPER",
     "SNU",
     "SSNU",
@@ -27,6 +29,7 @@ __all__ = [
     "ConvSSNU2D",
     "ConvSSNUCell",
     "ElasticDistortion",
+    "LIFCell",
     "LevelCrossing",
     "LevelTuned",
     "LogMel",

@@ -1,0 +1,180 @@
+"""LIF layers in ONNX: a Scan for a sequence, or the nodes of one step for streaming."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from onnx import TensorProto, ValueInfoProto, helper
+
+from snukeras._types import PerUnit
+from snukeras.export.onnx.graph import GraphBuilder, subgraph
+from snukeras.export.onnx.handlers import (
+    CannotLowerError,
+    Context,
+    Value,
+    as_float,
+    check_step,
+    handles,
+    mask_of,
+)
+from snukeras.layers import LIF, LIFCell
+from snukeras.network.topology import Call
+
+FLOAT = TensorProto.FLOAT
+
+
+@handles(LIF)
+def _lif(context: Context, call: Call, layer: LIF, values: list[Value]) -> list[Value]:
+    if len(values) != 1 or mask_of(context, values[0]) is not None:
+        raise CannotLowerError("a mask or initial states have no form here; leave them out")
+    x = as_float(context, call, 0, values[0])
+    step = _Step(layer.cell, call.name)
+    if context.streaming:
+        check_step(layer, False)
+        if np.any(layer.cell.initial_potential):
+            raise CannotLowerError("it starts at an initial_potential, and streaming at zero")
+        labels = step.labels
+        entries = [context.enter(call.name, label) for label in labels]
+        output, states = step.lower(context.graph, x, entries)
+        for label, entry, state in zip(labels, entries, states, strict=True):
+            context.leave(call.name, label, layer.cell.units, entry, state)
+        return [Value(output)]
+    if layer.stateful:
+        raise CannotLowerError("stateful=True has a form in streaming alone")
+    sequence, last, states = _scan(context.graph, step, x, layer.go_backwards)
+    first = Value(sequence if layer.return_sequences else last)
+    return [first, *(Value(state) for state in states if layer.return_state)]
+
+
+def _scan(
+    graph: GraphBuilder, step: "_Step", x: str, backwards: bool
+) -> tuple[str, str, list[str]]:
+    """Add the loop; return the outputs of all steps, the last, and the last states."""
+    name, units = step.name, step.cell.units
+    body = GraphBuilder(graph)
+    before = [body.unique(f"{name}/{label}_before") for label in step.labels]
+    x_t = body.unique(f"{name}/x")
+    output, states = step.lower(body, x_t, before)
+    results = [body.node("Identity", [state], f"{name}/next") for state in states]
+    shown = body.node("Identity", [output], f"{name}/shown")
+    ends = [graph.unique(f"{name}/{label}_end") for label in step.labels]
+    sequence = graph.unique(f"{name}/sequence")
+    directions = {"scan_input_directions": [1]} if backwards else {}
+    graph.node(
+        "Scan",
+        [*step.starts(graph, x), x],
+        name,
+        doc=step.equation,
+        outputs=[*ends, sequence],
+        body=subgraph(
+            body,
+            f"{name}/step",
+            [_info(label, units) for label in (*before, x_t)],
+            [_info(label, units) for label in (*results, shown)],
+        ),
+        num_scan_inputs=1,
+        scan_input_axes=[1],
+        scan_output_axes=[1],
+        **directions,
+    )
+    index = graph.constant(-1, f"{name}/last_index", "int64")
+    last = graph.node("Gather", [sequence, index], f"{name}/last", axis=1)
+    return sequence, last, ends
+
+
+def _info(name: str, units: int) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, FLOAT, [None, units])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Step:
+    """One step of a cell, in the order of its states."""
+
+    cell: LIFCell
+    name: str
+
+    @property
+    def labels(self) -> list[str]:
+        return ["y", "v"] if self.cell.synaptic_decay is None else ["y", "v", "i"]
+
+    @property
+    def equation(self) -> str:
+        cell = self.cell
+        after = {
+            "subtract": "decay * v[t-1] + d - reset_by * y[t-1]",
+            "zero": "decay * v[t-1] * (1 - y[t-1]) + d",
+            "silence": "(decay * v[t-1] + d) * (1 - y[t-1])",
+            None: "decay * v[t-1] + d",
+        }[cell.reset]
+        fires = "" if cell.threshold is None else "; y[t] = v[t] > threshold"
+        return f"v[t] = {after}{fires}"
+
+    def starts(self, graph: GraphBuilder, x: str) -> list[str]:
+        """Add the first states: zeros, and the first potential."""
+        name, units = self.name, self.cell.units
+        batch = graph.node("Shape", [x], f"{name}/batch", start=0, end=1)
+        size = graph.constant([units], f"{name}/units", "int64")
+        shape = graph.node("Concat", [batch, size], f"{name}/state_shape", axis=0)
+        zeros = graph.node("ConstantOfShape", [shape], f"{name}/zeros")
+        potential = zeros
+        if np.any(self.cell.initial_potential):
+            start = self._constant(graph, self.cell.initial_potential, "initial_potential")
+            potential = graph.node("Add", [zeros, start], f"{name}/v_start")
+        return [zeros, potential, *([zeros] if "i" in self.labels else [])]
+
+    def _constant(self, graph: GraphBuilder, values: PerUnit | None, label: str) -> str:
+        numbers = np.broadcast_to(np.asarray(values, "float32"), (self.cell.units,))
+        return graph.constant(numbers, f"{self.name}/{label}")
+
+    def lower(self, graph: GraphBuilder, x: str, states: Sequence[str]) -> tuple[str, list[str]]:
+        """Add the nodes of a step; return its output and the new states."""
+        cell, name = self.cell, self.name
+        y, v, *current = states
+        if cell.recurrent_kernel is not None:
+            kernel = graph.constant(np.asarray(cell.recurrent_kernel), f"{name}/recurrent_kernel")
+            x = graph.node("Gemm", [y, kernel, x], f"{name}/recur")
+        if current:
+            slow = self._constant(graph, cell.synaptic_decay, "synaptic_decay")
+            left = graph.node("Mul", [slow, current[0]], f"{name}/current_left")
+            x = graph.node("Add", [left, x], f"{name}/current")
+            current = [x]
+        drive = x
+        if np.any(np.asarray(cell.gain) != 1.0):
+            gain = self._constant(graph, cell.gain, "gain")
+            drive = graph.node("Mul", [gain, drive], f"{name}/gained")
+        if np.any(cell.bias):
+            bias = self._constant(graph, cell.bias, "bias")
+            drive = graph.node("Add", [drive, bias], f"{name}/biased")
+        decay = self._constant(graph, cell.decay, "decay")
+        kept = graph.node("Mul", [decay, v], f"{name}/kept")
+        v = self._next(graph, kept, drive, y)
+        if cell.threshold is None:
+            return v, [y, v, *current]
+        fired = self._spikes(graph, v)
+        return (y if cell.output_delay else fired), [fired, v, *current]
+
+    def _next(self, graph: GraphBuilder, kept: str, drive: str, y: str) -> str:
+        cell, name = self.cell, self.name
+        if cell.reset in ("zero", "silence"):
+            gate = graph.node("Sub", [graph.constant(1.0, "one"), y], f"{name}/gate")
+            if cell.reset == "zero":
+                kept = graph.node("Mul", [kept, gate], f"{name}/gated")
+                return graph.node("Add", [kept, drive], f"{name}/v")
+            v = graph.node("Add", [kept, drive], f"{name}/whole")
+            return graph.node("Mul", [v, gate], f"{name}/v")
+        v = graph.node("Add", [kept, drive], f"{name}/charged")
+        if cell.reset is None:
+            return v
+        amount = self._constant(graph, cell.subtracted, "reset_by")
+        taken = graph.node("Mul", [amount, y], f"{name}/taken")
+        return graph.node("Sub", [v, taken], f"{name}/v")
+
+    def _spikes(self, graph: GraphBuilder, v: str) -> str:
+        name = self.name
+        threshold = self._constant(graph, self.cell.threshold, "threshold")
+        if not self.cell.several:
+            fires = graph.node("Greater", [v, threshold], f"{name}/fires")
+            return graph.node("Cast", [fires], f"{name}/y", to=FLOAT)
+        ratio = graph.node("Div", [v, threshold], f"{name}/in_thresholds")
+        count = graph.node("Floor", [ratio], f"{name}/count")
+        return graph.node("Max", [count, graph.constant(0.0, "zero")], f"{name}/y")

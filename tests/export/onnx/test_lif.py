@@ -1,0 +1,64 @@
+"""LIF layers in ONNX: a sequence and one step, in every form of the neuron."""
+
+import keras
+import numpy as np
+import onnx
+import onnx.reference
+import pytest
+
+from snukeras.export.errors import ExportError
+from snukeras.export.network import Network
+from snukeras.export.onnx.build import build
+from snukeras.export.verify.onnx import run_onnx, session
+from snukeras.layers import LIF
+
+FORMS = [
+    {"reset_by": [0.1, 0.2, 0.3], "gain": [1.0, 0.5, 2.0], "bias": 0.1},
+    {"reset": "zero", "recurrent": True},
+    {"reset": "silence", "synaptic_decay": 0.5, "output_delay": True},
+    {"several": True, "threshold": 0.2},
+]
+
+
+def network():
+    keras.utils.set_random_seed(1)
+    layers = [LIF(3, return_sequences=True, **{"threshold": 0.4, **form}) for form in FORMS]
+    last = LIF(3, threshold=None, reset=None, synaptic_decay=0.4, return_sequences=True)
+    wide = [part for layer in layers for part in (keras.layers.Dense(3), layer)]
+    return keras.Sequential([keras.Input((None, 4)), *wide, keras.layers.Dense(3), last])
+
+
+def test_sequence_and_steps_are_those_of_keras():
+    model = network()
+    x = 3.0 * np.random.default_rng(0).normal(size=(4, 20, 4)).astype("float32")
+    expected = np.asarray(model(x))
+    inner = keras.Model(model.inputs, [layer.output for layer in model.layers[1::2]])
+    assert all(np.asarray(y).mean() > 0.03 for y in inner(x)[:-1])
+    plan = Network.read(model).topology
+    proto = build(plan, "m")
+    onnx.checker.check_model(proto, full_check=True)
+    (found,) = run_onnx(session(proto.SerializeToString()), [x]).values()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    (found,) = onnx.reference.ReferenceEvaluator(proto).run(None, {proto.graph.input[0].name: x})
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    step = session(build(plan, "m", streaming=True).SerializeToString())
+    states = [np.zeros((4, 3), "float32")] * (len(step.get_inputs()) - 1)
+    names = [entry.name for entry in step.get_inputs()]
+    for t in range(20):
+        y, *states = step.run(None, dict(zip(names, [x[:, t], *states], strict=True)))
+        np.testing.assert_allclose(y, expected[:, t], atol=1e-5)
+
+
+def test_last_output_backwards_states_and_a_start():
+    options = {"initial_potential": 0.3, "return_state": True, "go_backwards": True}
+    given = keras.Input((None, 3))
+    model = keras.Model(given, LIF(3, threshold=0.4, **options)(given))
+    x = np.random.default_rng(1).normal(size=(2, 9, 3)).astype("float32")
+    proto = build(Network.read(model).topology, "m")
+    found = run_onnx(session(proto.SerializeToString()), [x]).values()
+    for got, expected in zip(found, model(x), strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-6)
+    model = keras.Sequential([keras.Input((None, 3)), LIF(3, initial_potential=0.3,
+                                                          return_sequences=True)])  # fmt: skip
+    with pytest.raises(ExportError, match="initial_potential"):
+        build(Network.read(model).topology, "m", streaming=True)
