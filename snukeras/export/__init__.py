@@ -19,6 +19,8 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from snukeras.export.exporter import export
+    from snukeras.export.nir.rating import NirRating, NodeRating
+    from snukeras.export.nir.read import rate_nir, read_nir
     from snukeras.export.onnx.build import to_onnx
     from snukeras.export.verify.folder import verify_folder
 
@@ -30,6 +32,8 @@ _HOMES = {
     "ExportWarning": "errors",
     "MapError": "errors",
     "MappedChip": "crossbar.chip",
+    "NirRating": "nir.rating",
+    "NodeRating": "nir.rating",
     "OutputExistsError": "errors",
     "Target": "crossbar.targets",
     "UnsupportedLayersError": "errors",
@@ -38,7 +42,9 @@ _HOMES = {
     "export": "exporter",
     "load_map": "crossbar.load",
     "load_target": "crossbar.targets",
+    "rate_nir": "nir.read",
     "read_back": "crossbar.readback",
+    "read_nir": "nir.read",
     "to_onnx": "onnx.build",
     "verify_folder": "verify.folder",
 }
@@ -50,6 +56,8 @@ __all__ = [
     "ExportWarning",
     "MapError",
     "MappedChip",
+    "NirRating",
+    "NodeRating",
     "OutputExistsError",
     "Target",
     "UnsupportedLayersError",
@@ -58,7 +66,9 @@ __all__ = [
     "export",
     "load_map",
     "load_target",
+    "rate_nir",
     "read_back",
+    "read_nir",
     "to_onnx",
     "verify_folder",
 ]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from snukeras.export.crossbar.map import CrossbarMap
     from snukeras.export.crossbar.targets import Target, TargetChanges
+    from snukeras.export.nir.rating import NirRating
     from snukeras.export.samples import Samples
 
 Report = Callable[[str], None]
@@ -107,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("model", metavar="MODEL", nargs="?", help="a .keras file, or zoo:NAME")
+    add("model", metavar="MODEL", nargs="?", help="a .keras or .nir file, or zoo:NAME")
     add(
         "--target",
         default="pcm",
@@ -187,7 +188,18 @@ def _add_more(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also write the integers of converters and neurons (of a network on tiles)",
     )
-    add("--dt", type=float, metavar="SECONDS", help="time that one step takes, for --nir")
+    add(
+        "--dt",
+        type=float,
+        metavar="SECONDS",
+        help="time of one step: for --nir, or of an .nir MODEL",
+    )
+    add(
+        "--writer",
+        metavar="NAME",
+        help="library that wrote an .nir MODEL (default: told by its numbers)",
+    )
+    add("--reset", metavar="HOW", help="subtract, zero or none: how neurons of an .nir MODEL reset")
     add("--list-layers", action="store_true", help="list the layers known")
     add("--list-targets", action="store_true", help="list the targets known")
     add("--version", action="store_true", help="print the version")
@@ -275,7 +287,12 @@ def _export(options: argparse.Namespace) -> int:
 
         faults = read_faults(options.faults) if options.faults else ()
         _register()
-        model, source, metrics = _load(options.model, progress)
+        rating: NirRating | None = None
+        source, metrics = None, None
+        if options.model.endswith(".nir"):
+            model, rating = _read_nir(options, progress)
+        else:
+            model, source, metrics = _load(options.model, progress)
         report = export(
             model,
             output,
@@ -288,13 +305,13 @@ def _export(options: argparse.Namespace) -> int:
             csv=options.csv,
             streaming=options.streaming,
             int8=options.int8,
-            nir_dt=options.dt,
+            nir_dt=options.dt if options.nir else None,
             vectors=options.vectors,
             samples=_samples(options, model, (metrics or {}).get("task")),
             chips=options.chips,
             times=options.times or TIMES,
             overwrite=options.overwrite,
-            name=options.model if source is None else source.name,
+            name=_called(options.model, source),
             source=source,
             metrics=metrics,
             progress=progress,
@@ -302,6 +319,8 @@ def _export(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
     else:
+        if rating is not None:
+            print(f"{rating}\n")
         show(report, output)
     if not report.verification.ok:
         found = "; ".join(report.verification.failures())
@@ -310,16 +329,29 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
+def _called(model: str, source: Path | None) -> str:
+    """Return what the report calls a model: the name of its file, or zoo:NAME."""
+    if source is not None:
+        return source.name
+    return Path(model).name if model.endswith(".nir") else model
+
+
 def _check(options: argparse.Namespace) -> None:
     """Refuse options that do not fit together."""
     if options.model is None:
-        raise BadInputError("MODEL is missing.", "Give a .keras file or zoo:NAME, or see --help.")
+        raise BadInputError(
+            "MODEL is missing.", "Give a .keras or .nir file or zoo:NAME, or see --help."
+        )
     if options.nir and options.dt is None:
         raise BadInputError(
             "--nir needs --dt, the seconds that one step takes.", "Give --dt 1e-3 or such."
         )
-    if options.dt is not None and not options.nir:
-        raise BadInputError("--dt is for --nir alone.", "Add --nir, or leave --dt out.")
+    read = options.model.endswith(".nir")
+    if options.dt is not None and not (options.nir or read):
+        raise BadInputError("--dt is for NIR alone.", "Add --nir, or leave --dt out.")
+    for name in ("writer", "reset"):
+        if getattr(options, name) is not None and not read:
+            raise BadInputError(f"--{name} is for a MODEL in an .nir file.", "Leave it out.")
     if options.metric and not options.samples:
         raise BadInputError("--metric is for --samples with targets.", "Add --samples FILE.npz.")
     if options.target in ("onnx", "c"):
@@ -458,6 +490,17 @@ def _name(model: str) -> str:
     """Return a name for the default folder that cannot lead out of the current one."""
     name = model[4:] if model.startswith("zoo:") else Path(model).stem
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip(".") or "model"
+
+
+def _read_nir(options: argparse.Namespace, progress: Report) -> tuple["keras.Model", "NirRating"]:
+    """Read a network in NIR, with the rating of its nodes."""
+    from snukeras.export.nir.read import read_rated, whole
+
+    progress(f"reading {options.model}")
+    model, rating = read_rated(
+        options.model, writer=options.writer, dt=options.dt, reset=options.reset
+    )
+    return whole(model, rating), rating
 
 
 def _load(model: str, progress: Report) -> tuple["keras.Model", Path | None, JsonObject | None]:

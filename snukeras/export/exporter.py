@@ -42,7 +42,7 @@ from snukeras.export.folder import (
 )
 from snukeras.export.loading import reload_problem
 from snukeras.export.network import Network
-from snukeras.export.nir import NirFile, write_nir
+from snukeras.export.nir.write import NirFile, write_nir
 from snukeras.export.onnx.build import build
 from snukeras.export.onnx.int8 import MODES
 from snukeras.export.report.contents import (

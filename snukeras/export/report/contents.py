@@ -5,7 +5,7 @@ import dataclasses
 from snukeras._files import JsonObject
 from snukeras.export.c.files import CEntry
 from snukeras.export.crossbar.description import FaultEntry, Source
-from snukeras.export.nir import NirFile
+from snukeras.export.nir.write import NirFile
 from snukeras.export.records import Record, named
 from snukeras.export.report.forecast import Forecast
 from snukeras.export.verify.results import Verification

@@ -8,7 +8,7 @@ import numpy as np
 
 from snukeras.export.errors import BadInputError
 from snukeras.export.network import Network
-from snukeras.export.nir import Layout, lay_out, library
+from snukeras.export.nir.write import Layout, lay_out, library
 from snukeras.export.samples import Samples
 from snukeras.export.verify.results import NirResult
 from snukeras.export.verify.running import runner

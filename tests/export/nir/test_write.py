@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from snukeras.export import command
-from snukeras.export import nir as nir_file
 from snukeras.export.errors import BadInputError, UnsupportedLayersError
 from snukeras.export.exporter import export
 from snukeras.export.network import Network
+from snukeras.export.nir import write as nir_file
 from snukeras.export.samples import Samples
 from snukeras.export.verify.folder import verify_folder
 from snukeras.export.verify.nir import compare_nir, simulate
