@@ -156,6 +156,11 @@ class LIFCell(keras.layers.Layer):
                     f"Received: reset={self.reset!r}, threshold={self.threshold!r}"
                 )
 
+    @property
+    def spiking(self) -> bool:
+        """Whether the neurons fire; they put out potentials otherwise."""
+        return self.threshold is not None
+
     def build(self, input_shape: Shape) -> None:
         if len(input_shape) != 2 or input_shape[-1] != self.units:
             raise ValueError(

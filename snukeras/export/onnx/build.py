@@ -17,7 +17,7 @@ from snukeras.export.onnx.layers import sound
 from snukeras.export.onnx.layers.snu_scan import Trace
 from snukeras.export.onnx.scans import straighten
 from snukeras.export.onnx.trace import UNITS
-from snukeras.layers import SNUCell
+from snukeras.layers import LIFCell, SNUCell
 from snukeras.network import topology
 from snukeras.network.topology import Key, Topology
 
@@ -192,8 +192,17 @@ def describe_units(plan: Topology, traces: dict[str, Trace]) -> dict[str, JsonOb
                     "recurrent": cell.recurrent_kernel is not None,
                     "lateral_inhibition": cell.lateral_inhibition,
                 }
-                if name in traces:
-                    found[name]["scan"] = dataclasses.asdict(traces[name])
+            elif isinstance(cell, LIFCell):
+                found[name] = {
+                    "class": type(cell).__name__,
+                    "units": cell.units,
+                    "decay": cell.decay,
+                    "threshold": cell.threshold,
+                    "reset": cell.reset,
+                    "recurrent": cell.recurrent,
+                }
+            if name in found and name in traces:
+                found[name]["scan"] = dataclasses.asdict(traces[name])
     return found
 
 

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from snukeras.layers import ConvSNUCell, SNUCell
+from snukeras.export.verify import lif_spikes
+from snukeras.layers import ConvSNUCell, LIFCell, SNUCell
 
 Sized = tuple[np.ndarray, np.ndarray]
 
@@ -26,7 +27,7 @@ _EXACT = (keras.activations.linear, keras.activations.relu, keras.activations.le
 
 
 def potentials_of(
-    cell: SNUCell,
+    cell: SNUCell | LIFCell,
     x: np.ndarray,
     y: np.ndarray,
     mask: np.ndarray | None = None,
@@ -36,7 +37,7 @@ def potentials_of(
     """Compute membrane potentials in float64 from a layer's own input and outputs.
 
     Args:
-        cell: SNUCell, SSNUCell, or a convolutional one.
+        cell: SNUCell, SSNUCell, a convolutional one, or LIFCell, which has no masks and no start.
         x: (batch, time, ...) in the order of time.
         y: (batch, time, units) outputs in the order of processing; places of maps are units, too.
         mask: Bool (batch, time) or None.
@@ -47,6 +48,8 @@ def potentials_of(
         s and a bound on the float32 rounding error of s, each (batch, time, units), in the order
         of processing. At masked steps s is that of the step before.
     """
+    if isinstance(cell, LIFCell):
+        return lif_spikes.potentials(cell, x, y, backwards)
     x = np.asarray(x, "float64")
     products = (_Convolutions if isinstance(cell, ConvSNUCell) else _Products)(cell)
     if backwards:
@@ -85,7 +88,7 @@ def potentials_of(
 
 
 def contradictions(
-    cell: SNUCell,
+    cell: SNUCell | LIFCell,
     s: np.ndarray,
     bound: np.ndarray,
     y: np.ndarray,
@@ -93,6 +96,8 @@ def contradictions(
     backwards: bool = False,
 ) -> int:
     """Count the spike decisions that contradict the potential by more than rounding."""
+    if isinstance(cell, LIFCell):
+        return lif_spikes.contradictions(cell, s, bound, y)
     threshold = np.resize(np.asarray(cell.threshold_values(), "float64"), s.shape[-1])
     wrong = (np.asarray(y) > 0.5) != (s > threshold)
     wrong &= np.abs(s - threshold) > bound + ROUNDOFF * np.abs(threshold)

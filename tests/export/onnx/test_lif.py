@@ -1,15 +1,20 @@
 """LIF layers in ONNX: a sequence and one step, in every form of the neuron."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import onnx
+import onnx.numpy_helper
 import onnx.reference
 import pytest
 
 from snukeras.export.errors import ExportError
 from snukeras.export.network import Network
 from snukeras.export.onnx.build import build
-from snukeras.export.verify.onnx import run_onnx, session
+from snukeras.export.samples import Samples
+from snukeras.export.verify.onnx import compare_onnx, run_onnx, session
+from snukeras.export.verify.spikes import contradictions, potentials_of
 from snukeras.layers import LIF
 
 FORMS = [
@@ -47,6 +52,43 @@ def test_sequence_and_steps_are_those_of_keras():
     for t in range(20):
         y, *states = step.run(None, dict(zip(names, [x[:, t], *states], strict=True)))
         np.testing.assert_allclose(y, expected[:, t], atol=1e-5)
+
+
+def test_the_verification_looks_into_every_loop_and_finds_a_wrong_one():
+    model = network()
+    plain = Network.read(model)
+    samples = Samples.random(model, 3)
+    samples = dataclasses.replace(samples, batches=[[3.0 * x for x in samples.batches[0]]])
+    proto = build(plain.topology, "m")
+    found = compare_onnx(plain, proto.SerializeToString(), samples).result
+    assert found.ok and len(found.units) == 5
+    for unit in found.units:
+        assert unit.outputs == 4 * 20 * 3 and unit.contradictions == 0
+        assert unit.max_potential_difference < 1e-5
+    for tensor in proto.graph.initializer:
+        if tensor.name.endswith("/threshold"):
+            values = 1.5 * onnx.numpy_helper.to_array(tensor)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    found = compare_onnx(plain, proto.SerializeToString(), samples).result
+    assert not found.ok and sum(unit.contradictions for unit in found.units) > 0
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_decisions_beyond_rounding_are_contradictions_others_are_not(form):
+    layer = LIF(3, return_sequences=True, **{"threshold": 0.4, **form})
+    x = np.random.default_rng(2).normal(size=(4, 20, 3)).astype("float32")
+    y = np.array(layer(x))
+    cell, shift = layer.cell, int(layer.cell.output_delay)
+    v, bound = potentials_of(cell, x, y)
+    assert bound.max() < 1e-4 and contradictions(cell, v, bound, y) == 0
+    threshold = np.broadcast_to(np.asarray(cell.threshold), v.shape)
+    near = np.abs(v - threshold)[:, : 20 - shift]
+    at = np.unravel_index(np.argmin(near), near.shape)
+    shown = (at[0], at[1] + shift, at[2])
+    y[shown] = 1 - y[shown]
+    assert contradictions(cell, v, bound, y) == 1
+    v[at] = threshold[at] + (0.9 if y[shown] < 0.5 else -0.9) * bound[at]
+    assert contradictions(cell, v, bound, y) == 0
 
 
 def test_last_output_backwards_states_and_a_start():

@@ -17,6 +17,7 @@ from snukeras.export.onnx.handlers import (
     handles,
     mask_of,
 )
+from snukeras.export.onnx.layers.snu_scan import Trace
 from snukeras.layers import LIF, LIFCell
 from snukeras.network.topology import Call
 
@@ -41,20 +42,26 @@ def _lif(context: Context, call: Call, layer: LIF, values: list[Value]) -> list[
         return [Value(output)]
     if layer.stateful:
         raise CannotLowerError("stateful=True has a form in streaming alone")
-    sequence, last, states = _scan(context.graph, step, x, layer.go_backwards)
+    (sequence, last, states), trace = _scan(context.graph, step, x, layer.go_backwards)
+    context.traces[call.name] = trace
     first = Value(sequence if layer.return_sequences else last)
     return [first, *(Value(state) for state in states if layer.return_state)]
 
 
 def _scan(
     graph: GraphBuilder, step: "_Step", x: str, backwards: bool
-) -> tuple[str, str, list[str]]:
-    """Add the loop; return the outputs of all steps, the last, and the last states."""
+) -> tuple[tuple[str, str, list[str]], Trace]:
+    """Add the loop.
+
+    Returns:
+        The outputs of all steps, the last, and the last states; and how to look into the loop.
+    """
     name, units = step.name, step.cell.units
     body = GraphBuilder(graph)
     before = [body.unique(f"{name}/{label}_before") for label in step.labels]
     x_t = body.unique(f"{name}/x")
     output, states = step.lower(body, x_t, before)
+    potential = states[1]
     results = [body.node("Identity", [state], f"{name}/next") for state in states]
     shown = body.node("Identity", [output], f"{name}/shown")
     ends = [graph.unique(f"{name}/{label}_end") for label in step.labels]
@@ -77,9 +84,10 @@ def _scan(
         scan_output_axes=[1],
         **directions,
     )
+    trace = Trace(graph.nodes[-1].name, x, potential, shown, None)
     index = graph.constant(-1, f"{name}/last_index", "int64")
     last = graph.node("Gather", [sequence, index], f"{name}/last", axis=1)
-    return sequence, last, ends
+    return (sequence, last, ends), trace
 
 
 def _info(name: str, units: int) -> ValueInfoProto:

@@ -19,6 +19,7 @@ from snukeras.export.onnx.layers import keras_recurrent
 from snukeras.export.onnx.layers.conv_snu_scan import ConvUnit
 from snukeras.export.onnx.layers.snu_scan import Asked, Unit, scan, step
 from snukeras.layers import (
+    LIF,
     SNU,
     SSNU,
     ConvSNU1D,
@@ -185,7 +186,7 @@ class UnitLayer:
 
 
 def unit_layers(plan: Topology) -> list[UnitLayer]:
-    """Return the SNU layers of a model that have a Scan of their own."""
+    """Return the SNU and LIF layers of a model that have a Scan of their own."""
     found = []
     for call in plan.calls:
         if form_of(call.op) is keras.layers.Bidirectional:
@@ -194,7 +195,7 @@ def unit_layers(plan: Topology) -> list[UnitLayer]:
                 for side in sides:
                     name = f"{call.name}/{side.name}"
                     found.append(UnitLayer(name, side, call.inputs[0], [], None))
-        elif _is_unit(call.op) or form_of(call.op) in _CONVOLUTIONAL:
+        elif _is_unit(call.op) or form_of(call.op) in (*_CONVOLUTIONAL, LIF):
             mask = call.kwargs.get("mask")
             initial = [ref for ref in call.inputs[1:] if ref is not mask]
             found.append(UnitLayer(call.name, call.op, call.inputs[0], initial, (call.name, 0)))
