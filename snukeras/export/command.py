@@ -539,6 +539,9 @@ def _list_targets() -> int:
 
 def _list_layers() -> int:
     _load_tensorflow(lambda text: None)
+    from snukeras.export.c.plan import ACTIVATIONS
+    from snukeras.export.c.plan import own_layers as in_c
+    from snukeras.export.c.quantise import ACTIVATIONS as WHOLE
     from snukeras.export.onnx.activations import supported
     from snukeras.export.onnx.build import own_layers
     from snukeras.network.matrices import mapped_layers
@@ -549,6 +552,11 @@ def _list_layers() -> int:
     print("  " + ", ".join(supported()))
     print("Every other Keras layer is converted by tf2onnx, if it is installed (snukeras[tf2onnx])")
     print("and can; half-precision layers are refused.")
+    print("Layers with a form in C (--target c):")
+    print("  " + ", ".join(in_c()))
+    print("Activations in C, float32; and in int8:")
+    print("  " + ", ".join(ACTIVATIONS))
+    print("  " + ", ".join(WHOLE))
     print("Matrices on tiles (Embedding with --embedding only):")
     print("  " + ", ".join(mapped_layers()))
     return 0

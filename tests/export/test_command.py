@@ -190,7 +190,10 @@ def test_lists_and_version(capsys):
     assert main(["--list-targets"]) == 0
     assert "pcm14nm-2: 14-nm core" in capsys.readouterr().out
     assert main(["--list-layers"]) == 0
-    assert "SSNU" in capsys.readouterr().out
+    _, in_c = capsys.readouterr().out.split("Layers with a form in C (--target c):\n")
+    layers, _, floats, integers = (line.strip() for line in in_c.splitlines()[:4])
+    assert "SSNU" in layers.split(", ") and "LSTM" not in layers
+    assert "gelu" in floats and integers == "linear, relu, sigmoid, tanh, softmax"
 
 
 def test_faults_and_readback(inside, model_file, capsys):

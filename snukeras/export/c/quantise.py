@@ -30,6 +30,8 @@ SUM_BITS, SOFT_BITS, TABLE_BITS = 12, 14, 11
 PARTS, PART_BITS = 512, 6
 _SOFT = ("sigmoid", "tanh", "softmax")
 _PLAIN = ("linear", "relu")
+# Activations that integers are written for.
+ACTIVATIONS = (*_PLAIN, *_SOFT)
 
 
 class NoIntegersError(Exception):
@@ -237,7 +239,7 @@ class _Quantiser:
             return SOFT_BITS
         if activation.name in _PLAIN:
             return plain_bits
-        known = ", ".join([*_PLAIN, *_SOFT])
+        known = ", ".join(ACTIVATIONS)
         raise NoIntegersError(f"{call} has the activation {activation.name}; int8 knows {known}")
 
     def scaled(self, product: Product, source: Tensor, scale: np.ndarray, bits: int) -> Scaled:

@@ -464,7 +464,8 @@ def _verification(found: Verification) -> Iterator[str]:
         rows.append(["NIR graph", nir_text(found)])
     if found.c is not None:
         rows.append(["C", c_text(found.c)])
-    names = {"keras": "Keras", "onnx": "ONNX Runtime", "int8": "int8", "map": "the map's weights"}
+    names = {"keras": "Keras", "onnx": "ONNX Runtime", "int8": "ONNX Runtime, int8"}
+    names |= {"c": "C", "c_int8": "C, int8", "map": "the map's weights"}
     if found.metric is not None:
         for key, value in found.metric.values.items():
             title, unit = found.metric.title, found.metric.unit

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     )
 
 _DRIFT = {"none": "not compensated", "global": "compensated"}
-_NAMES = {"keras": "Keras", "onnx": "ONNX", "int8": "int8", "map": "map"}
+_NAMES = {"keras": "Keras", "onnx": "ONNX", "int8": "ONNX int8", "map": "map"}
+_NAMES |= {"c": "C", "c_int8": "C int8"}
 
 
 def plain(text: object) -> str:

@@ -189,7 +189,8 @@ def verify(
     c = None
     if (folder / C).is_file():
         progress("compiling and comparing the C")
-        c = compare_c(network, folder, samples, name)
+        c, found = compare_c(network, folder, samples, name)
+        outputs |= found
     progress("computing the metric of the samples")
     metric, left_out = metric_of(outputs, samples)
     parts = [compared.result, streaming, int8, mapped, devices, nir, c]

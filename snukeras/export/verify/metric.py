@@ -1,4 +1,4 @@
-"""The metric of a network on samples with targets: in Keras, in ONNX, and from a map."""
+"""The metric of a network on samples with targets: in Keras, in ONNX, in C, and from a map."""
 
 from collections.abc import Mapping
 
@@ -18,10 +18,10 @@ def measure(outputs: Arrays, samples: Samples) -> float:
 def metric_of(
     outputs: Mapping[str, list[np.ndarray]], samples: Samples
 ) -> tuple[MetricResult | None, str | None]:
-    """Measure the first outputs of Keras, of ONNX, and of the network rebuilt from the map.
+    """Measure the first outputs of Keras, of ONNX, of the C, and of the network from the map.
 
     Args:
-        outputs: By "keras", "onnx" and "map" the outputs by batch.
+        outputs: By "keras", "onnx", "int8", "c", "c_int8" and "map" the outputs by batch.
         samples: The samples, with targets or without.
 
     Returns:

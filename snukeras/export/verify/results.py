@@ -210,7 +210,7 @@ class CResult(Record):
 
 @dataclasses.dataclass(frozen=True)
 class MetricResult(Record):
-    """The metric of the samples, by "keras", "onnx", "int8" and "map"."""
+    """The metric of the samples, by "keras", "onnx", "int8", "c", "c_int8" and "map"."""
 
     name: str
     title: str

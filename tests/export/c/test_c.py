@@ -1,12 +1,14 @@
 """--target c: C99 that equals Keras, int8 that equals its integer reference, sizes, errors."""
 
 import subprocess
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
 import snukeras
+from snukeras.export import verify_folder
 from snukeras.export.c import compiler
 from snukeras.export.c.plan import identifier
 from snukeras.export.command import main
@@ -96,6 +98,39 @@ def test_c_equals_keras_and_int8_its_reference(build, tmp_path):
     assert report.c.name == "a_net" and report.c.float32.code > 0
     for word in ("malloc", "calloc", "free("):
         assert word not in (tmp_path / "out" / "model.c").read_text()
+
+
+def test_metric_of_every_form_beside_streaming_and_nir(tmp_path, capsys, monkeypatch):
+    """With targets the folder tells what each form does to the task; other files stand beside."""
+    pytest.importorskip("nir")
+    monkeypatch.chdir(tmp_path)
+    model = sequential(
+        keras.Input((None, 24)),
+        SNU(32, decay=0.8, return_sequences=True),
+        LAYERS.Dense(16),
+    )
+    model.save("net.keras")
+    x = np.random.default_rng(0).normal(size=(4, 9, 24)).astype("float32")
+    y = model.predict(x, verbose=0)
+    np.savez("samples.npz", x=x, targets=y.argmax(-1))
+    command = ["net.keras", "--target", "c", "--samples", "samples.npz", "--int8", "--streaming"]
+    assert main([*command, "--nir", "--dt", "1e-3"]) == 0
+    shown = capsys.readouterr().out
+    for word in ("Keras 100.0000", "ONNX int8 ", ", C 100.0000", ", C int8 ", "Streaming", "NIR"):
+        assert word in shown, shown
+    files = {path.name for path in Path("net-c").iterdir()}
+    assert {
+        "model.c",
+        "model_int8.c",
+        "model-streaming.onnx",
+        "model-int8.onnx",
+        "model.nir",
+    } <= files
+    found = verify_folder("net-c").metric.values
+    assert list(found) == ["keras", "onnx", "int8", "c", "c_int8"]
+    assert found["c"] == found["keras"] == 100.0 and 80 < found["c_int8"] <= 100
+    page = (tmp_path / "net-c" / "report.html").read_text("utf-8")
+    assert "C, int8: accuracy" in page and "ONNX Runtime, int8: accuracy" in page
 
 
 def test_example_reads_the_sequence_and_the_struct_has_the_size_that_is_told(tmp_path):
