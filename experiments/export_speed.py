@@ -287,7 +287,7 @@ def table(part: str = "latency", root: Path | str | None = None) -> str:
 
 
 def _presets_table(results: dict[str, Any]) -> str:
-    from snukeras.export.report.units import energy_text, range_text
+    from snukeras._units import energy_text, range_text
 
     lines = [
         "| preset | weights on tiles | time on the clock, nothing else running "

@@ -14,8 +14,8 @@ import numpy as np
 
 from snukeras import _arguments
 from snukeras._types import Array
+from snukeras._units import time_text
 from snukeras.export.crossbar.map import CrossbarMap
-from snukeras.export.report.units import time_text
 from snukeras.layers.spatial import Connection, Spatial
 from snukeras.pcm.chip import Chip
 

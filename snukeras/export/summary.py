@@ -11,12 +11,12 @@ import keras
 from snukeras import _arguments, _html
 from snukeras._terminal import plain
 from snukeras._types import Nested
+from snukeras._units import energy_text, range_text
 from snukeras.export.counting import Counts, count
 from snukeras.export.crossbar.placement import place
 from snukeras.export.crossbar.targets import Target, load_target
 from snukeras.export.network import Network, Use
 from snukeras.export.report.energy import OnTiles, estimate
-from snukeras.export.report.units import energy_text, range_text
 from snukeras.network.errors import BadInputError
 from snukeras.network.matrices import Matrix, leaves, matrices
 from snukeras.pcm.analog_network import AnalogNetwork

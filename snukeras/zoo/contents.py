@@ -20,6 +20,8 @@ class MatrixCosts(TypedDict):
     """What was counted of a matrix; `active_inputs` is the share of inputs that were not zero."""
 
     name: str
+    rows: NotRequired[int]
+    columns: NotRequired[int]
     weights: int
     macs_per_step: float
     active_inputs: float

@@ -14,10 +14,10 @@ import onnx
 import pytest
 
 import snukeras
+from snukeras._units import energy_text, range_text
 from snukeras.export import command
 from snukeras.export.command import main
 from snukeras.export.onnx.layers import snu_scan
-from snukeras.export.report.units import energy_text, range_text
 from snukeras.export.verify.metric import measure
 from snukeras.layers import SNU
 

@@ -6,8 +6,9 @@ import shutil
 import pytest
 from tiny_zoo import PUBLISHED, make_task
 
+import snukeras
 from snukeras.zoo import presets, published
-from snukeras.zoo.publishing import cards, publish
+from snukeras.zoo.publishing import cards, energy, publish
 
 TASKS = {"scales": make_task()}
 
@@ -43,6 +44,12 @@ def test_card(small_zoo):
         " additions |",
         "| counted on | 5 songs of the test split |",
         "a sample of",
+        'license: "apache-2.0"',
+        'datasets: ["scales"]',
+        "| energy a step | ",
+        "## Intended use and limits",
+        "## Example output",
+        "of the last step are: ",
         "| training | ",
         "| **`tiny`** | 88 - SNU 6 - Dense 88 | 1,156 |",
         "model.evaluate(x, y, sample_weight=mask)",
@@ -87,6 +94,31 @@ def test_figures_on_chips_are_those_of_these_weights(small_zoo, tmp_path):
     results["chips"]["weights_sha256"] = "0" * 64
     path.write_text(json.dumps(results))
     assert "simulated chips" not in cards.card("tiny", content, TASKS)
+
+
+def test_hubs_can_read_the_head_of_every_card():
+    for name in presets.list():
+        text = (presets.content_folder() / name / "README.md").read_text("utf-8")
+        head, rest = text.removeprefix("---\n").split("\n---\n", 1)
+        # Each value is JSON, which YAML reads.
+        entries = {k: json.loads(v) for k, v in (line.split(": ", 1) for line in head.splitlines())}
+        preset = presets.info(name)
+        assert entries["license"] == preset["licence"].lower() and rest.startswith("\n# ")
+        assert entries["datasets"] == [preset["task"]] and "snukeras" in entries["tags"]
+        (model,) = entries["model-index"]
+        (metric,) = model["results"][0]["metrics"]
+        assert metric["value"] == pytest.approx(preset["results"]["test"]["mean"], abs=1e-4)
+        assert entries["metrics"] == [metric["type"]] == [preset["metric"]]
+        for heading in ("## Intended use and limits", "## Example output"):
+            assert heading in rest
+
+
+def test_the_energy_of_a_card_is_that_of_the_summary():
+    model = presets.load("jsb_ssnu")
+    costs = presets.info("jsb_ssnu")["results"]["costs"]
+    total = snukeras.summary(model, target=energy.TARGET).total
+    found = energy.energy_of_step(costs)
+    assert found == pytest.approx((total.low_nJ, total.high_nJ), rel=1e-5)
 
 
 def test_card_needs_results(small_zoo, tmp_path):

@@ -4,11 +4,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from snukeras._units import rounded
 from snukeras.export.crossbar.map import CrossbarMap
 from snukeras.export.crossbar.targets import ReadOut, Target, load_target
 from snukeras.export.network import Use
 from snukeras.export.records import Record
-from snukeras.export.report.units import rounded
+from snukeras.pcm.energy import Products
+from snukeras.pcm.energy import energy as product_energy
 
 # Targets without figures of their own borrow those of this one.
 _STAND_IN = "pcm14nm-2"
@@ -163,16 +165,12 @@ def _sums(
         target: The target that the figure is of.
         part: Cross-points of the map's tiles, as a share of that target's.
     """
-    low = sum(use.per_step * matrices[use.matrix].weights for use in uses)
-    high = sum(use.per_step * matrices[use.matrix].blocks for use in uses)
+    products = [Products(use.per_step, *matrices[use.matrix]) for use in uses]
+    low, high = product_energy(products, figure.mvm_nJ, target.weights_per_tile, part)
     longest: dict[str, float] = {}
     for use in uses:
         longest[use.call] = max(longest.get(use.call, 0.0), use.per_step)
-    return (
-        low * figure.mvm_nJ / target.weights_per_tile,
-        high * figure.mvm_nJ * part,
-        sum(longest.values()) * figure.mvm_ns,
-    )
+    return low, high, sum(longest.values()) * figure.mvm_ns
 
 
 def _points(target: Target) -> int:

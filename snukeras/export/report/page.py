@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from snukeras._units import energy_text, latency_text, range_text, time_text
 from snukeras.export.crossbar.description import Description
 from snukeras.export.crossbar.map import CrossbarMap
 from snukeras.export.report.contents import Report
@@ -25,7 +26,6 @@ from snukeras.export.report.drawing import (
 )
 from snukeras.export.report.forecast import Forecast
 from snukeras.export.report.terminal import c_text, int8_texts, nir_text, unit_text
-from snukeras.export.report.units import energy_text, latency_text, range_text, time_text
 from snukeras.export.verify.onnx import BOUND
 from snukeras.export.verify.results import MetricResult, Verification
 

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from snukeras._units import time_text
 from snukeras.export.crossbar.map import CrossbarMap
 from snukeras.export.report.forecast import Forecast
 from snukeras.export.report.simulation import OverTime
-from snukeras.export.report.units import time_text
 from snukeras.export.verify.results import MapResult, MetricResult, Verification
 
 Risk = tuple[float, str]  # gravity and text

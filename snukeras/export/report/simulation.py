@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 import keras
 import numpy as np
 
+from snukeras._units import rounded
 from snukeras.export.crossbar.chip import MappedChip, UnrolledChip
 from snukeras.export.crossbar.map import CrossbarMap
 from snukeras.export.network import Network
 from snukeras.export.records import Record
-from snukeras.export.report.units import rounded
 from snukeras.export.samples import Samples
 from snukeras.export.verify.folder import Twin
 from snukeras.export.verify.metric import measure

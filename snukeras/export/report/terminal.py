@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from snukeras import _terminal
 from snukeras._files import JsonObject
-from snukeras.export.crossbar.targets import Target
-from snukeras.export.report.units import (
+from snukeras._units import (
     energy_text,
     latency_text,
     range_text,
     size_text,
     time_text,
 )
+from snukeras.export.crossbar.targets import Target
 from snukeras.export.samples import CHORALES
 from snukeras.export.verify.onnx import BOUND
 

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from snukeras import _files
 from snukeras._files import JsonObject
+from snukeras._units import energy_text, range_text
 from snukeras.zoo import presets, published
 from snukeras.zoo.contents import CostsOnData, Figure, Info, Preset, Results, Split
+from snukeras.zoo.publishing.energy import TARGET, energy_of_step
 from snukeras.zoo.tasks import TASKS, Task
 
 if TYPE_CHECKING:
@@ -61,7 +63,9 @@ def card(name: str, content: Path | str | None = None, tasks: Mapping[str, Task]
     results = preset["results"]
     if results is None:
         raise ValueError(f"{presets.RESULTS}/{name}.json is missing, so {name} has no card.")
+    task = tasks.get(preset["task"])
     lines = [
+        *_front_matter(preset, results, task),
         f"# {preset['title']}",
         "",
         f"{preset['description']}",
@@ -90,7 +94,9 @@ def card(name: str, content: Path | str | None = None, tasks: Mapping[str, Task]
         "",
         *_beside(preset, results, content),
         *_published(preset["task"], content),
-        *_use(name, tasks.get(preset["task"])),
+        *_purpose(task),
+        *_use(name, task),
+        *_golden(name, content, task),
         *_training(preset, results),
         "## Files",
         "",
@@ -152,6 +158,12 @@ def _costs(costs: CostsOnData | None) -> list[str]:
         f"| counted on | {costs['samples']:,} {costs['data']} |",
         f"| PCM devices | {costs['pcm_devices']:,}, two a weight |",
     ]
+    energy = energy_of_step(costs)
+    if energy is not None:
+        rows.append(
+            f"| energy a step | {range_text(*map(energy_text, energy))}: tiles and converters "
+            f"alone, by the figures of `{TARGET}`, from the weights in use to whole tiles |"
+        )
     return rows
 
 
@@ -167,6 +179,69 @@ def _chips(preset: Info, results: Results) -> list[str]:
         f"worst {figure['max'] if lower else figure['min']:.3f} "
         f"({found['device']}, drift compensation: {found['compensation']}) |"
         for time, figure in found["times"].items()
+    ]
+
+
+def _front_matter(preset: Preset, results: Results, task: Task | None) -> list[str]:
+    """Return what hubs of models read, as YAML: licence, tags, data set, metrics, results.
+
+    Texts are written as JSON, which YAML reads.
+    """
+    tags = ["snukeras", "keras", "spiking-neural-network", *(task.tags if task else ())]
+    if preset["name"].endswith("_pcm"):
+        tags.append("phase-change-memory")
+    result = {
+        "task": {"type": task.tags[-1] if task and task.tags else "other"},
+        "dataset": {"name": results["data"]["name"], "type": preset["task"]},
+        "metrics": [
+            {
+                "name": f"test, {unit(results)}, mean of {count(results)}",
+                "type": preset["metric"],
+                "value": round(results["test"]["mean"], 4),
+            }
+        ],
+    }
+    index = [{"name": preset["name"], "results": [result]}]
+    entries = {
+        "license": preset["licence"].lower(),
+        "library_name": "keras",
+        "tags": tags,
+        "datasets": [preset["task"]],
+        "metrics": [preset["metric"]],
+        "model-index": index,
+    }
+    lines = (f"{key}: {json.dumps(value)}" for key, value in entries.items())
+    return ["---", *lines, "---", ""]
+
+
+def _purpose(task: Task | None) -> list[str]:
+    """Return what a model is for, and what it is not for."""
+    if task is None or not task.intended:
+        return []
+    return [
+        "## Intended use and limits",
+        "",
+        task.intended,
+        "",
+        f"{task.limits} It was not tested for use where a wrong output does harm.",
+        "",
+    ]
+
+
+def _golden(name: str, content: Path | str | None, task: Task | None) -> list[str]:
+    """Return what the model puts out for its golden input: the largest outputs of the last step."""
+    given, output = presets.golden(name, content)
+    last = output.reshape(-1, output.shape[-1])[-1]
+    largest = sorted(range(len(last)), key=lambda index: -last[index])[:3]
+    label = task.label if task else "output {}".format
+    shown = ", ".join(f"{label(index)} {last[index]:.3f}" for index in largest)
+    shape = " x ".join(map(str, given.shape))
+    return [
+        "## Example output",
+        "",
+        f"For the input of `golden.npz`, {shape}, the largest outputs"
+        f"{' of the last step' if output.ndim > 2 else ''} are: {shown}.",
+        "",
     ]
 
 

@@ -159,6 +159,8 @@ def counted(model: "keras.Model", batches: Iterable[tuple[np.ndarray, np.ndarray
         "matrices": [
             {
                 "name": use.matrix.name,
+                "rows": use.matrix.shape[0],
+                "columns": use.matrix.shape[1],
                 "weights": use.weights,
                 "macs_per_step": round(use.weights * use.products / steps, 3),
                 "active_inputs": round(use.active / max(use.elements, 1), 6),

@@ -30,6 +30,10 @@ class Classification(Task):
     def samples(self) -> Samples:
         """Inputs float32 (n, ...) and one-hot classes float32 (n, classes) of each split."""
 
+    def label(self, index: int) -> str:
+        """Return the name of a class."""
+        return f"digit {index}"
+
     def metrics(self) -> list["keras.metrics.Metric"]:
         """Return the metrics to compile with, as `weighted_metrics`."""
         import keras

@@ -42,6 +42,15 @@ class Digits(Classification):
     data_licence = "CC BY-SA 3.0 (Yann LeCun and Corinna Cortes)"
     tolerance = 0.1  # ten of the 10,000 images
     measured_on = "images of the test split"
+    intended = (
+        "Research on networks of spiking and soft units and on their deployment in analog memory: "
+        "it classifies grey images of 28 x 28 points as one of ten digits."
+    )
+    limits = (
+        "Digits that are centred, light on dark and written by hand. It gives a digit for any "
+        "image, and its outputs are no probabilities."
+    )
+    tags = ("image-classification",)
     reads = ("loss",)
 
     @cached_property

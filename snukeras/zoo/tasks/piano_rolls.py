@@ -46,6 +46,15 @@ class PianoRolls(Task):
     unit = "nats per step"
     lower_is_better = True
     measured_on = "songs of the test split"
+    intended = (
+        "Research on networks of spiking and soft units and on their deployment in analog memory: "
+        "it gives the probability of each of 88 keys at the next quarter note, from those before."
+    )
+    limits = (
+        "Keys are predicted independently of each other, so what is drawn from them is no chord. "
+        "Music of other styles, tempos and more voices was not measured."
+    )
+    tags = ("music", "time-series-forecasting")
     reads = ("data", "loss", "padding", "teacher")
 
     @cached_property
@@ -78,6 +87,11 @@ class PianoRolls(Task):
             "model.evaluate(x, y, sample_weight=mask)              # the mask leaves padding out",
             "model.fit(x, y, sample_weight=mask)                   # fine-tune it",
         )
+
+    def label(self, index: int) -> str:
+        """Return the name of a key, of which 0 is A0."""
+        names = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+        return f"{names[(index + 21) % 12]}{(index + 21) // 12 - 1}"
 
     def steps_per_epoch(self, recipe: Recipe) -> int:
         """Return the number of batches of an epoch."""

@@ -67,6 +67,15 @@ class SpokenDigits(Classification):
     data_licence = "CC BY-SA 4.0 (Zohar Jackson and others)"
     tolerance = 0.7  # two of the 300 recordings
     measured_on = "recordings of the test split"
+    intended = (
+        "Research on networks of spiking and soft units and on their deployment in analog memory: "
+        "it classifies a second of sound as one of ten English digits."
+    )
+    limits = (
+        "The six speakers of the data set are in training and test alike; speakers it never heard "
+        "are recognised worse (experiments/speakers). It gives a digit for any sound."
+    )
+    tags = ("audio-classification",)
     reads = ("data", "loss")
 
     def __post_init__(self) -> None:

@@ -53,6 +53,9 @@ class Task(ABC):
         tolerance: What the figure may differ by on another machine: a spike whose potential is
             within rounding of the threshold may fall either way there.
         measured_on: What `measured_inputs` are, in words.
+        intended: What models of the task are for, for the cards.
+        limits: What they are not for, for the cards.
+        tags: What hubs of models find them by.
         reads: Which of the recipe's entries `data`, `loss`, `padding` and `teacher` the
             task uses.
     """
@@ -66,6 +69,9 @@ class Task(ABC):
     lower_is_better: bool
     tolerance: float = 5e-3
     measured_on: str = "golden input"
+    intended: str = ""
+    limits: str = ""
+    tags: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
 
     def check(self, recipe: Recipe) -> None:
@@ -136,6 +142,10 @@ class Task(ABC):
         keras, snukeras and NumPy (np) are imported. Default: none.
         """
         return ()
+
+    def label(self, index: int) -> str:
+        """Return what an output stands for, for the cards."""
+        return f"output {index}"
 
     def trainer(self, model: "keras.Model", recipe: Recipe) -> "keras.Model":
         """Return the model that `fit` trains: the network itself, or one around its weights."""

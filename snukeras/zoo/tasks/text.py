@@ -62,7 +62,20 @@ class Words(Task):
     lower_is_better = True
     tolerance = 0.05
     measured_on = "text, the first 1,000 words of the test split"
+    intended = (
+        "Research on networks of spiking and soft units and on their deployment in analog memory: "
+        "it gives logits of the next word of an English text, from all words before."
+    )
+    limits = (
+        "A small vocabulary of one kind of text; what is drawn from it is no sound language, and "
+        "may repeat what stands in the text. States are carried from batch to batch."
+    )
+    tags = ("text-generation",)
     reads = ("data",)
+
+    def label(self, index: int) -> str:
+        """Return the number of a word in the vocabulary."""
+        return f"word {index}"
 
     @cached_property
     def _loaded(self) -> tuple[dict[str, np.ndarray], list[str]]:

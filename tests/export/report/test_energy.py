@@ -4,15 +4,15 @@ import keras
 import pytest
 from maps import mapped
 
-from snukeras.export.network import Network
-from snukeras.export.report.energy import energy
-from snukeras.export.report.units import (
+from snukeras._units import (
     energy_text,
     latency_text,
     range_text,
     size_text,
     time_text,
 )
+from snukeras.export.network import Network
+from snukeras.export.report.energy import energy
 from snukeras.layers import SNU
 
 

@@ -16,13 +16,13 @@ import keras
 import numpy as np
 import pytest
 
+from snukeras._units import energy_text, time_text
 from snukeras.export import load_map
 from snukeras.export.crossbar.targets import Target, load_target
 from snukeras.export.exporter import export
 from snukeras.export.report import drawing
 from snukeras.export.report.page import page
 from snukeras.export.report.simulation import TIMES
-from snukeras.export.report.units import energy_text, time_text
 from snukeras.export.samples import Samples
 from snukeras.export.verify.folder import verify_folder
 from snukeras.layers import SNU
