@@ -119,6 +119,12 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("names", nargs="*", metavar="name", help="count these again")
     card = command("card", _card, "print the model card of a pretrained model")
     card.add_argument("name")
+    publish = command("publish", _publish, "write a folder that a hub of models takes")
+    publish.add_argument("name")
+    publish.add_argument(
+        "--hub", type=Path, required=True, metavar="DIR", help="folder to make, then to upload"
+    )
+    publish.add_argument("--overwrite", action="store_true", help="write into a folder with files")
     picture = command("picture", _picture, "draw what a music model does (needs matplotlib)")
     picture.add_argument("name")
     picture.add_argument("--output", type=Path, required=True, metavar="FILE", help="e.g. a.png")
@@ -502,6 +508,19 @@ def _card(arguments: argparse.Namespace) -> int:
     if not _known(arguments.name, presets.list(content=arguments.content), "pretrained model"):
         return _USAGE
     print(cards.card(arguments.name, arguments.content), end="")
+    return _DONE
+
+
+def _publish(arguments: argparse.Namespace) -> int:
+    from snukeras.zoo import presets
+    from snukeras.zoo.publishing import to_hub
+
+    if not _known(arguments.name, presets.list(content=arguments.content), "pretrained model"):
+        return _USAGE
+    files = to_hub.write(arguments.name, arguments.hub, arguments.content, arguments.overwrite)
+    print(f"{arguments.hub}: {', '.join(files)}")
+    print(f"Upload it: hf upload OWNER/{arguments.name} {arguments.hub}")
+    print(f'Load it:   snukeras.zoo.load("hf://OWNER/{arguments.name}")')
     return _DONE
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from snukeras import _content, _files, _html
-from snukeras.zoo import published
+from snukeras.zoo import hub, published
 from snukeras.zoo.contents import Info, OfRecipe, OfSeed, Preset, Results
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ CONFIG = "config.json"
 WEIGHTS = "model.weights.h5"
 GOLDEN = "golden.npz"
 RESULTS = "results"
+PINNED = (CONFIG, WEIGHTS, GOLDEN)
+REMEDY = "Install snukeras again."
 
 # float32 sums in another order differ by some 1e-6; a wrong weight or equation by far more.
 GOLDEN_TOLERANCE = 1e-4
@@ -178,26 +180,41 @@ def info(name: str, content: Path | str | None = None) -> Info:
 def load(name: str, weights: bool = True, content: Path | str | None = None) -> "keras.Model":
     """Load a model as an ordinary Keras model, not compiled.
 
-    No network is needed: the weights ship with the package. Each file is checked by sha256 before
-    it is read.
+        model = snukeras.zoo.load("jsb_snu")
+        model = snukeras.zoo.load("hf://owner/name")      # of a hub, by huggingface_hub
+
+    No network is needed for the names of `list()`: the weights ship with the package. Each file is
+    checked by sha256 before it is read. Of a hub only what `snukeras-zoo publish --hub` writes is
+    read, and no code of it is run.
 
     Args:
-        name: One of `list()`.
+        name: One of `list()`; or "hf://owner/name", or "hf://owner/name@revision".
         weights: False gives the architecture with fresh weights.
         content: Folder of presets. Default: the one that ships with the package.
 
     Raises:
-        ValueError: No such preset (the message lists those that exist), or a file that is not the
-            one that preset.json pins.
+        ValueError: No such preset (the message lists those that exist), a file that is not the
+            one that preset.json pins, or a repository of a hub that holds no such model.
+        ImportError: huggingface_hub is not installed.
+        ConnectionError: The hub does not answer.
     """
+    if name.startswith(hub.SCHEME):
+        place = hub.fetch(name, (CONFIG, WEIGHTS) if weights else (CONFIG,), PRESET)
+        preset = _read_file(place / PRESET)
+        hub.check_config(_checked(place, preset, CONFIG, hub.REMEDY))
+        return _load(place, preset, weights, hub.REMEDY)
+    folder = content_folder(content)
+    return _load(folder / name, _read(folder, name), weights)
+
+
+def _load(place: Path, preset: Preset, weights: bool, remedy: str = REMEDY) -> "keras.Model":
+    """Load the model of a folder with a preset."""
     import keras
 
     # The names in config.json are found only when the classes behind them are registered.
     import snukeras.layers  # noqa: F401
 
-    folder = content_folder(content)
-    preset = _read(folder, name)
-    path = _checked(folder, preset, CONFIG)
+    path = _checked(place, preset, CONFIG, remedy)
     try:
         model = keras.models.model_from_json(path.read_text("utf-8"))
     except Exception as error:  # Keras raises whatever its parts raise
@@ -208,18 +225,23 @@ def load(name: str, weights: bool = True, content: Path | str | None = None) -> 
             f"{path} has to hold the config of a Keras model. Received: {type(model).__name__}"
         )
     if weights:
-        model.load_weights(_checked(folder, preset, WEIGHTS))
+        model.load_weights(_checked(place, preset, WEIGHTS, remedy))
     return model
 
 
 def golden(name: str, content: Path | str | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return the golden input and output of a preset, float32 arrays with a batch axis."""
-    folder = content_folder(content)
-    path = _checked(folder, _read(folder, name), GOLDEN)
+    path = checked(name, GOLDEN, content)
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path} is not an .npz file. Install snukeras again.")
     with np.load(path, allow_pickle=False) as arrays:
         return arrays["input"], arrays["output"]
+
+
+def checked(name: str, file: str, content: Path | str | None = None) -> Path:
+    """Return the path of one of a preset's files, `PINNED`, after comparing its sha256."""
+    folder = content_folder(content)
+    return _checked(folder / name, _read(folder, name), file)
 
 
 def verify(name: str, content: Path | str | None = None) -> float:
@@ -256,6 +278,14 @@ def _read(folder: Path, name: str) -> Preset:
     if name not in known:
         raise unknown(name, known, "pretrained model")
     path = folder / name / PRESET
+    preset = _read_file(path)
+    if preset["name"] != name:
+        raise ValueError(f"{path}: `name` must be {name!r}. Received: {preset['name']!r}")
+    return preset
+
+
+def _read_file(path: Path) -> Preset:
+    """Read and check a preset.json."""
     preset = _files.read_json(path)
     if preset.get("format") != FORMAT:
         raise ValueError(
@@ -263,9 +293,7 @@ def _read(folder: Path, name: str) -> Preset:
             f"{FORMAT}. Upgrade snukeras."
         )
     _files.check_type(preset, Preset, path)
-    if preset["name"] != name:
-        raise ValueError(f"{path}: `name` must be {name!r}. Received: {preset['name']!r}")
-    missing = {CONFIG, WEIGHTS, GOLDEN} - set(preset["files"])
+    missing = set(PINNED) - set(preset["files"])
     if missing:
         raise ValueError(f"{path}: `files` has to hold {', '.join(sorted(missing))} too.")
     return cast(Preset, preset)
@@ -288,20 +316,23 @@ def _read_results(path: Path) -> Results | None:
     return cast(Results, results)
 
 
-def _checked(folder: Path, preset: Preset, file: str) -> Path:
-    """Return the path of a preset's file after checking that it is the one that was shipped."""
-    path = folder / preset["name"] / file
+def _checked(place: Path, preset: Preset, file: str, remedy: str = REMEDY) -> Path:
+    """Return the path of a preset's file after checking that it is the one that was shipped.
+
+    Args:
+        place: The folder of the preset.
+        preset: Its preset.json.
+        file: Name of the file.
+        remedy: What to do where it is another.
+    """
+    path = place / file
     pinned = preset["files"][file]
     if not path.is_file():
-        raise ValueError(f"{path} is missing. Install snukeras again.")
+        raise ValueError(f"{path} is missing. {remedy}")
     size = path.stat().st_size
     if size != pinned["bytes"]:
-        raise ValueError(
-            f"{path} has {size} bytes instead of {pinned['bytes']}. Install snukeras again."
-        )
+        raise ValueError(f"{path} has {size} bytes instead of {pinned['bytes']}. {remedy}")
     sha256 = _files.sha256_of(path)
     if sha256 != pinned["sha256"]:
-        raise ValueError(
-            f"{path} has sha256 {sha256} instead of {pinned['sha256']}. Install snukeras again."
-        )
+        raise ValueError(f"{path} has sha256 {sha256} instead of {pinned['sha256']}. {remedy}")
     return path

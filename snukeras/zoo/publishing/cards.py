@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 CARD = "README.md"
 
+# Links to files of this repository.
+_LINK = re.compile(r"\[([^\[\]]+)\]\(\.\./[^()]*\)")
 _LEGEND = "Figures are means over the seeds, ± their 95 % interval (Student's t)."
 
 
@@ -46,7 +49,12 @@ def outline(model: "keras.Model") -> str:
     return " - ".join(parts)
 
 
-def card(name: str, content: Path | str | None = None, tasks: Mapping[str, Task] = TASKS) -> str:
+def card(
+    name: str,
+    content: Path | str | None = None,
+    tasks: Mapping[str, Task] = TASKS,
+    hub: bool = False,
+) -> str:
     """Return the model card of a preset as Markdown.
 
     It shows the figures of the other models of the task as well.
@@ -55,6 +63,8 @@ def card(name: str, content: Path | str | None = None, tasks: Mapping[str, Task]
         name: One of `snukeras.zoo.list()`.
         content: Folder of presets. Default: the one that ships with the package.
         tasks: The tasks that presets may name.
+        hub: For a hub of models, where the files that links lead to are not: links within the
+            repository become their words.
 
     Raises:
         ValueError: No such preset, or one without its results file.
@@ -107,7 +117,13 @@ def card(name: str, content: Path | str | None = None, tasks: Mapping[str, Task]
         f"| {file} | {pinned['bytes']:,} | `{pinned['sha256']}` |"
         for file, pinned in preset["files"].items()
     ]
-    return "\n".join(lines) + "\n"
+    text = "\n".join(lines) + "\n"
+    if not hub:
+        return text
+    # The weights there are loaded from there.
+    return _LINK.sub(r"\1", text).replace(
+        f'snukeras.zoo.load("{name}"', f'snukeras.zoo.load("hf://OWNER/{name}"'
+    )
 
 
 def write(
