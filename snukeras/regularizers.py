@@ -72,7 +72,7 @@ class SpikeRate(keras.regularizers.Regularizer):
         factor: Number of at least 0.
 
     Raises:
-        ValueError: A rate is out of range, or `target` out of its bounds.
+        ValueError: A rate is out of range, `target` is out of its bounds, or nothing is charged.
     """
 
     def __init__(
@@ -94,6 +94,11 @@ class SpikeRate(keras.regularizers.Regularizer):
         self.low = float(low)
         self.high = float(high)
         self.factor = _arguments.number("factor", factor, minimum=0.0)
+        if target is None and low == 0 and high == 1:
+            raise ValueError(
+                "SpikeRate would charge nothing. Give a `target`, a `low` above 0, or a `high` "
+                f"below 1. Received: target=None, low={low}, high={high}"
+            )
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the cost of outputs of shape (batch, ..., units)."""

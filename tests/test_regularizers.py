@@ -77,3 +77,8 @@ def test_rates_may_be_of_numpy():
     config = SpikeRate(np.float32(0.5), high=np.float64(0.75)).get_config()
     assert config == {"target": 0.5, "low": 0.0, "high": 0.75, "factor": 1.0}
     assert all(type(value) is float for value in config.values())
+
+
+def test_one_that_charges_nothing_is_refused():
+    with pytest.raises(ValueError, match=r"would charge nothing\. Give a `target`"):
+        SpikeRate(factor=2.0)
