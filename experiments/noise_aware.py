@@ -1,18 +1,18 @@
-"""Plain and noise-aware training, on many simulated chips over a year of drift.
+"""Weights of plain and of noise-aware training, on many simulated chips over a year of drift.
 
-    python -m experiments.noise_aware --output experiments/results/noise_aware/jsb_snu.json
+    python -m experiments.noise_aware --cards --output experiments/results/noise_aware/jsb_snu.json
     python -m experiments.noise_aware --plot experiments/results/noise_aware/jsb_snu.png
 
-A plain recipe and one with noise and few levels are trained with some seeds each. Every network is
-then programmed on many chips of the generic PCM model, whose range each column has for itself, and
-read 25 s, an hour, a day and a year after the reference reading: without drift compensation, with
-one factor for each tile, and with one for each column. What was done is kept: trainings by epoch,
-chips one by one.
+The weights that ship of a model that was trained plainly, and of one with few levels that was
+trained at noisy weights, are programmed on chips of the generic PCM model, whose range each column
+has for itself, and read 25 s, an hour, a day and a year after the reference reading: without drift
+compensation, with one factor for each tile, and with one for each column. Chips that are done are
+kept.
 """
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,99 +23,84 @@ from experiments.reporting import reported, save_picture
 from snukeras import _files
 from snukeras.datasets import piano_roll
 from snukeras.pcm import DifferentialPair, GenericPCM, evaluate_chips
-from snukeras.pcm.monte_carlo import DAY, HOUR, YEAR
-from snukeras.zoo import recipes, training
-from snukeras.zoo.publishing import cards
-from snukeras.zoo.recipes import Recipe
+from snukeras.pcm.monte_carlo import DAY, HOUR, YEAR, summarize
+from snukeras.zoo import presets, training
+from snukeras.zoo.contents import OnChips
+from snukeras.zoo.publishing import publish
 from snukeras.zoo.tasks import TASKS, PianoRolls, Task, registry
 
 RESULTS_FOLDER = "noise_aware"
 TIMES = {"25 s": 25.0, "1 hour": HOUR, "1 day": DAY, "1 year": YEAR}
-COMPENSATIONS = (None, "global", "column")
+COMPENSATIONS = {"none": None, "one factor a tile": "global", "one a column": "column"}
 
 
 def experiment(
     names: Sequence[str] = ("jsb_snu", "jsb_snu_pcm"),
-    seeds: Iterable[int] = (0, 1, 2),
-    chips: int = 100,
+    chips: int = 20,
     output: Path | str | None = None,
-    runs: Path | str = "runs",
-    epochs: int | None = None,
-    workers: int = 1,
+    runs: Path | str = "runs/noise_aware",
     content: Path | str | None = None,
-    progress: training.Progress | None = None,
     tasks: Mapping[str, Task] = TASKS,
 ) -> dict[str, Any]:
-    """Train the recipes where they are not trained yet, and evaluate them on chips.
+    """Evaluate presets on chips; goes on where it was stopped.
 
     Args:
-        names: Models with a recipe for a task of piano rolls; the first is the one trained plainly.
-        seeds: Seeds of the trainings.
-        chips: Chips for each trained network and compensation.
+        names: Presets of a task of piano rolls; the first is the one trained plainly.
+        chips: Chips for each preset, the same ones for each compensation.
         output: JSON file for the results.
-        runs: Folder of the runs, the same as for `snukeras-zoo train`: its trainings are taken.
-        epochs: Default: the recipes'.
-        workers: Processes that evaluate chips.
-        content: Folder of recipes. Default: the one that ships with the package.
-        progress: As for `snukeras.zoo.training.train`.
-        tasks: The tasks that recipes may name.
+        runs: Folder for the rows of finished chips.
+        content: Folder of presets. Default: the one that ships with the package.
+        tasks: The tasks that presets may name.
 
     Returns:
-        For each model the test figures of its weights as trained and as the chips hold them.
+        For each model the shipped test figure, and by compensation and time the mean and deviation
+        of the chips, the best and the worst.
 
     Raises:
-        ValueError: Unknown name, a task of another kind, or a run of another recipe.
+        ValueError: No such preset, one of another kind of task, or rows of other weights.
     """
-    seeds = [*seeds]
-    trained = {}
+    device = GenericPCM()
+    models = {}
     for name in names:
-        recipe = recipes.read(name, content)
-        recipe = recipe if epochs is None else recipe.changed(epochs=epochs)
-        task = registry.task_of(recipe.task, tasks)
+        preset = presets.info(name, content)
+        task = registry.task_of(preset["task"], tasks)
         if not isinstance(task, PianoRolls):
             raise ValueError(f"{name} has to have a task of piano rolls. Received: {task.name}")
-        trained[name] = [
-            _seed(
-                recipe,
-                task,
-                seed,
-                Path(runs) / name / f"seed-{seed}",
-                content,
-                chips,
-                workers,
-                progress,
+        model = presets.load(name, content=content)
+        model.compile(loss=task.loss({}), weighted_metrics=task.metrics())
+        x, y, mask = piano_roll.pad(task.songs["test"])
+        cases = {}
+        for label, compensation in COMPENSATIONS.items():
+            rows = evaluate_chips(
+                model,
+                x,
+                y,
+                mask.astype(np.float32),
+                chips=chips,
+                times=[*TIMES.values()],
+                results=Path(runs) / f"{name}-{compensation}.json",
+                batch_size=len(x),
+                device=device,
+                pair=DifferentialPair(device.g_max, scale="column"),
+                compensation=compensation,
             )
-            for seed in seeds
-        ]
+            summary = summarize(rows)
+            cases[label] = {
+                time: {key: summary[t][task.metric][key] for key in ("mean", "std", "min", "max")}
+                for time, t in TIMES.items()
+            }
+        models[name] = {
+            "weights_sha256": preset["files"][presets.WEIGHTS]["sha256"],
+            "shipped": preset["test"],
+            "cases": cases,
+        }
     results = {
-        "format": training.FORMAT,
         "metric": task.metric,
         "unit": task.unit,
         "chips": chips,
-        "times": TIMES,
-        "device": _chip()["device"].get_config(),
+        "device": device.get_config(),
         "scale": "column",
-        "models": {
-            name: {
-                "recipe": recipes.read(name, content).record(),
-                "test": _spread([seed["test"] for seed in of_seeds]),
-                "chips": [
-                    {
-                        "compensation": compensation,
-                        "time": time,
-                        # Over the seeds: the mean of all chips, the deviation of the means of
-                        # networks; and the mean deviation of the chips of one network.
-                        **_spread([seed["chips"][index]["mean"] for seed in of_seeds]),
-                        "deviation_of_chips": float(
-                            np.mean([seed["chips"][index]["deviation"] for seed in of_seeds])
-                        ),
-                    }
-                    for index, (compensation, time) in enumerate(_cases())
-                ],
-                "seeds": of_seeds,
-            }
-            for name, of_seeds in trained.items()
-        },
+        "models": models,
         "versions": training.versions(),
     }
     if output is not None:
@@ -123,80 +108,39 @@ def experiment(
     return results
 
 
-def _cases() -> list[tuple[str | None, str]]:
-    return [(compensation, time) for compensation in COMPENSATIONS for time in TIMES]
+def to_cards(results: dict[str, Any], content: Path | str | None = None) -> None:
+    """Write the figures with compensation by column to the cards of the models.
 
-
-def _chip() -> dict[str, Any]:
-    return {"device": GenericPCM(), "pair": DifferentialPair(GenericPCM().g_max, scale="column")}
-
-
-def _spread(figures: Sequence[float]) -> dict[str, float | None]:
-    deviation = float(np.std(figures, ddof=1)) if len(figures) > 1 else None
-    return {"mean": float(np.mean(figures)), "deviation": deviation}
-
-
-def _seed(
-    recipe: Recipe,
-    task: PianoRolls,
-    seed: int,
-    folder: Path,
-    content: Path | str | None,
-    chips: int,
-    workers: int,
-    progress: training.Progress | None,
-) -> dict[str, Any]:
-    """Return the figures of one trained network."""
-    result = training.train_seed(recipe, task, seed, folder, content=content, progress=progress)
-    model = training.trained_model(recipe, seed, folder)
-    model.compile(loss=task.loss({}), weighted_metrics=task.metrics())
-    x, y, mask = piano_roll.pad(task.songs["test"])
-    figures = []
-    for compensation in COMPENSATIONS:
-        rows = evaluate_chips(
-            model,
-            x,
-            y,
-            mask.astype(np.float32),
-            chips=chips,
-            times=[*TIMES.values()],
-            seed=seed,
-            results=folder / f"chips-{compensation}.json",
-            workers=workers,
-            batch_size=len(x),
-            compensation=compensation,
-            **_chip(),
-        )
-        for time in TIMES.values():
-            of_chips = [row[task.metric] for row in rows if row["time"] == time]
-            figures.append(_spread(of_chips))
-    kept = ("seed", "valid", "test", "epoch", "epochs_trained", "seconds", "recipe_sha256")
-    return {**{key: result[key] for key in kept}, "chips": figures}
-
-
-def _results(root: Path | str | None) -> list[dict[str, Any]]:
-    paths = sorted(reporting.folder(RESULTS_FOLDER, root).glob("*.json"))
-    return [_files.read_json(path) for path in paths]
+    Args:
+        results: What `experiment` returned.
+        content: Folder of presets. Default: the one that ships with the package.
+    """
+    for name, model in results["models"].items():
+        found: OnChips = {
+            "weights_sha256": model["weights_sha256"],
+            "device": GenericPCM.__name__,
+            "chips": results["chips"],
+            "compensation": "column",
+            "times": model["cases"]["one a column"],
+        }
+        publish.keep_chips(name, found, content)
 
 
 def table(root: Path | str | None = None) -> str:
     """Return the figures over a year, as Markdown; the change is that from the plain weights."""
     lines = [
-        f"| model | compensation | as trained | {' | '.join(TIMES)} | change after 1 year |",
-        "|---|---|---|" + "---|" * (len(TIMES) + 1),
+        f"| model | float | chips | compensation | {' | '.join(TIMES)} | change after 1 year |",
+        "|---|---|---|---|" + "---|" * (len(TIMES) + 1),
     ]
-    for results in _results(root):
-        plain = next(iter(results["models"].values()))["test"]["mean"]
+    for path in sorted(reporting.folder(RESULTS_FOLDER, root).glob("*.json")):
+        results = _files.read_json(path)
+        plain = next(iter(results["models"].values()))["shipped"]
         for name, model in results["models"].items():
-            for compensation in COMPENSATIONS:
-                row = [r for r in model["chips"] if r["compensation"] == compensation]
-                figures = " | ".join(
-                    f"{r['mean']:.3f} ± {r['deviation_of_chips']:.3f}" for r in row
-                )
-                word = {None: "none", "global": "one factor a tile", "column": "one a column"}
+            for label, case in model["cases"].items():
+                figures = " | ".join(f"{case[t]['mean']:.3f} ± {case[t]['std']:.3f}" for t in TIMES)
                 lines.append(
-                    f"| `{name}` | {word[compensation]} | {cards.spread(model['test'])} | "
-                    f"{figures} | {row[-1]['mean'] / plain - 1:+.1%} |"
+                    f"| `{name}` | {model['shipped']:.3f} | {results['chips']} | {label} | "
+                    f"{figures} | {case['1 year']['mean'] / plain - 1:+.1%} |"
                 )
     return "\n".join(lines) + "\n"
 
@@ -209,24 +153,22 @@ def plot(results: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7.0, 4.2), layout="constrained")
-    styles = {None: ":", "global": "--", "column": "-"}
-    words = {None: "no compensation", "global": "one factor a tile", "column": "one a column"}
-    plain = next(iter(results["models"].values()))["test"]["mean"]
+    styles = dict(zip(COMPENSATIONS, (":", "--", "-"), strict=True))
+    plain = next(iter(results["models"].values()))["shipped"]
     axes.axhline(plain, color="0.5", linewidth=0.8)
     axes.text(TIMES["25 s"], plain, "trained plainly, in float", va="top", color="0.4", fontsize=8)
     for color, (name, model) in enumerate(results["models"].items()):
-        for compensation in COMPENSATIONS:
-            rows = [r for r in model["chips"] if r["compensation"] == compensation]
+        for label, case in model["cases"].items():
             axes.errorbar(
-                [TIMES[r["time"]] for r in rows],
-                [r["mean"] for r in rows],
-                [r["deviation_of_chips"] for r in rows],
+                [*TIMES.values()],
+                [case[time]["mean"] for time in TIMES],
+                [case[time]["std"] for time in TIMES],
                 color=f"C{color}",
-                linestyle=styles[compensation],
+                linestyle=styles[label],
                 marker="o",
                 markersize=3,
                 capsize=2,
-                label=f"{name}, {words[compensation]}",
+                label=f"{name}, compensation: {label}",
             )
     axes.set_xscale("log")
     axes.set_xticks([*TIMES.values()], [*TIMES])
@@ -239,13 +181,12 @@ def plot(results: dict[str, Any], path: Path) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.noise_aware",
-        description="Evaluate plain and noise-aware training on many simulated chips over a year.",
+        description="Evaluate weights of plain and noise-aware training on chips over a year.",
     )
     parser.add_argument("--names", nargs="+", default=["jsb_snu", "jsb_snu_pcm"], metavar="NAME")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--chips", type=int, default=100, help="for each network (default: 100)")
-    parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="working folder")
+    parser.add_argument("--chips", type=int, default=20, help="for each network (default: 20)")
+    parser.add_argument("--runs", type=Path, default=Path("runs/noise_aware"))
+    parser.add_argument("--cards", action="store_true", help="write the models' cards too")
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="file for the results")
     parser.add_argument(
         "--plot", type=Path, metavar="FILE.png", help="draw the results in FILE.json beside it"
@@ -260,14 +201,9 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.plot is not None:
         plot(_files.read_json(arguments.plot.with_suffix(".json")), arguments.plot)
         return 0
-    experiment(
-        arguments.names,
-        arguments.seeds,
-        arguments.chips,
-        arguments.output,
-        arguments.runs,
-        workers=arguments.workers,
-    )
+    results = experiment(arguments.names, arguments.chips, arguments.output, arguments.runs)
+    if arguments.cards:
+        to_cards(results)
     return 0
 
 

@@ -1,72 +1,63 @@
-"""Trainings on chips over a year: figures, going on, table and plot."""
+"""Plain and noise-aware weights on chips over a year: figures, going on, table and plot."""
 
 import json
 
-import numpy as np
+import keras
 import pytest
-from tiny_zoo import make_task, write_recipe
+from tiny_zoo import make_task
 
 from experiments import noise_aware
+from snukeras.layers import SSNU
 
 
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("noise")
-    content = write_recipe(folder / "zoo", epochs=2)
-    write_recipe(
-        content,
-        epochs=2,
-        name="tiny_pcm",
-        averaging=None,
-        constraint={"levels": 8, "w_max": 0.6, "rounding": "feedback"},
-        noise={"noise": 0.05},
-    )
-    output = folder / "results" / "noise_aware" / "tiny.json"
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((None, 88)), SSNU(6, return_sequences=True),
+         keras.layers.Dense(88, activation="sigmoid")]
+    )  # fmt: skip
+    found = {"files": {"model.weights.h5": {"sha256": "1" * 64}}, "test": 9.0, "task": "scales"}
+    monkeypatch.setattr(noise_aware.presets, "load", lambda *a, **k: model)
+    monkeypatch.setattr(noise_aware.presets, "info", lambda *a, **k: found)
+    output = tmp_path / "noise_aware" / "tiny.json"
 
-    def run(**arguments):
-        arguments = {"seeds": (0, 1), "chips": 3, **arguments}
+    def once():
         return noise_aware.experiment(
-            ("tiny", "tiny_pcm"),
-            output=output,
-            runs=folder / "runs",
-            content=content,
-            progress=lambda event: None,
-            tasks={"scales": make_task()},
-            **arguments,
+            ("plain", "noisy"), 2, output, tmp_path / "runs", tasks={"scales": make_task()}
         )
 
-    return run, run(), output
+    return once, output
 
 
-def test_figures(measured):
-    _, results, output = measured
+@pytest.mark.slow
+def test_figures_table_and_plot(run, tmp_path, monkeypatch):
+    once, output = run
+    results = once()
     assert json.loads(output.read_text()) == results
-    assert list(results["models"]) == ["tiny", "tiny_pcm"]
+    assert list(results["models"]) == ["plain", "noisy"]
     for model in results["models"].values():
-        assert len(model["chips"]) == 3 * 4 and len(model["seeds"]) == 2
-        for index, case in enumerate(model["chips"]):
-            means = [seed["chips"][index]["mean"] for seed in model["seeds"]]
-            assert case["mean"] == pytest.approx(np.mean(means))
-            assert case["deviation_of_chips"] >= 0
-        assert len({case["mean"] for case in model["chips"]}) > 1
-
-
-def test_goes_on_and_refuses_other_settings(measured):
-    run, results, _ = measured
-    assert run() == results
-    with pytest.raises(ValueError, match="from another recipe"):
-        run(epochs=1)
-
-
-def test_table_and_plot(measured, tmp_path):
-    _, results, output = measured
-    lines = noise_aware.table(output.parents[1]).splitlines()
+        assert [len(case) for case in model["cases"].values()] == [4, 4, 4]
+        for case in model["cases"].values():
+            assert all(f["min"] <= f["mean"] <= f["max"] for f in case.values())
+    assert once() == results  # from the chips that are done
+    kept = []
+    monkeypatch.setattr(noise_aware.publish, "keep_chips", lambda *a: kept.append(a[:2]))
+    noise_aware.to_cards(results)
+    assert [name for name, _ in kept] == ["plain", "noisy"]
+    assert kept[1][1]["times"] == results["models"]["noisy"]["cases"]["one a column"]
+    lines = noise_aware.table(tmp_path).splitlines()
+    last = results["models"]["noisy"]["cases"]["one a column"]["1 year"]["mean"]
     assert len(lines) == 2 + 2 * 3
-    assert "| `tiny_pcm` | one a column |" in lines[-1] and lines[-1].endswith("% |")
+    assert lines[-1].startswith("| `noisy` | 9.000 | 2 | one a column |")
+    assert lines[-1].endswith(f"| {last / 9 - 1:+.1%} |")
     noise_aware.plot(results, tmp_path / "plot.png")
     assert 5_000 < (tmp_path / "plot.png").stat().st_size < 150_000
 
 
-def test_errors(capsys):
+def test_errors(capsys, monkeypatch):
     assert noise_aware.main(["--names", "nothing"]) == 1
-    assert "no recipe named 'nothing'" in capsys.readouterr().err
+    assert "no pretrained model named 'nothing'" in capsys.readouterr().err
+    monkeypatch.setattr(noise_aware.presets, "info", lambda *a, **k: {"task": "mnist"})
+    assert noise_aware.main(["--names", "tiny"]) == 1
+    assert "piano rolls. Received: mnist" in capsys.readouterr().err
