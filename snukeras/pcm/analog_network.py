@@ -6,7 +6,9 @@ from typing import Self
 
 import keras
 import numpy as np
+from keras import ops
 
+from snukeras import _arguments
 from snukeras._strategy import tracing
 from snukeras._types import Config, Nested
 from snukeras.network import products
@@ -26,6 +28,7 @@ def analog(
     seed: int | None = None,
     pair: DifferentialPair | None = None,
     modifiers: WeightModifier | Sequence[WeightModifier] = (),
+    output_scales: bool = False,
 ) -> "AnalogNetwork":
     """Return a model with the same weights whose matrix products run through tiles.
 
@@ -43,6 +46,8 @@ def analog(
         pair: DifferentialPair that holds a weight; default one of the device's range, or 25 uS,
             with a range for each column. Its `clip` and `levels` act in each product.
         modifiers: what changes the weights of training steps, one after the other.
+        output_scales: whether each column has a digital factor behind its converter that is
+            trained with the weights (see `AnalogNetwork.remap`).
 
     Raises:
         TypeError, ValueError: not a built Keras model, a model that is analog already, a model
@@ -78,6 +83,7 @@ def analog(
         seed=seed,
         pair=pair,
         modifiers=chosen,
+        output_scales=output_scales,
     )
     if getattr(model, "compiled", False):
         net.compile_from_config(model.get_compile_config())
@@ -99,6 +105,7 @@ class AnalogNetwork(keras.Model):
         seed: int or None.
         pair: DifferentialPair or None.
         modifiers: list of WeightModifier.
+        output_scales: whether each column has a digital factor that is trained.
         name: of the model; by default that of the network.
 
     Attributes:
@@ -118,6 +125,7 @@ class AnalogNetwork(keras.Model):
         seed: int | None = None,
         pair: DifferentialPair | None = None,
         modifiers: Sequence[WeightModifier] = (),
+        output_scales: bool = False,
         name: str | None = None,
     ) -> None:
         super().__init__(name=name or network.name)
@@ -125,6 +133,7 @@ class AnalogNetwork(keras.Model):
         self.network = network
         self.tile, self.device, self.programmed, self.seed = tile, device, programmed, seed
         self.pair, self.modifiers = pair, tuple(modifiers)
+        self.output_scales = output_scales
         self.tiles = _install(self)
         if getattr(network, "output_names", None):
             self.output_names = network.output_names
@@ -146,8 +155,15 @@ class AnalogNetwork(keras.Model):
         return self.network.outputs
 
     def digital(self) -> keras.Model:
-        """Return the plain model, with a copy of the weights; compiled if this one is."""
+        """Return the plain model, with a copy of the weights; compiled if this one is.
+
+        Output scales are in its weights.
+        """
         plain = copy_model(self.network, compiled=False)
+        products = self.products()
+        for matrix in matrices(plain) if self.output_scales else ():
+            if matrix.name in products:
+                _scale_columns(matrix, ops.convert_to_numpy(products[matrix.name].scale))
         if getattr(self, "compiled", False):
             plain.compile_from_config(self.get_compile_config())
         return plain
@@ -161,15 +177,44 @@ class AnalogNetwork(keras.Model):
             True,
             seed,
             self.pair,
+            output_scales=self.output_scales,
             name=self.name,
         )
         for mine, other in zip(self.tiles, copy.tiles, strict=True):
-            for name in ("input_range", "output_range"):
+            for name in ("input_range", "output_range", "scale"):
                 if getattr(mine, name) is not None:
                     getattr(other, name).assign(getattr(mine, name))
         if getattr(self, "compiled", False):
             copy.compile_from_config(self.get_compile_config())
         return copy
+
+    def remap(self, largest: float = 1.0) -> None:
+        """Let the largest |weight| of each column be `largest`; output scales take the rest.
+
+        The network computes the same. Weights of columns that have become small, or large, are of
+        one size for the optimizer again.
+
+        Args:
+            largest: the largest |weight| of each column, in the units of the weights.
+
+        Raises:
+            ValueError: a network without output scales.
+        """
+        largest = _arguments.number("largest", largest, above=0.0)
+        if not self.output_scales:
+            raise ValueError(
+                "`remap` needs a network with output scales, which take what it moves out of the "
+                "weights. Received: a network of analog(..., output_scales=False)"
+            )
+        products = self.products()
+        for matrix in _on_tiles(self):
+            scale = products[matrix.name].scale
+            assert scale is not None
+            values = matrix.unrolling.matrix(ops.convert_to_numpy(matrix.variable))
+            top = np.abs(values).max(axis=0)
+            factor = np.where(top > 0, top / largest, 1.0)
+            _scale_columns(matrix, 1.0 / factor)
+            scale.assign(ops.convert_to_numpy(scale) * factor)
 
     def products(self) -> dict[str, TiledProduct]:
         """Return the tiles of each matrix by its name, as `snukeras.network.matrices` gives it."""
@@ -231,6 +276,7 @@ class AnalogNetwork(keras.Model):
             "seed": self.seed,
             "pair": None if self.pair is None else serialize(self.pair),
             "modifiers": [serialize(modifier) for modifier in self.modifiers],
+            "output_scales": self.output_scales,
             "name": self.name,
         }
 
@@ -247,8 +293,16 @@ class AnalogNetwork(keras.Model):
             config["seed"],
             read(config["pair"]),
             [read(modifier) for modifier in config["modifiers"]],
+            config.get("output_scales", False),
             config["name"],
         )
+
+
+def _scale_columns(matrix: Matrix, factors: np.ndarray) -> None:
+    """Multiply each column of a matrix, as it lies on tiles, by a number."""
+    values = matrix.unrolling.matrix(ops.convert_to_numpy(matrix.variable)) * factors
+    shape = tuple(matrix.variable.shape)
+    matrix.variable.assign(matrix.unrolling.weight(values, shape))
 
 
 def _on_tiles(model: keras.Model) -> Iterator[Matrix]:
@@ -286,6 +340,7 @@ def _install(net: AnalogNetwork) -> list[TiledProduct]:
             int(own >> 1),
             net.pair,
             net.modifiers,
+            net.output_scales,
             name="tiles_" + matrix.name.replace("/", "_"),
         )
         tiles.matrix_name = matrix.name

@@ -35,10 +35,11 @@ class TiledProduct(keras.layers.Layer):
         v = converted(x / r)                              the voltages, in [-1, 1]
         i = v clip(W / u) + N(0, v^2 Var(W / u) + noise^2)    the currents, fresh noise each time
         i = (1 + gain) i / (1 + k |i| / R) + offset R     the errors of the column
-        y = (R converted(i / R) factor + shift) r u       range R of the output converter
+        y = (R converted(i / R) factor + shift) r u s     range R of the output converter
 
-    The blocks' y are added digitally. Gradients pass straight through the rounding; they do not
-    depend on the noise, and are 0 where a converter clips.
+    s is the output scale of the column, 1 without. The blocks' y are added digitally. Gradients
+    pass straight through the rounding; they do not depend on the noise, and are 0 where a converter
+    clips.
 
     Var is that of the read noise of the devices at the reference reading, if there is a `device`.
     On a chip (`programmed`) it, u, the factors and the shifts are variables that the chip sets, and
@@ -52,6 +53,7 @@ class TiledProduct(keras.layers.Layer):
         pair: DifferentialPair that holds a weight: its range, what shares it, its levels; default
             that of the device, or 25 uS, with a range for each column.
         modifiers: what changes the weights of training steps.
+        output_scales: whether each column has a digital factor that is trained.
         programmed: whether a chip sets what its devices hold.
         seed: int or None, of the noise and of the columns' errors.
 
@@ -72,6 +74,7 @@ class TiledProduct(keras.layers.Layer):
         seed: int | None = None,
         pair: DifferentialPair | None = None,
         modifiers: Sequence[WeightModifier] = (),
+        output_scales: bool = False,
         name: str | None = None,
     ) -> None:
         super().__init__(name=name, dtype="float32")
@@ -93,6 +96,11 @@ class TiledProduct(keras.layers.Layer):
         self.output_range = self._range(
             "output_range", tile.output, (len(self.blocks), self.across)
         )
+        self.scale: keras.Variable | None = None
+        if output_scales:
+            self.scale = self.add_weight(
+                shape=(columns,), name="scale", initializer="ones", autocast=False
+            )
         self._add_column_errors(columns)
         self.variance = self.unit = self.factor = self.shift = None
         if programmed:
@@ -150,10 +158,15 @@ class TiledProduct(keras.layers.Layer):
                 variable.assign(drawn)
 
     def held(self, weight: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Return a weight as tiles hold it, shares (rows, columns) of the units (columns,)."""
+        """Return a weight as tiles hold it, shares (rows, columns) of the units (columns,).
+
+        Output scales are in the units.
+        """
         matrix = ops.cast(self._matrix(weight), "float32")
         unit = self._units(matrix)
         share, _ = self._effective(matrix, unit)
+        if self.scale is not None:
+            unit = unit * self.scale
         return ops.convert_to_numpy(share), ops.convert_to_numpy(unit)
 
     def output_ranges(self, block: int) -> np.ndarray:
@@ -182,6 +195,7 @@ class TiledProduct(keras.layers.Layer):
     def ideal(self) -> bool:
         """Whether the product is that of the matrix."""
         plain = self.pair.clip is None and self.pair.levels is None and not self.modifiers
+        plain = plain and self.scale is None
         return plain and self.tile.ideal and self.device is None and not self.programmed
 
     def multiply(self, x: Tensor, weight: Tensor, groups: int = 1) -> Tensor:
@@ -282,6 +296,8 @@ class TiledProduct(keras.layers.Layer):
 
     def _corrected(self, number: int, current: Tensor, unit: Tensor, groups: int) -> Tensor:
         """Turn digital currents of a row block into products with weights."""
+        if self.scale is not None:
+            unit = unit * self.scale
         if self.factor is None or self.shift is None:
             return current * self._columns(unit, groups)
         factor, shift = (self._columns(part[number], groups) for part in (self.factor, self.shift))
@@ -401,6 +417,7 @@ class TiledProduct(keras.layers.Layer):
             "seed": self.seed,
             "pair": self.pair.get_config(),
             "modifiers": [modifier.get_config() for modifier in self.modifiers],
+            "output_scales": self.scale is not None,
         }
 
     @classmethod
