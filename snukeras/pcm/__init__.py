@@ -12,6 +12,7 @@ from snukeras.pcm.hardware import Hardware, ProgrammingReport, SimulatedHardware
 from snukeras.pcm.modifiers import WeightModifier
 from snukeras.pcm.monte_carlo import evaluate_chips, summarize
 from snukeras.pcm.pairs import DifferentialPair
+from snukeras.pcm.programming import targets_for
 from snukeras.pcm.pulses import ExpStepPCM, NandakumarPCM, PulsedPCM, PulseState
 from snukeras.pcm.tiled_product import TiledProduct
 from snukeras.pcm.tiles import InputConverter, OutputConverter, Tile, get_tile, tile_names
@@ -48,6 +49,7 @@ __all__ = [
     "get_tile",
     "recalibrate_normalization",
     "summarize",
+    "targets_for",
     "tile_names",
     "with_ir_drop",
 ]

@@ -1,6 +1,7 @@
 """A chip: all matrices of a Keras model on PCM, read at any time, given back as a Keras model."""
 
 import warnings
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -46,6 +47,7 @@ class Chip:
         tile_size, input_converter, output_converter, wire_resistance: as for Crossbar; an analog
             network has its own.
         scales: dict of scales by matrix name (see Crossbar), or None.
+        slices, programmed_for: as for Crossbar.
 
     Raises:
         ValueError: the model has no kernels or is not built; a matrix is not finite; another tile
@@ -73,6 +75,8 @@ class Chip:
         avoid_faults: bool = True,
         hardware: Hardware | None = None,
         scales: dict[str, Array] | None = None,
+        slices: Sequence[float] = (1.0,),
+        programmed_for: float | None = None,
     ) -> None:
         own: Config = {
             "input_converter": input_converter,
@@ -120,6 +124,8 @@ class Chip:
                 avoid_faults=avoid_faults,
                 hardware=hardware,
                 scales=None if scales is None else scales.get(name),
+                slices=slices,
+                programmed_for=programmed_for,
             )
             for name, array in arrays.items()
         }
@@ -127,7 +133,7 @@ class Chip:
     @property
     def devices(self) -> int:
         """Number of PCM devices in use (pairs count twice)."""
-        return sum(2 * crossbar.matrix.size for crossbar in self.crossbars.values())
+        return sum(2 * len(c.slices) * c.matrix.size for c in self.crossbars.values())
 
     def _repr_html_(self) -> str:
         """Return the matrices, tiles and devices as a table, for notebooks."""
@@ -221,9 +227,9 @@ class Chip:
                 f"Received: tiles of {(model.tile.rows, model.tile.columns)}"
             )
         seeds = np.random.SeedSequence(self._entropy).spawn(len(model.tiles))
-        matrices = _on_tiles(model).values()
+        matrices = list(_on_tiles(model).values())
         for matrix, crossbar, tiles, seed in zip(
-            matrices, self.crossbars.values(), model.tiles, seeds, strict=True
+            matrices, self._crossbars_of(matrices), model.tiles, seeds, strict=True
         ):
             weights, variance = (ops.convert_to_numpy(part) for part in crossbar.held(t))
             shape = tuple(matrix.variable.shape)
@@ -232,6 +238,10 @@ class Chip:
             held["shift"] = np.zeros_like(held["factor"])
             tiles.set_held(held)
             tiles.restart(seed.generate_state(2))
+
+    def _crossbars_of(self, matrices: list[Matrix]) -> list[Crossbar]:
+        """Return the crossbars that hold the matrices of an analog network."""
+        return list(self.crossbars.values())
 
     def calibrate_readout(
         self, model: AnalogNetwork, x: Nested, vectors: int = 512, batch_size: int = 32

@@ -1,6 +1,7 @@
 """A matrix on crossbar tiles: placement, drift compensation, the matrix product."""
 
 import warnings
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
@@ -11,10 +12,11 @@ from snukeras._arrays import host_array, to_tensor
 from snukeras._strategy import tracing
 from snukeras._types import Array, Tensor
 from snukeras.pcm.converters import Converter
-from snukeras.pcm.devices import IdealDevice, InferencePCM
+from snukeras.pcm.devices import DeviceState, IdealDevice, InferencePCM
 from snukeras.pcm.faults import StuckDevices
 from snukeras.pcm.hardware import Hardware, ProgrammingReport
 from snukeras.pcm.pairs import DifferentialPair
+from snukeras.pcm.programming import check_slices, combined, groups, targets_for
 from snukeras.pcm.wires import check_ir_drop, with_ir_drop
 
 #: Share of pairs that may miss their target on hardware before a warning says so.
@@ -52,6 +54,14 @@ class Crossbar:
         seed: int or keras.random.SeedGenerator.
         scales: uS per unit of weight, () or (columns,), for a matrix whose range is known, such as
             that of a crossbar map; default those of `pair`.
+        slices: significances of the pairs that hold a weight together, the largest first; their
+            currents are added in this proportion, before the converter. Pairs of one significance
+            hold the same: (1.0, 1.0) halves the variance. Those of a smaller one are programmed to
+            what a reading of the larger ones has left over: (1.0, 0.125), a most and a least
+            significant pair.
+        programmed_for: s; devices are programmed so that they hold the weights at this time, on
+            average (see `snukeras.pcm.targets_for`), and compensation refers to the exact weights.
+            None: at the time of programming.
 
     Attributes:
         programming: on `hardware`, the ProgrammingReport of each tile by its address.
@@ -77,6 +87,8 @@ class Crossbar:
         name: str = "matrix",
         seed: int | keras.random.SeedGenerator | None = None,
         scales: Array | None = None,
+        slices: Sequence[float] = (1.0,),
+        programmed_for: float | None = None,
     ) -> None:
         self.name = name
         self.matrix = host_array(matrix, name)
@@ -100,6 +112,11 @@ class Crossbar:
             "compensation", compensation, (None, "global", "column")
         )
         self.faults = StuckDevices() if faults is None else faults
+        self.slices = check_slices(slices)
+        self.programmed_for = programmed_for
+        if programmed_for is not None:
+            _arguments.number("programmed_for", programmed_for, minimum=0.0)
+        _check_simulated(self)
         self.avoid_faults = avoid_faults
         if not isinstance(seed, keras.random.SeedGenerator):
             seed = keras.random.SeedGenerator(seed)
@@ -130,19 +147,54 @@ class Crossbar:
         """
         self.programming: dict[str, ProgrammingReport] = {}
         if self.hardware is None:
-            state = self.device.program(ops.convert_to_tensor(self.targets), seed=self.seed)
-            self.state = self.faults.hold(state) if self.faults.count() else state
+            self.states = list(self._programmed())
         else:
             for address, (rows, columns) in self._addresses():
                 self.programming[address] = self.hardware.program(
                     address, self.targets[:, rows, columns]
                 )
             self._warn_of_missed()
-        self._reference = None if self.compensation is None else self._readout(0.0)
+        self._reference: list[Tensor] | None = None
+        if self.compensation is not None:
+            exact = self.programmed_for is not None
+            self._reference = self._sizes(self._wanted()) if exact else self._readout(0.0)
+
+    def _programmed(self) -> Iterator[DeviceState]:
+        """Program the pairs of all weights, the most significant ones first."""
+        if len(self.slices) == 1:
+            yield self._program_to(self.targets)
+            return
+        scales = ops.convert_to_tensor(self.scales)
+        left = sum(self.slices) * self._wanted()
+        for significance, count in groups(self.slices):
+            share = left / (significance * count)
+            targets = np.stack(
+                [ops.convert_to_numpy(g) for g in self.pair.to_conductances(share, scales)]
+            )
+            for _ in range(count):
+                state = self._program_to(targets)
+                held = self.pair.to_weights(state.programmed[0], state.programmed[1], scales)
+                left = left - significance * held
+                yield state
+
+    def _program_to(self, targets: np.ndarray) -> DeviceState:
+        """Program a pair for each weight."""
+        if self.programmed_for is not None:
+            targets = targets_for(self.device, targets, self.programmed_for)
+        state = self.device.program(ops.convert_to_tensor(targets), seed=self.seed)
+        return self.faults.hold(state) if self.faults.count() else state
+
+    def _wanted(self) -> Tensor:
+        """Return the weights that the targets stand for."""
+        plus, minus = (ops.convert_to_tensor(g) for g in self.targets)
+        return self.pair.to_weights(plus, minus, ops.convert_to_tensor(self.scales))
 
     def conductances(self, t: float = 0.0) -> np.ndarray:
-        """Read all devices once, (2, rows, columns) in uS, at t seconds (see InferencePCM)."""
-        return ops.convert_to_numpy(self._read(t))
+        """Read all devices once, (2, rows, columns) in uS, at t seconds (see InferencePCM).
+
+        Of several pairs a weight it is their mean, weighted by significance.
+        """
+        return ops.convert_to_numpy(combined(self._read(t), self.slices))
 
     def weights(self, t: float = 0.0) -> np.ndarray:
         """Return the weights (rows, columns) with which the crossbar multiplies at time t.
@@ -164,19 +216,30 @@ class Crossbar:
 
         IR drop is in them; compensation is not. On `hardware`, both come from a few readings.
         """
-        if self.hardware is None:
-            g = ops.convert_to_tensor(self.device.drifted(self.state, t))
-            std = self.device.read_noise_std(self.state.programmed, t) * self.device.read_noise
-            variance = ops.square(g * ops.cast(std, g.dtype))
-        else:
-            readings = np.stack([ops.convert_to_numpy(self._read(t)) for _ in range(_READINGS)])
-            g = ops.convert_to_tensor(readings.mean(axis=0))
-            variance = ops.convert_to_tensor(readings.var(axis=0, ddof=1))
-        seen = self._behind_wires(g)
-        variance = variance * ops.square(seen / ops.maximum(g, 1e-30))
+        found = self._still(t)
+        seen = [self._behind_wires(g) for g, _ in found]
+        noise = [
+            variance * ops.square(through / ops.maximum(g, 1e-30))
+            for (g, variance), through in zip(found, seen, strict=True)
+        ]
+        together, variance = combined(seen, self.slices), combined(noise, self.slices, 2)
         scales = ops.cast(self.scales, variance.dtype)
-        weights = self.pair.to_weights(seen[0], seen[1], ops.convert_to_tensor(self.scales))
+        scaled = ops.convert_to_tensor(self.scales)
+        weights = self.pair.to_weights(together[0], together[1], scaled)
         return weights, ops.sum(variance, axis=0) / ops.square(scales)
+
+    def _still(self, t: Array) -> list[tuple[Tensor, Tensor]]:
+        """Return the conductances of each pair without read noise, and its variance, uS."""
+        if self.hardware is not None:
+            readings = np.stack([ops.convert_to_numpy(self._read(t)[0]) for _ in range(_READINGS)])
+            mean, spread = readings.mean(axis=0), readings.var(axis=0, ddof=1)
+            return [(ops.convert_to_tensor(mean), ops.convert_to_tensor(spread))]
+        found = []
+        for state in self.states:
+            g = ops.convert_to_tensor(self.device.drifted(state, t))
+            std = self.device.read_noise_std(state.programmed, t) * self.device.read_noise
+            found.append((g, ops.square(g * ops.cast(std, g.dtype))))
+        return found
 
     def factors(self, t: Array = 0.0) -> np.ndarray:
         """Return the digital factors of the compensation at time t: (row blocks, columns)."""
@@ -284,21 +347,21 @@ class Crossbar:
         unit = np.broadcast_to(self.scales / self.pair.span, self.matrix.shape[-1:])
         return ops.cast(unit[columns], dtype)
 
-    def _read(self, t: Array) -> Tensor:
-        """Read all devices once: (2, rows, columns) in uS."""
+    def _read(self, t: Array) -> list[Tensor]:
+        """Read all devices once: for each pair of a weight (2, rows, columns) in uS."""
         if self.hardware is None:
-            return self.device.read(self.state, t, seed=self.seed)
+            return [self.device.read(state, t, seed=self.seed) for state in self.states]
         _refuse_graphs()
         g = np.empty_like(self.targets)
         for address, (rows, columns) in self._addresses():
             g[:, rows, columns] = self.hardware.read(address)
         if self.faults.count():
             g = np.stack(self.faults.apply(g[0], g[1]))
-        return ops.convert_to_tensor(g)
+        return [ops.convert_to_tensor(g)]
 
     def _effective(self, t: Array) -> Tensor:
         """Return the weights at time t without compensation."""
-        g = self._behind_wires(self._read(t))
+        g = combined([self._behind_wires(part) for part in self._read(t)], self.slices)
         return self.pair.to_weights(g[0], g[1], ops.convert_to_tensor(self.scales))
 
     def _behind_wires(self, g: Tensor) -> Tensor:
@@ -314,7 +377,11 @@ class Crossbar:
 
     def _readout(self, t: Array) -> list[Tensor]:
         """Return the mean |weight| of each tile, or each column of a tile, from its own reading."""
-        size = ops.abs(self._effective(t))
+        return self._sizes(self._effective(t))
+
+    def _sizes(self, weights: Tensor) -> list[Tensor]:
+        """Return the mean |weight| of each tile, or each column of a tile."""
+        size = ops.abs(weights)
         axis = 0 if self.compensation == "column" else None
         return [ops.mean(size[rows, columns], axis=axis) for rows, columns in self.tiles]
 
@@ -344,6 +411,20 @@ class Crossbar:
             (f"{self.name}/{rows.start // height}/{columns.start // width}", (rows, columns))
             for rows, columns in self.tiles
         ]
+
+
+def _check_simulated(crossbar: Crossbar) -> None:
+    """Raise ValueError for what simulated devices alone can do."""
+    more = len(crossbar.slices) > 1
+    if crossbar.hardware is not None and (more or crossbar.programmed_for is not None):
+        raise ValueError(
+            "`slices` and `programmed_for` are for simulated devices. Received: `hardware`, which "
+            "programs one pair a weight by itself."
+        )
+    if more and crossbar.faults.count():
+        raise ValueError(
+            f"`faults` name one pair a weight. Received: faults, and the slices {crossbar.slices}"
+        )
 
 
 def _refuse_graphs() -> None:

@@ -55,6 +55,8 @@ def evaluate_chips(
     compensation: str | None = None,
     avoid_faults: bool = True,
     hardware: Hardware | None = None,
+    slices: Sequence[float] = (1.0,),
+    programmed_for: float | None = None,
     samples: int | None = None,
     stderr: dict[str, float] | None = None,
 ) -> list[Row]:
@@ -79,8 +81,8 @@ def evaluate_chips(
             by `import snukeras`.
         batch_size: for `model.evaluate`.
         progress: whether to show a progress bar on a terminal.
-        device, embeddings, faults, pair, tile_size, wire_resistance, compensation, avoid_faults:
-            as for Chip.
+        device, embeddings, faults, pair, tile_size, wire_resistance, compensation, avoid_faults,
+            slices, programmed_for: as for Chip.
         hardware: must be None: a real chip is one chip, with a clock of its own. Use Chip for it.
         samples: how many samples of the arrays each chip sees, its own at all times; None: all. A
             row then holds the metric of the model without devices on all samples, plus what the
@@ -125,6 +127,11 @@ def evaluate_chips(
         "compensation": compensation,
         "avoid_faults": avoid_faults,
     }
+    # Only where they are set, so that older results can go on.
+    if tuple(slices) != (1.0,):
+        chip["slices"] = tuple(slices)
+    if programmed_for is not None:
+        chip["programmed_for"] = programmed_for
     settings = {
         "seed": int(seed),
         "times": times,

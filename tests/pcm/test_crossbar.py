@@ -197,12 +197,12 @@ def test_column_compensation_is_per_column():
     device = GenericPCM(programming_noise=0, read_noise=0)
     matrix = np.ones((64, 2), "float32")
     crossbar = Crossbar(matrix, device, compensation="column", seed=1)
-    nu = np.array(crossbar.state.nu)
+    nu = np.array(crossbar.states[0].nu)
     nu[:, :, 0], nu[:, :, 1] = 0.02, 0.2
-    crossbar.state = crossbar.state._replace(nu=nu.astype("float32"))
+    crossbar.states = [crossbar.states[0]._replace(nu=nu.astype("float32"))]
     np.testing.assert_allclose(crossbar.weights(1e6), matrix, rtol=1e-4)
     uniform = Crossbar(matrix, device, compensation="global", seed=1)
-    uniform.state = crossbar.state
+    uniform.states = crossbar.states
     assert uniform.weights(1e6)[0, 0] > 1.5 > 0.5 > uniform.weights(1e6)[0, 1]
 
 

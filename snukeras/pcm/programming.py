@@ -1,0 +1,95 @@
+"""What to program into devices: several pairs a weight, and targets for a time to come."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from keras import ops
+
+from snukeras import _arguments
+from snukeras._types import Tensor
+from snukeras.pcm.devices import InferencePCM
+
+# Points of the curve from a target to the conductance that is expected of it, and of the Gaussian
+# quadrature of its noise.
+_POINTS, _NODES = 513, 21
+
+
+def check_slices(slices: Sequence[float]) -> tuple[float, ...]:
+    """Return the significances of the pairs of a weight as numbers.
+
+    Raises:
+        ValueError: none, one that is not above 0, or one larger than that before it.
+    """
+    checked = tuple(_arguments.number("slices", value, above=0.0) for value in slices)
+    if not checked or list(checked) != sorted(checked, reverse=True):
+        raise ValueError(
+            "Argument `slices` must hold the significance of at least one pair, the largest first, "
+            f"such as (1.0, 0.125). Received: {slices!r}"
+        )
+    return checked
+
+
+def groups(slices: Sequence[float]) -> Iterator[tuple[float, int]]:
+    """Yield each significance, and how many pairs have it."""
+    for significance, members in itertools.groupby(slices):
+        yield significance, len(list(members))
+
+
+def combined(parts: Sequence[Tensor], slices: Sequence[float], power: int = 1) -> Tensor:
+    """Return what the pairs of a weight give together: their mean, weighted by significance.
+
+    Args:
+        parts: of each pair, arrays of one shape.
+        slices: their significances.
+        power: 1 for conductances, 2 for variances.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    whole = float(sum(slices))
+    return sum(
+        (part * (significance / whole) ** power)
+        for part, significance in zip(parts, slices, strict=True)
+    )
+
+
+def targets_for(device: InferencePCM, targets: np.ndarray, t: float) -> np.ndarray:
+    """Return what to program so that devices hold the targets at a later time, on average.
+
+    Small conductances drift more than large ones, so a factor of drift compensation leaves them too
+    small. What is expected of a device, over its programming noise and drift exponent, is a curve
+    of its target; the targets are taken where that curve has them, up to the factor that the
+    largest conductance drifts by, which compensation undoes (Mackin et al. 2022, doi
+    10.1038/s41467-022-31405-1, optimise targets so, by search).
+
+    Args:
+        device: its curves.
+        targets: uS, any shape.
+        t: s, as in InferencePCM.
+
+    Returns:
+        uS, at most the device's g_max.
+    """
+    t = _arguments.number("t", t, minimum=0.0)
+    grid = np.linspace(0.0, device.g_max, _POINTS)
+    expected = np.maximum.accumulate(_expected(device, grid, t))
+    low, high = expected[0], expected[-1]
+    wanted = low + np.asarray(targets, "float64") / device.g_max * (high - low)
+    return np.interp(wanted, expected, grid).astype("float32")
+
+
+def _expected(device: InferencePCM, g: np.ndarray, t: float) -> np.ndarray:
+    """Return the mean conductance at time t of devices that were programmed to g."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
+    weights = weights / weights.sum()
+
+    def curve(values: Tensor) -> np.ndarray:
+        return np.asarray(ops.convert_to_numpy(values), "float64")[:, None]
+
+    std = curve(device.programming_std(g)) * device.programming_noise
+    programmed = np.maximum(g[:, None] + std * nodes, 0.0) @ weights
+    spread = curve(device.drift_std(g)) * nodes
+    nu = np.abs(curve(device.drift_mean(g)) + spread) * device.drift
+    drifted = np.exp(-nu * np.log((t + device.t_0) / device.t_0)) @ weights
+    found: np.ndarray = programmed * drifted
+    return found
