@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from snukeras.export.crossbar.targets import Target, TargetChanges
     from snukeras.export.nir.rating import NirRating
     from snukeras.export.samples import Samples
+    from snukeras.pcm import Tile
 
 Report = Callable[[str], None]
 
@@ -129,12 +130,26 @@ def _add_crossbar(parser: argparse.ArgumentParser) -> None:
     add(
         "--tile",
         type=_tile,
-        metavar="ROWSxCOLUMNS",
-        help="cross-points of a tile (of pcm: devices; default 256x256)",
+        metavar="ROWSxCOLUMNS|KIND",
+        help="cross-points of a tile (of pcm: devices; default 256x256); or a kind of tile "
+        "(generic8, PATH.json): its size, and the forecast computes with its converters",
+    )
+    add(
+        "--clip",
+        type=_clip,
+        metavar="K",
+        help="cut weights beyond K standard deviations of their column, or what costs a product "
+        "least (best), before they are mapped",
     )
     add("--g-max", type=float, metavar="uS", help="largest conductance")
     add("--g-min", type=float, metavar="uS", help="smallest conductance")
     add("--levels", type=int, metavar="N", help="conductance levels per polarity, ends included")
+    add(
+        "--pairs",
+        type=int,
+        metavar="N",
+        help="pairs of devices in parallel that hold a weight (g_max is that of all together)",
+    )
     add(
         "--scale",
         choices=("tensor", "column"),
@@ -244,11 +259,22 @@ def _readback_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _tile(text: str) -> tuple[int, int]:
+def _tile(text: str) -> tuple[int, int] | str:
     match = re.fullmatch(r"([0-9]{1,5})[xX]([0-9]{1,5})", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"expected ROWSxCOLUMNS such as 256x256, not {text!r}")
-    return int(match[1]), int(match[2])
+    if match is not None:
+        return int(match[1]), int(match[2])
+    if not text.endswith(".json") and not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", text):
+        raise argparse.ArgumentTypeError(
+            f"expected ROWSxCOLUMNS such as 256x256, or a kind of tile, not {text!r}"
+        )
+    return text
+
+
+def _clip(text: str) -> float | str:
+    try:
+        return text if text == "best" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number or best, not {text!r}") from None
 
 
 def _times(text: str) -> tuple[float, ...]:
@@ -307,6 +333,8 @@ def _export(options: argparse.Namespace) -> int:
             int8=options.int8,
             nir_dt=options.dt if options.nir else None,
             vectors=options.vectors,
+            tile=_kind(options, model),
+            clip=options.clip,
             samples=_samples(options, model, (metrics or {}).get("task")),
             chips=options.chips,
             times=options.times or TIMES,
@@ -355,7 +383,8 @@ def _check(options: argparse.Namespace) -> None:
     if options.metric and not options.samples:
         raise BadInputError("--metric is for --samples with targets.", "Add --samples FILE.npz.")
     if options.target in ("onnx", "c"):
-        for name in ("tile", "g_max", "g_min", "levels", "faults", "csv", "pack", "chips", "times"):
+        sizes = ("tile", "g_max", "g_min", "levels", "pairs", "clip")
+        for name in (*sizes, "faults", "csv", "pack", "chips", "times"):
             if getattr(options, name):
                 raise BadInputError(
                     f"--{name.replace('_', '-')} is for targets with a crossbar map.",
@@ -374,7 +403,7 @@ def _hardware(options: argparse.Namespace) -> "Target | None":
     if options.target in ("onnx", "c"):
         return None
     changes: TargetChanges = {}
-    if options.tile is not None:
+    if isinstance(options.tile, tuple):
         changes |= {"rows": options.tile[0], "columns": options.tile[1]}
     if options.g_max is not None:
         changes["g_max"] = options.g_max
@@ -382,7 +411,21 @@ def _hardware(options: argparse.Namespace) -> "Target | None":
         changes["g_min"] = options.g_min
     if options.levels is not None:
         changes["levels"] = options.levels
+    if options.pairs is not None:
+        changes["devices_per_polarity"] = options.pairs
     return load_target(options.target).replace(**changes)
+
+
+def _kind(options: argparse.Namespace, model: "keras.Model") -> "str | Tile | None":
+    """Return the kind of tile: that of the option, else that of a network on tiles."""
+    from snukeras.pcm import AnalogNetwork
+
+    if isinstance(options.tile, str):
+        return options.tile
+    asked = options.tile is not None or options.target in ("onnx", "c")
+    if asked or not isinstance(model, AnalogNetwork):
+        return None
+    return model.tile
 
 
 def _samples(

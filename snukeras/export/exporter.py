@@ -21,7 +21,7 @@ from snukeras.export.crossbar.faults import Fault
 from snukeras.export.crossbar.load import load_map
 from snukeras.export.crossbar.map import CrossbarMap
 from snukeras.export.crossbar.targets import Target, load_target
-from snukeras.export.crossbar.writer import MapOptions, write_map
+from snukeras.export.crossbar.writer import Clip, MapOptions, write_map
 from snukeras.export.errors import BadInputError, ExportWarning
 from snukeras.export.folder import (
     CHECKSUMS,
@@ -59,12 +59,13 @@ from snukeras.export.report.forecast import Forecast, Simulated, forecast
 from snukeras.export.report.page import page
 from snukeras.export.report.risks import risks
 from snukeras.export.report.simulation import TIMES
+from snukeras.export.report.tiled import OnTiles, sized
 from snukeras.export.samples import Samples
 from snukeras.export.vectors import checked, write_vectors
 from snukeras.export.verify.folder import verify
 from snukeras.export.verify.int8 import write_int8
 from snukeras.export.verify.results import Verification
-from snukeras.pcm.analog_network import AnalogNetwork
+from snukeras.pcm import AnalogNetwork, DifferentialPair, Tile, get_tile
 
 MAX_SEED = 2**63 - 1
 
@@ -82,6 +83,7 @@ class _Job:
     int8: str | None
     nir_dt: float | None
     tiled: AnalogNetwork | None
+    on_tiles: OnTiles | None
     c: bool
     simulated: Simulated
     name: str
@@ -105,6 +107,8 @@ def export(
     int8: str | None = None,
     nir_dt: float | None = None,
     vectors: bool = False,
+    tile: str | Path | Tile | None = None,
+    clip: Clip = None,
     samples: Samples | None = None,
     chips: int | None = None,
     times: Sequence[float] = TIMES,
@@ -135,6 +139,12 @@ def export(
             nir; None writes none.
         vectors: Also write what converters and neurons compute for the samples; the model is a
             calibrated network on tiles (`snukeras.pcm.analog`) then.
+        tile: Kind of tile, as for `snukeras.pcm.analog`: tiles have its size, and the forecast
+            computes the network with its converters, whose ranges the samples set. None: tiles are
+            those of the target, and the forecast has its bits in the products of matrices alone.
+            A calibrated network on tiles brings its kind and ranges, where the target is a name.
+        clip: Where weights are cut before they are mapped: a number of standard deviations, or
+            "best" (see `snukeras.pcm.DifferentialPair`). A network on tiles brings its own.
         samples: Input for the comparison; random by default.
         chips: How many chips the forecast simulates; None for 3, or 1 of a large network.
         times: Seconds after programming at which it reads them.
@@ -157,6 +167,10 @@ def export(
         ExportWarning: `snukeras-export verify` cannot load the model in a process of its own.
     """
     hardware = _target(target)
+    on_tiles = _on_tiles(model, tile, target, hardware)
+    if on_tiles is not None and hardware is not None:
+        hardware = sized(hardware, on_tiles.tile)
+    clip = _clip(model, clip)
     output = Path(output)
     check_output(output, overwrite)
     if scale not in ("tensor", "column"):
@@ -174,12 +188,13 @@ def export(
             network=network,
             folder=folder,
             target=hardware,
-            options=MapOptions(scale, pack, tuple(faults), seed),
+            options=MapOptions(scale, pack, tuple(faults), seed, clip),
             csv=csv,
             streaming=streaming,
             int8=int8,
             nir_dt=nir_dt,
             tiled=tiled,
+            on_tiles=on_tiles,
             c=target == "c",
             simulated=simulated,
             name=name or model.name,
@@ -202,6 +217,44 @@ def _target(target: str | Target) -> Target | None:
     if isinstance(target, Target):
         return target
     return None if target in ("onnx", "c") else load_target(target)
+
+
+def _on_tiles(
+    model: keras.Model, tile: str | Path | Tile | None, target: str | Target, known: Target | None
+) -> OnTiles | None:
+    """Return with which converters the forecast computes.
+
+    Raises:
+        BadInputError: An unknown kind of tile, or one for an export without a map.
+    """
+    if tile is None:
+        calibrated = isinstance(model, AnalogNetwork) and not any(
+            part.uncalibrated for part in model.tiles
+        )
+        if known is None or isinstance(target, Target) or not calibrated:
+            return None
+        return OnTiles(model.tile, model)
+    if known is None:
+        raise BadInputError(
+            f"A kind of tile is for targets with a crossbar map. Received: tile={tile!r}.",
+            "Leave it out, or choose another target.",
+        )
+    try:
+        kind = get_tile(tile)
+    except ValueError as error:
+        raise BadInputError(f"{error}") from error
+    same = isinstance(model, AnalogNetwork) and model.tile == kind
+    return OnTiles(kind, model if same else None)
+
+
+def _clip(model: keras.Model, clip: Clip) -> Clip:
+    """Return where weights are cut, checked; that of a network on tiles by default."""
+    if clip is None and isinstance(model, AnalogNetwork) and model.pair is not None:
+        return model.pair.clip
+    try:
+        return DifferentialPair(clip=clip).clip
+    except (TypeError, ValueError) as error:
+        raise BadInputError(f"{error}") from error
 
 
 def _run(job: _Job, samples: Samples) -> Report:
@@ -238,7 +291,9 @@ def _run(job: _Job, samples: Samples) -> Report:
         verification = dataclasses.replace(verification, reload=problem)
     found = None
     if crossbar is not None:
-        found = forecast(network, crossbar, samples, verification, job.simulated, twin, progress)
+        found = forecast(
+            network, crossbar, samples, verification, job.simulated, twin, progress, job.on_tiles
+        )
         said = risks(crossbar, verification, found, network.digital_kernels)
         found = dataclasses.replace(found, risks=said)
     progress("writing the report")
@@ -342,6 +397,7 @@ def _report(
             streaming=job.streaming,
             int8=job.int8,
             faults=len(job.options.faults),
+            clip=job.options.clip,
         ),
         network=_describe_network(job.network),
         onnx=described,

@@ -1,16 +1,20 @@
 """Simulated chips that hold the matrices of a crossbar map."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 
 from snukeras.export.crossbar.map import CrossbarMap
 from snukeras.export.crossbar.targets import Target
 from snukeras.export.errors import BadInputError
-from snukeras.network.matrices import Unrolling
+from snukeras.network.matrices import Matrix, Unrolling, matrices
 from snukeras.network.weights import assign, collect, digest
 from snukeras.pcm import (
+    AnalogNetwork,
     Chip,
     Converter,
+    Crossbar,
     DifferentialPair,
     GenericPCM,
     Hardware,
@@ -26,12 +30,21 @@ _HERMES = {(1, 10.35), (2, 20.7)}
 def device_of(target: Target, seed: int | None = None) -> InferencePCM:
     """Return the device model for a target.
 
-    HermesPCM stands for the 14-nm core, GenericPCM for all others. GenericPCM takes the parallel
-    devices of a polarity as one device, and its noise grows with the target's g_max.
+    HermesPCM stands for the 14-nm core, GenericPCM for all others, whose noise grows with the
+    target's g_max. Parallel devices of a polarity are as many pairs (`slices_of`).
     """
     if (target.devices_per_polarity, target.g_max) in _HERMES:
         return HermesPCM(target.devices_per_polarity, seed=seed)
     return GenericPCM(target.g_max, seed=seed)
+
+
+def slices_of(target: Target) -> tuple[float, ...]:
+    """Return the significances of the pairs that hold a weight of a target together.
+
+    The curves of HermesPCM hold for all devices of a polarity together, so they count as one.
+    """
+    together = (target.devices_per_polarity, target.g_max) in _HERMES
+    return (1.0,) if together else (1.0,) * target.devices_per_polarity
 
 
 class UnrolledChip(Chip):
@@ -41,7 +54,7 @@ class UnrolledChip(Chip):
         weights: By name.
         unrollings: By name.
         device, faults, seed, pair, tile_size, input_converter, output_converter, wire_resistance,
-            compensation, avoid_faults, hardware, scales: As for `Chip`.
+            compensation, avoid_faults, hardware, scales, slices: As for `Chip`.
     """
 
     def __init__(
@@ -60,6 +73,7 @@ class UnrolledChip(Chip):
         avoid_faults: bool = True,
         hardware: Hardware | None = None,
         scales: dict[str, np.ndarray] | None = None,
+        slices: Sequence[float] = (1.0,),
     ) -> None:
         super().__init__(
             {name: unrollings[name].matrix(values) for name, values in weights.items()},
@@ -75,9 +89,35 @@ class UnrolledChip(Chip):
             avoid_faults=avoid_faults,
             hardware=hardware,
             scales=scales,
+            slices=slices,
         )
         self._shapes = {name: values.shape for name, values in weights.items()}
         self._unrollings = dict(unrollings)
+
+    def write(self, model: keras.Layer, t: float = 0.0) -> None:
+        """Put the weights at time t into `model`; into a network on tiles by their names."""
+        if not isinstance(model, AnalogNetwork):
+            super().write(model, t)
+            return
+        products = model.products()
+        shapes = {
+            matrix.name: tuple(matrix.variable.shape)
+            for matrix in matrices(model)
+            if matrix.name in products
+        }
+        if any(self._shapes.get(name) != shape for name, shape in shapes.items()):
+            raise BadInputError(
+                f"The network {model.name!r} has other matrices than this chip.",
+                "Make it from the model that was exported.",
+            )
+        self._program(model, t)
+        left = [name for name in self.crossbars if name not in products]
+        if left:
+            weights = self.weights(t)
+            assign(model, {name: weights[name] for name in left})
+
+    def _crossbars_of(self, matrices: list[Matrix]) -> list[Crossbar]:
+        return [self.crossbars[matrix.name] for matrix in matrices]
 
 
 class MappedChip(UnrolledChip):
@@ -91,7 +131,7 @@ class MappedChip(UnrolledChip):
 
     Args:
         crossbar: A `CrossbarMap`.
-        model: The Keras model that was exported; needed for `model` alone.
+        model: The Keras model that was exported, plain or on tiles; needed for `model` alone.
         device: An InferencePCM; by default the one of the map's target (`device_of`).
         seed: int or None; one seed is one chip.
         input_converter, output_converter, wire_resistance, compensation, avoid_faults, hardware:
@@ -122,15 +162,18 @@ class MappedChip(UnrolledChip):
         target, description = crossbar.target, crossbar.description
         self._crossbar = crossbar
         if model is not None:
-            own = digest(collect(model, self._maps_embeddings()))
+            plain = model.network if isinstance(model, AnalogNetwork) else model
+            own = digest(collect(plain, self._maps_embeddings()))
             if own != description.source.weights_sha256:
                 raise self._refusal(model, "it has other layers or other weights")
-        weights = crossbar.weights()
+        weights, faults = crossbar.weights(), _faults(crossbar)
+        # A stuck device is one of a single pair, and so is what a real chip programs.
+        single = bool(faults) or hardware is not None
         super().__init__(
             {name: weights[name] for name in crossbar.matrices},
             {entry.name: entry.unrolling for entry in description.matrices},
             device_of(target, seed) if device is None else device,
-            faults=_faults(crossbar),
+            faults=faults,
             seed=seed,
             # The weights have been rounded to the levels of the map.
             pair=DifferentialPair(target.g_max, target.g_min, None, description.scale),
@@ -142,6 +185,7 @@ class MappedChip(UnrolledChip):
             avoid_faults=avoid_faults,
             hardware=hardware,
             scales={name: crossbar.scales(name).astype("float32") for name in crossbar.matrices},
+            slices=(1.0,) if single else slices_of(target),
         )
         self._source = model
 
@@ -151,6 +195,9 @@ class MappedChip(UnrolledChip):
         Raises:
             BadInputError: `model` has other matrices, or other parameters beside them.
         """
+        if isinstance(model, AnalogNetwork):
+            super().write(model, t)
+            return
         weights = collect(model, self._maps_embeddings())
         shapes = {weight.name: weight.values.shape for weight in weights if weight.matrix}
         if shapes != self._shapes:

@@ -161,7 +161,12 @@ class OnnxFile(Record):
 
 @dataclasses.dataclass(frozen=True)
 class Description(Record):
-    """All that a map says beside its arrays."""
+    """All that a map says beside its arrays.
+
+    Attributes:
+        clip: Where weights were cut before they were mapped, if they were: so many standard
+            deviations, or "best".
+    """
 
     format: str
     version: int
@@ -180,3 +185,4 @@ class Description(Record):
     faults: tuple[FaultEntry, ...]
     parameters: tuple[ParameterEntry, ...]
     totals: Totals
+    clip: float | str | None = optional()

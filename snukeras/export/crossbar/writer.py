@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -31,6 +32,8 @@ from snukeras.pcm import DifferentialPair
 
 FORMAT = "snukeras-crossbar-map"
 
+Clip = float | Literal["best"] | None
+
 
 @dataclasses.dataclass(frozen=True)
 class MapOptions:
@@ -41,12 +44,14 @@ class MapOptions:
         pack: Whether small blocks may share tiles.
         faults: Stuck devices; the mapper goes around them or lets the partner compensate.
         seed: Recorded in the map; the mapping itself draws nothing.
+        clip: Where weights are cut before they are mapped, as for `DifferentialPair`.
     """
 
     scale: str = "column"
     pack: bool = False
     faults: tuple[Fault, ...] = ()
     seed: int = 0
+    clip: Clip = None
 
 
 PLAIN = MapOptions()
@@ -119,6 +124,7 @@ def write_map(
             target=target.to_dict(),
             scale=options.scale,
             seed=options.seed,
+            clip=options.clip,
             packed=options.pack,
             matrices=tuple(entries),
             blocks=block_entries,
@@ -136,7 +142,9 @@ def write_map(
         writer.finish(description.to_dict())
 
 
-def grid_of(weight: Weight, matrix: np.ndarray, target: Target, scale: str) -> Grid:
+def grid_of(
+    weight: Weight, matrix: np.ndarray, target: Target, scale: str, clip: Clip = None
+) -> Grid:
     """Choose the scales and levels of a matrix.
 
     A matrix that lies on the levels of its PCMConstraint keeps them, with the range that the
@@ -148,8 +156,10 @@ def grid_of(weight: Weight, matrix: np.ndarray, target: Target, scale: str) -> G
         matrix: Its values, (rows, columns).
         target: The range and levels of the hardware.
         scale: "tensor" or "column", for matrices without levels of their own.
+        clip: Where these are cut, as for `DifferentialPair`; then it is not the largest weight
+            that gets the largest conductance.
     """
-    plain = DifferentialPair(target.g_max, target.g_min, target.levels, scale)
+    plain = DifferentialPair(target.g_max, target.g_min, target.levels, scale, clip)
     constraint = getattr(weight.variable, "constraint", None)
     if isinstance(constraint, PCMConstraint) and constraint.levels is not None:
         levels = constraint.levels
@@ -172,7 +182,7 @@ def _write_matrix(
     target: Target,
     options: MapOptions,
 ) -> tuple[MatrixEntry, list[FaultEntry]]:
-    grid = grid_of(weight, matrix, target, options.scale)
+    grid = grid_of(weight, matrix, target, options.scale, options.clip)
     targets = grid.pair.to_conductances(matrix, grid.scales.astype("float32"))
     targets, stuck = work_around(
         index, matrix, grid.scales, targets, blocks, options.faults, grid.pair

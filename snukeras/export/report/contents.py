@@ -6,7 +6,7 @@ from snukeras._files import JsonObject
 from snukeras.export.c.files import CEntry
 from snukeras.export.crossbar.description import FaultEntry, Source
 from snukeras.export.nir.write import NirFile
-from snukeras.export.records import Record, named
+from snukeras.export.records import Record, named, optional
 from snukeras.export.report.forecast import Forecast
 from snukeras.export.verify.results import Verification
 
@@ -25,6 +25,7 @@ class Options(Record):
     streaming: bool
     faults: int
     int8: str | None = None
+    clip: float | str | None = optional()
 
 
 @dataclasses.dataclass(frozen=True)

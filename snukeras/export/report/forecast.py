@@ -23,9 +23,11 @@ from snukeras.export.report.simulation import (
     metric_over_time,
     products,
 )
+from snukeras.export.report.tiled import Converters, OnTiles
 from snukeras.export.samples import Samples
 from snukeras.export.verify.folder import Twin
 from snukeras.export.verify.results import Verification
+from snukeras.pcm import IdealDevice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Forecast(Record):
             matrix ("tensor") and for each column ("column"), with compensation.
         energy: Energy and latency of a step.
         risks: The biggest risks in words.
+        converters: With which converters products and metric are computed; None: the products with
+            the bits of the target, the metric without any.
     """
 
     device: str
@@ -55,6 +59,7 @@ class Forecast(Record):
     metric_by_scale: dict[str, dict[str, OverTime]] | None
     energy: Energy
     risks: tuple[str, ...] = ()
+    converters: Converters | None = dataclasses.field(default=None, metadata={"optional": True})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +98,7 @@ def forecast(
     simulated: Simulated,
     twin: Twin | None = None,
     progress: Callable[[str], None] = lambda text: None,
+    on_tiles: OnTiles | None = None,
 ) -> Forecast:
     """Simulate an export on a few chips.
 
@@ -104,42 +110,76 @@ def forecast(
         simulated: How much is simulated.
         twin: The network rebuilt from the map; its weights are changed.
         progress: Called with what is being done.
+        on_tiles: The converters that chips have; None: those of the target for the products of
+            matrices, none for the metric.
     """
     device = device_of(crossbar.target)
     large = crossbar.totals["weights"] > LARGE
     chips = simulated.chips or (1 if large else CHIPS)
     conditions = Conditions(device, chips, simulated.times, simulated.seed)
     progress("simulating the products of the matrices")
-    errors = products(crossbar, conditions)
-    metric, by_scale = None, None
-    left_out = verification.metric_left_out
-    if verification.metric is not None:
-        if crossbar.totals["weights"] > MAX_WEIGHTS:
-            left_out = f"the network has more than {MAX_WEIGHTS:,} weights on tiles"
-        else:
-            progress("simulating chips over time")
-            twin = twin or Twin.of(network.model, crossbar)
-            metric = metric_over_time(twin, chips_of_map(crossbar, device), samples, conditions)
-            by_scale = {}
-            for scale in (crossbar.description.scale,) if large else SCALES:
-                progress(f"simulating chips with one scale for each {scale}")
-                own = scale == crossbar.description.scale and not any(
-                    entry.levels for entry in crossbar.description.matrices
-                )
-                make = chips_of_scale(network, crossbar, device, scale)
-                by_scale[scale] = (
-                    metric
-                    if own and not crossbar.description.faults
-                    else metric_over_time(twin, make, samples, conditions, ("global",))
-                )
+    errors = products(crossbar, conditions, None if on_tiles is None else on_tiles.tile)
+    left_out, found = verification.metric_left_out, _Metric()
+    if verification.metric is not None and crossbar.totals["weights"] > MAX_WEIGHTS:
+        left_out = f"the network has more than {MAX_WEIGHTS:,} weights on tiles"
+    elif verification.metric is not None or on_tiles is not None:
+        twin = twin or Twin.of(network.model, crossbar)
+        found = _metrics(network, crossbar, samples, conditions, twin, progress, on_tiles)
     return Forecast(
         device=type(device).__name__,
         chips=chips,
         seed=simulated.seed,
         times_s=simulated.times,
         products=errors,
-        metric=metric,
+        metric=found.metric,
         metric_left_out=left_out,
-        metric_by_scale=by_scale,
+        metric_by_scale=found.by_scale,
         energy=energy(crossbar, network.uses),
+        converters=found.converters,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Metric:
+    """The metric over time, with both choices of scales, and the converters it is computed with."""
+
+    metric: dict[str, OverTime] | None = None
+    by_scale: dict[str, dict[str, OverTime]] | None = None
+    converters: Converters | None = None
+
+
+def _metrics(
+    network: Network,
+    crossbar: CrossbarMap,
+    samples: Samples,
+    conditions: Conditions,
+    twin: Twin,
+    progress: Callable[[str], None],
+    on_tiles: OnTiles | None,
+) -> _Metric:
+    """Simulate the whole network on chips; see `forecast`."""
+    device, ideal = conditions.device, IdealDevice(crossbar.target.g_max)
+    used, converters = twin, None
+    if on_tiles is not None:
+        progress("setting the ranges of converters")
+        exact = chips_of_map(crossbar, ideal)(0, None)
+        used, converters = on_tiles.twin(twin, exact, device, samples)
+    if samples.targets is None:
+        return _Metric(converters=converters)
+    progress("simulating chips over time")
+    metric = metric_over_time(used, chips_of_map(crossbar, device), samples, conditions)
+    by_scale = {}
+    description = crossbar.description
+    large = crossbar.totals["weights"] > LARGE
+    for scale in (description.scale,) if large else SCALES:
+        progress(f"simulating chips with one scale for each {scale}")
+        own = scale == description.scale and not any(e.levels for e in description.matrices)
+        if own and not description.faults:
+            by_scale[scale] = metric
+            continue
+        if on_tiles is not None:
+            exact = chips_of_scale(network, crossbar, ideal, scale)(0, None)
+            used, _ = dataclasses.replace(on_tiles, source=None).twin(twin, exact, device, samples)
+        make = chips_of_scale(network, crossbar, device, scale)
+        by_scale[scale] = metric_over_time(used, make, samples, conditions, ("global",))
+    return _Metric(metric, by_scale, converters)

@@ -352,6 +352,7 @@ def _metric(report: Report) -> Iterator[str]:
         f"Keras, {reference:.3f}. It is the metric of these samples, not of a data set: a network "
         "can score far from its known figures on a few samples that are unlike its data.</p>"
     )
+    yield f"<p>{_converters(found)}</p>"
     lines = [(key, values.mean, values.min, values.max) for key, values in found.metric.items()]
     times = [time_text(t) for t in found.times_s]
     title = f"{known.title} over time; the table below has the numbers"
@@ -374,6 +375,21 @@ def _metric(report: Report) -> Iterator[str]:
         for scale, by in (found.metric_by_scale or {}).items()
     ]
     yield _table(["conductances", "drift", *times], rows)
+
+
+def _converters(found: Forecast) -> str:
+    """Say with which converters the metric is computed."""
+    used = found.converters
+    if used is None:
+        return (
+            "Chips are read, and the network computes with these weights, without converters; "
+            "--tile KIND computes with those of a kind of tile."
+        )
+    text = f"Every product runs through tiles: {escape(used.text)}."
+    if used.digital:
+        left = ", ".join(map(escape, used.digital[:3]))
+        text += f" Without converters: {left}{' ...' if len(used.digital) > 3 else ''}."
+    return text
 
 
 def _better(metric: MetricResult) -> str:

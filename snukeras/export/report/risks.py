@@ -37,6 +37,7 @@ def risks(
         said += _other_scale(found, verification.metric, crossbar.description.scale)
     if verification.map is not None:
         said += _levels(crossbar, verification.map)
+        said += _clipped(crossbar, verification.map)
     said += _tiles(crossbar)
     said += _small_weights(crossbar)
     if digital:
@@ -77,6 +78,19 @@ def _levels(crossbar: CrossbarMap, mapped: MapResult) -> Iterator[Risk]:
             worst.relative_error * 5,
             f"{worst.levels} levels round the weights of {worst.name} by "
             f"{worst.relative_error:.1%} of their rms value.",
+        )
+
+
+def _clipped(crossbar: CrossbarMap, mapped: MapResult) -> Iterator[Risk]:
+    """Say what clipping changes, where weights were cut."""
+    cut = [matrix for matrix in mapped.matrices if matrix.clipped]
+    worst = max(cut, key=lambda m: m.relative_error, default=None)
+    if worst is not None:
+        yield (
+            worst.relative_error * 5,
+            f"--clip {crossbar.description.clip} cut {worst.clipped:,} of {worst.weights:,} "
+            f"weights of {worst.name}, which changes them by {worst.relative_error:.1%} of their "
+            "rms value.",
         )
 
 

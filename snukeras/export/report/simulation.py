@@ -1,21 +1,30 @@
 """Simulate chips of an exported network: errors of products and the metric over time."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 import keras
 import numpy as np
 
 from snukeras._units import rounded
-from snukeras.export.crossbar.chip import MappedChip, UnrolledChip
+from snukeras.export.crossbar.chip import MappedChip, UnrolledChip, slices_of
 from snukeras.export.crossbar.map import CrossbarMap
 from snukeras.export.network import Network
 from snukeras.export.records import Record
+from snukeras.export.report.tiled import TiledMatrix
 from snukeras.export.samples import Samples
 from snukeras.export.verify.folder import Twin
 from snukeras.export.verify.metric import measure
 from snukeras.network.weights import assign
-from snukeras.pcm import Chip, Converter, Crossbar, DifferentialPair, InferencePCM
+from snukeras.pcm import (
+    AnalogNetwork,
+    Chip,
+    Converter,
+    Crossbar,
+    DifferentialPair,
+    InferencePCM,
+    Tile,
+)
 
 #: Seconds since the reference reading (see snukeras.pcm.InferencePCM).
 TIMES = (25.0, 3600.0, 86400.0, 31536000.0)
@@ -66,8 +75,17 @@ class OverTime(Record):
     max: tuple[float, ...]
 
 
-def products(crossbar: CrossbarMap, conditions: Conditions) -> tuple[ProductError, ...]:
-    """Simulate x W on tiles, for normal x; matrices of zeros have no relative error."""
+def products(
+    crossbar: CrossbarMap, conditions: Conditions, tile: Tile | None = None
+) -> tuple[ProductError, ...]:
+    """Simulate x W on tiles, for normal x; matrices of zeros have no relative error.
+
+    Args:
+        crossbar: The map.
+        conditions: What is simulated.
+        tile: A kind of tile in the size of the target's, whose converters and noise there are; None
+            for the bits of the target.
+    """
     target = crossbar.target
     size = (target.rows, target.bit_lines // 2)
     entries = sorted(crossbar.description.matrices, key=lambda e: -e.rows * e.columns)
@@ -78,7 +96,7 @@ def products(crossbar: CrossbarMap, conditions: Conditions) -> tuple[ProductErro
             continue
         matrix, scales = largest_tile(crossbar, name, size)
         if matrix.any():
-            errors = _product_errors(crossbar, index, matrix, scales, conditions)
+            errors = _product_errors(crossbar, index, matrix, scales, conditions, tile)
             found.append(ProductError(name, errors))
     return tuple(found)
 
@@ -89,6 +107,7 @@ def _product_errors(
     matrix: np.ndarray,
     scales: np.ndarray,
     conditions: Conditions,
+    kind: Tile | None,
 ) -> dict[str, tuple[float, ...]]:
     target = crossbar.target
     typical, x = (
@@ -99,10 +118,20 @@ def _product_errors(
     )
     wanted = x.astype("float64") @ matrix
     power = float(np.mean(wanted**2))
+    block = None
+    if kind is not None:
+        block = TiledMatrix(matrix, scales, target, kind, conditions.device, typical)
     errors: dict[str, tuple[float, ...]] = {}
     for label, compensation in COMPENSATIONS.items():
         squares = np.zeros(len(conditions.times))
         for chip in range(conditions.chips):
+            seed = _seed(conditions.seed, chip, index)
+            if block is not None:
+                held = block.chip(seed, compensation)
+                for place, t in enumerate(conditions.times):
+                    error = np.mean((block.products(held, x, t) - wanted) ** 2)
+                    squares[place] += float(error) / power / conditions.chips
+                continue
             tile = Crossbar(
                 matrix,
                 conditions.device,
@@ -112,8 +141,9 @@ def _product_errors(
                 input_converter=_converter(target.dac_bits),
                 output_converter=_converter(target.adc_bits),
                 name=crossbar.matrices[index],
-                seed=_seed(conditions.seed, chip, index),
+                seed=seed,
                 scales=scales.astype("float32"),
+                slices=slices_of(target),
             )
             tile.calibrate(typical)  # converters have fixed ranges
             for place, t in enumerate(conditions.times):
@@ -160,7 +190,9 @@ def chips_of_scale(
     target = crossbar.target
     weights = {w.name: w.values for w in network.weights if w.matrix}
     unrollings = {w.name: w.unrolling for w in network.weights if w.unrolling is not None}
-    pair = DifferentialPair(target.g_max, target.g_min, target.levels, scale)
+    pair = DifferentialPair(
+        target.g_max, target.g_min, target.levels, scale, crossbar.description.clip
+    )
     return lambda seed, compensation: UnrolledChip(
         weights,
         unrollings,
@@ -169,6 +201,7 @@ def chips_of_scale(
         compensation=compensation,
         pair=pair,
         tile_size=(target.rows, target.bit_lines // 2),
+        slices=slices_of(target),
     )
 
 
@@ -182,7 +215,7 @@ def metric_over_time(
     """Measure the metric of chips, by compensation and time.
 
     Args:
-        twin: A copy of the network; its weights are changed.
+        twin: A copy of the network, plain or on tiles; its weights are changed.
         make: Makes the chips.
         samples: Samples with targets.
         conditions: What is simulated.
@@ -195,7 +228,7 @@ def metric_over_time(
         for chip in range(conditions.chips):
             held = make(_seed(conditions.seed, chip, 0), compensation)
             for place, t in enumerate(conditions.times):
-                write(twin, held.weights(t))
+                write(twin, held, t)
                 values[chip, place] = measure(twin.outputs(samples), samples)
         found[label] = OverTime(
             *(
@@ -206,9 +239,12 @@ def metric_over_time(
     return found
 
 
-def write(twin: Twin, weights: Mapping[str, np.ndarray]) -> None:
-    """Put weights into a twin by their names."""
-    assign(twin.model, dict(weights))
+def write(twin: Twin, chip: Chip, t: float) -> None:
+    """Put what a chip holds at a time into a twin."""
+    if isinstance(twin.model, AnalogNetwork):
+        chip.write(twin.model, t)
+    else:
+        assign(twin.model, chip.weights(t))
 
 
 def _seed(seed: int, *parts: int) -> int:

@@ -280,6 +280,8 @@ def _show_map(screen: Screen, mapped: "MapEntry", compared: "MapResult") -> None
 def _show_forecast(screen: Screen, found: "Forecast", metric: "MetricResult | None") -> None:
     chips = "1 simulated chip" if found.chips == 1 else f"{found.chips} simulated chips"
     screen.line(f"Expected on {chips} ({found.device}, a rough guess):")
+    if found.converters is not None:
+        screen.line(f"  products on tiles: {found.converters.text}")
     products = sorted(found.products, key=lambda p: -p.relative_error["global"][-1])
     rows = [
         (f"error of x W, {worst.name}", _DRIFT[key], *(f"{error:.1%}" for error in errors))

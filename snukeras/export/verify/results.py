@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from snukeras.export.records import Record
+from snukeras.export.records import Record, optional
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +111,9 @@ class MatrixResult(Record):
         max_error, rms_error: In units of weight, without weights on stuck devices.
         half_level: The largest error that rounding to levels allows; 0 for continuous devices.
         stuck: Number of stuck devices in use.
-        ok: Whether every error lies within half a level, or float rounding.
+        ok: Whether every error lies within half a level, or float rounding, but for what was
+            clipped.
+        clipped: Number of weights that the map was told to clip; None where it was told nothing.
     """
 
     name: str
@@ -128,6 +130,7 @@ class MatrixResult(Record):
     half_level: float
     stuck: int
     ok: bool
+    clipped: int | None = optional()
 
     @property
     def relative_error(self) -> float:

@@ -64,6 +64,9 @@ def _compare_matrix(
     # Rounding: of the two conductances (up to g_max), of the product, of the quotient.
     scales = crossbar.scales(entry.name)
     bound = (step / 2 + 8 * ROUNDOFF * target.g_max) / scales
+    # What a map was told to clip may be off by that.
+    limit = (target.g_max - target.g_min) / scales
+    beyond = np.maximum(np.abs(wanted) - limit, 0.0) if description.clip is not None else 0.0
     stuck = {(fault.row, fault.column) for fault in description.faults if fault.matrix == index}
     for row, column in stuck:
         error[row, column] = 0.0
@@ -81,7 +84,8 @@ def _compare_matrix(
         rms_error=float(np.sqrt(np.mean(error**2))),
         half_level=float(step / 2 / scales.min()),
         stuck=len(stuck),
-        ok=bool(np.all(np.abs(error) <= bound)),
+        ok=bool(np.all(np.abs(error) <= bound + beyond)),
+        clipped=None if description.clip is None else int(np.count_nonzero(beyond > bound)),
     )
 
 
