@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from snukeras import _completion, _terminal
 from snukeras._files import JsonObject
@@ -313,14 +313,9 @@ def _export(options: argparse.Namespace) -> int:
 
         faults = read_faults(options.faults) if options.faults else ()
         _register()
-        rating: NirRating | None = None
-        source, metrics = None, None
-        if options.model.endswith(".nir"):
-            model, rating = _read_nir(options, progress)
-        else:
-            model, source, metrics = _load(options.model, progress)
+        opened = _open(options, progress)
         report = export(
-            model,
+            opened.model,
             output,
             target=hardware or options.target,
             scale=options.scale,
@@ -333,35 +328,28 @@ def _export(options: argparse.Namespace) -> int:
             int8=options.int8,
             nir_dt=options.dt if options.nir else None,
             vectors=options.vectors,
-            tile=_kind(options, model),
+            tile=_kind(options, opened.model),
             clip=options.clip,
-            samples=_samples(options, model, (metrics or {}).get("task")),
+            samples=_samples(options, opened.model, (opened.metrics or {}).get("task")),
             chips=options.chips,
             times=options.times or TIMES,
             overwrite=options.overwrite,
-            name=_called(options.model, source),
-            source=source,
-            metrics=metrics,
+            name=opened.name,
+            source=opened.source,
+            metrics=opened.metrics,
             progress=progress,
         )
     if options.json:
         print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
     else:
-        if rating is not None:
-            print(f"{rating}\n")
+        if opened.rating is not None:
+            print("\n".join(map(_terminal.plain, f"{opened.rating}\n".split("\n"))))
         show(report, output)
     if not report.verification.ok:
         found = "; ".join(report.verification.failures())
         _complain(f"The export is not verified: {found}.", "Do not use it; see report.json.")
         return 1
     return 0
-
-
-def _called(model: str, source: Path | None) -> str:
-    """Return what the report calls a model: the name of its file, or zoo:NAME."""
-    if source is not None:
-        return source.name
-    return Path(model).name if model.endswith(".nir") else model
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -535,24 +523,42 @@ def _name(model: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip(".") or "model"
 
 
-def _read_nir(options: argparse.Namespace, progress: Report) -> tuple["keras.Model", "NirRating"]:
-    """Read a network in NIR, with the rating of its nodes."""
-    from snukeras.export.nir.read import read_rated, whole
+class _Opened(NamedTuple):
+    """A model as the command was given it.
 
-    progress(f"reading {options.model}")
-    model, rating = read_rated(
-        options.model, writer=options.writer, dt=options.dt, reset=options.reset
-    )
-    return whole(model, rating), rating
+    Attributes:
+        model: The model.
+        name: What the report calls it.
+        source: Its .keras file, where it has one.
+        metrics: Its figures, where known.
+        rating: What became of the nodes of its NIR file, where it came from one.
+    """
+
+    model: "keras.Model"
+    name: str
+    source: Path | None = None
+    metrics: JsonObject | None = None
+    rating: "NirRating | None" = None
 
 
-def _load(model: str, progress: Report) -> tuple["keras.Model", Path | None, JsonObject | None]:
-    """Load the model; also return its file (None for the zoo), and its figures, where known."""
-    if not model.startswith("zoo:"):
+def _open(options: argparse.Namespace, progress: Report) -> _Opened:
+    """Load the model: a .keras or an .nir file, or a model of the zoo."""
+    path = Path(options.model)
+    if options.model.startswith("zoo:"):
+        return _of_zoo(options.model, progress)
+    if path.suffix != ".nir":
         from snukeras.export.loading import load_model
 
-        progress(f"loading {model}")
-        return load_model(model), Path(model), None
+        progress(f"loading {path}")
+        return _Opened(load_model(path), path.name, path)
+    from snukeras.export.nir.read import read_rated, whole
+
+    progress(f"reading {path}")
+    model, rating = read_rated(path, writer=options.writer, dt=options.dt, reset=options.reset)
+    return _Opened(whole(model, rating), path.name, rating=rating)
+
+
+def _of_zoo(model: str, progress: Report) -> _Opened:
     import snukeras.zoo
 
     progress(f"loading {model}")
@@ -567,7 +573,7 @@ def _load(model: str, progress: Report) -> tuple["keras.Model", Path | None, Jso
         "valid": known["valid"],
         "test": known["test"],
     }
-    return network, None, metrics
+    return _Opened(network, model, None, metrics)
 
 
 def _list_targets() -> int:

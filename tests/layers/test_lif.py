@@ -55,6 +55,7 @@ def oracle(x, h, decay, threshold, **form):
     return np.stack(shown, axis=1)
 
 
+@pytest.mark.some_cases(5)
 @pytest.mark.parametrize("name", FORMS)
 def test_a_layer_is_its_equations_and_comes_back_from_a_file(name, tmp_path):
     form = {"threshold": [0.4, 0.5, 0.6], **FORMS[name]}

@@ -54,6 +54,7 @@ def test_sequence_and_steps_are_those_of_keras():
         np.testing.assert_allclose(y, expected[:, t], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_verification_looks_into_every_loop_and_finds_a_wrong_one():
     model = network()
     plain = Network.read(model)

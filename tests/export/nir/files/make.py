@@ -138,7 +138,7 @@ def sinabs() -> None:
     leak = sl.ExpLeak(tau_mem=full((3,), 20.0))
     run("sinabs_lif", drawn(4), nn.Linear(4, 6), lif, nn.Linear(6, 3, bias=False), leak)
     torch.manual_seed(2)
-    run("sinabs_iaf", drawn(4), nn.Linear(4, 6), sl.IAF(), nn.Linear(6, 3), sl.IAF())
+    run("sinabs_iaf", drawn(4, scale=5.0), nn.Linear(4, 6), sl.IAF(), nn.Linear(6, 3), sl.IAF())
 
 
 def spikingjelly() -> None:
