@@ -76,19 +76,21 @@ static int32_t interpolated(const int16_t *table, int32_t at)
         (),
     ),
     "apply_sigmoid": (
-        """\
-/* From 1 / 2^11 to 1 / 2^14. */
+        f"""\
+/* From 1 / 2^11 to 1 / 2^14; the table has the half above zero. */
 static int32_t apply_sigmoid(int32_t v)
-{
-    return interpolated(sigmoid_table, clipped(v, -16384, 16383) + 16384);
-}""",
+{{
+    const int64_t size = v < 0 ? -(int64_t)v : v;
+    const int32_t y = interpolated(sigmoid_table, clipped(size, 0, 32767));
+    return v < 0 ? {2**SOFT_BITS} - y : y;
+}}""",
         ("interpolated", "clipped", "sigmoid_table"),
     ),
     "apply_tanh": (
         f"""\
 static int32_t apply_tanh(int32_t v)
 {{
-    return 2 * apply_sigmoid(clipped((int64_t)v * 2, -16384, 16383)) - {2**SOFT_BITS};
+    return 2 * apply_sigmoid(clipped((int64_t)v * 2, -32767, 32767)) - {2**SOFT_BITS};
 }}""",
         ("apply_sigmoid",),
     ),

@@ -351,8 +351,11 @@ def _rescale(call: str, factor: np.ndarray) -> Rescale:
 
 
 def sigmoid_table() -> np.ndarray:
-    """Return sigmoid from -8 to 8 in 1 / 2^14, PARTS + 1 values."""
-    z = (np.arange(PARTS + 1) - PARTS // 2) * 2.0 ** (PART_BITS - TABLE_BITS)
+    """Return sigmoid from 0 to 16 in 1 / 2^14, PARTS + 1 values; the rest follows by symmetry.
+
+    A table that ended at -8 would leave 1 / 3000 to each key of a piano roll that is never played.
+    """
+    z = np.arange(PARTS + 1) * 2.0 ** (PART_BITS - TABLE_BITS)
     return np.round(2.0**SOFT_BITS / (1.0 + np.exp(-z))).astype("int64")
 
 

@@ -181,7 +181,8 @@ def _activated(activation: Activation, z: np.ndarray, width: int) -> np.ndarray:
 
 
 def _sigmoid(z: np.ndarray) -> np.ndarray:
-    return _table(_SIGMOID, np.clip(z, -16384, 16383) + 16384)
+    y = _table(_SIGMOID, np.minimum(np.abs(z), 32767))
+    return np.where(z < 0, 2**SOFT_BITS - y, y)
 
 
 def _table(table: np.ndarray, at: np.ndarray) -> np.ndarray:

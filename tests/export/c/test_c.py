@@ -11,6 +11,8 @@ import snukeras
 from snukeras.export import verify_folder
 from snukeras.export.c import compiler
 from snukeras.export.c.plan import identifier
+from snukeras.export.c.quantise import SOFT_BITS, TABLE_BITS
+from snukeras.export.c.reference import _sigmoid
 from snukeras.export.command import main
 from snukeras.layers import SNU, SSNU, ConvSNU1D, ConvSNU2D, ConvSSNU2D, RateCoding
 
@@ -184,6 +186,12 @@ def test_command_verifies_refuses_by_name_and_runs_no_foreign_code(tmp_path, cap
     assert "LSTM" in error and "LayerNormalization" in error and "has no form in C" in error
     assert not (tmp_path / "other-c").exists()
     assert main(["net.keras", "--target", "c", "--csv"]) == 2
+
+
+def test_sigmoid_in_integers_is_that_of_floats_far_from_zero_too():
+    z = np.linspace(-15, 15, 601)
+    found = _sigmoid(np.round(z * 2**TABLE_BITS).astype("int64")) / 2**SOFT_BITS
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-z)), atol=1e-4)
 
 
 def test_names_are_ones_that_c_can_bear():
