@@ -21,6 +21,8 @@ from snukeras.export.verify.int8 import compare_int8
 from snukeras.export.verify.onnx import run_onnx, session
 from snukeras.layers import SNU, SSNU
 
+KNOWS_SCANS = tuple(map(int, onnx.__version__.split(".")[:2])) >= (1, 22)
+
 
 @pytest.fixture(scope="module")
 def model():
@@ -70,6 +72,8 @@ def test_close_to_the_float_file_in_both_runtimes(model, mode):
     (want,) = run_onnx(session(proto.SerializeToString()), [x]).values()
     (got,) = run_onnx(session(data), [x]).values()
     assert np.abs(got - want).mean() < 0.05 * np.abs(want).max()
+    if not KNOWS_SCANS:
+        pytest.skip("onnx before 1.22 runs no Scan that takes constants from around it")
     (same,) = ReferenceEvaluator(small).run(None, {small.graph.input[0].name: x})
     np.testing.assert_allclose(same, got, atol=1e-5)
 
@@ -85,6 +89,7 @@ def test_sums_of_many_spikes_are_not_cut_off(mode):
     np.testing.assert_allclose(got, np.full((1, 8), 32.0), rtol=1e-5)
 
 
+@pytest.mark.skipif(not KNOWS_SCANS, reason="onnx before 1.22 runs no Scan that takes constants")
 def test_the_float_file_runs_in_the_reference_too():
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
@@ -146,7 +151,8 @@ def test_nothing_is_written_for_bad_input(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name, worse", [("jsb_snu", 1e-3), ("mnist_snu", 1e-3)])
-def test_presets(tmp_path, name, worse):
+@pytest.mark.parametrize("name", ["jsb_snu", "mnist_snu"])
+def test_presets(tmp_path, name):
+    """Their figures on whole test splits are in tests/experiments/test_int8.py."""
     report = export(zoo.load(name), tmp_path / "out", target="onnx", int8="dynamic")
-    assert report.verification.int8.share < 0.37 and report.verification.int8.ok
+    assert report.verification.int8.share < 1 / 3 and report.verification.int8.ok

@@ -25,7 +25,14 @@ def _log_mel(context: Context, call: Call, layer: LogMel, values: list[Value]) -
     samples = graph.node(
         "Unsqueeze", [x, graph.constant([2], "axis_2", "int64")], f"{name}/samples"
     )
-    step = graph.constant(layer.frame_step, f"{name}/frame_step", "int64")
+    hop = layer.frame_step
+    if context.streaming:
+        # ONNX Runtime 1.16 refuses a signal of just one frame; one more zero makes no second frame
+        # where the next one begins behind this one.
+        pads = graph.constant([0, 0, 0, 0, 1, 0], f"{name}/pads", "int64")
+        samples = graph.node("Pad", [samples, pads], f"{name}/longer")
+        hop = layer.frame_length
+    step = graph.constant(hop, f"{name}/frame_step", "int64")
     length = graph.constant(layer.frame_length, f"{name}/frame_length", "int64")
     window = graph.constant(get_window("hann", layer.frame_length), f"{name}/window")
     spectrum = graph.node("STFT", [samples, step, window, length], f"{name}/stft", onesided=1)
