@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from snukeras.export.crossbar.bridges import AnalogMatrix, to_aihwkit, to_crosssim
     from snukeras.export.crossbar.chip import MappedChip
     from snukeras.export.crossbar.load import load_map
     from snukeras.export.crossbar.map import CrossbarMap
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 # Loaded on first use: the command answers --help without waiting for TensorFlow.
 _HOMES = {
+    "AnalogMatrix": "crossbar.bridges",
     "BadInputError": "errors",
     "CrossbarMap": "crossbar.map",
     "ExportError": "errors",
@@ -45,11 +47,14 @@ _HOMES = {
     "rate_nir": "nir.read",
     "read_back": "crossbar.readback",
     "read_nir": "nir.read",
+    "to_aihwkit": "crossbar.bridges",
+    "to_crosssim": "crossbar.bridges",
     "to_onnx": "onnx.build",
     "verify_folder": "verify.folder",
 }
 
 __all__ = [
+    "AnalogMatrix",
     "BadInputError",
     "CrossbarMap",
     "ExportError",
@@ -69,6 +74,8 @@ __all__ = [
     "rate_nir",
     "read_back",
     "read_nir",
+    "to_aihwkit",
+    "to_crosssim",
     "to_onnx",
     "verify_folder",
 ]

@@ -1,0 +1,110 @@
+"""Maps in other simulators: CrossSim where it is installed, aihwkit against its documented API."""
+
+import dataclasses
+import sys
+import types
+from typing import Any
+
+import numpy as np
+import pytest
+from maps import matrix, written
+
+import snukeras
+from snukeras.export.crossbar.targets import load_target
+from snukeras.export.errors import BadInputError
+
+
+@pytest.fixture(scope="module")
+def crossbar(tmp_path_factory):
+    kernel = np.random.default_rng(0).normal(size=(12, 7)).astype("float32")
+    target = load_target("pcm").replace(rows=8, columns=10, g_min=1.0, g_max=20.0)
+    weights = [matrix("snu/kernel", kernel)]
+    return written(tmp_path_factory.mktemp("bridges") / "m.snumap", weights, target)
+
+
+def test_crosssim_holds_the_conductances_of_the_map(crossbar):
+    simulator = pytest.importorskip("simulator", reason="CrossSim is not installed")
+    if not hasattr(simulator, "AnalogCore"):
+        pytest.skip("CrossSim is not installed")
+    (found,) = snukeras.export.to_crosssim(crossbar).values()
+    weights = crossbar.weights()["snu/kernel"]
+    x = np.random.default_rng(1).normal(size=12).astype("float32")
+    np.testing.assert_allclose(found.scale * (found.analog @ x), weights.T @ x, atol=1e-5)
+    plus, minus = crossbar.conductances("snu/kernel")
+    core = found.analog.cores[0][0]
+    rows, columns = core.core_pos.matrix.shape
+    for part, g in ((core.core_pos, plus), (core.core_neg, minus)):
+        np.testing.assert_allclose(20.0 * part.matrix, g.T[:rows, :columns], rtol=1e-5)
+    params = simulator.CrossSimParameters()
+    params.xbar.device.read_noise.enable = True
+    params.xbar.device.read_noise.model = "NormalProportionalDevice"
+    params.xbar.device.read_noise.magnitude = 0.1
+    (noisy,) = snukeras.export.to_crosssim(crossbar, params).values()
+    off = np.abs(noisy.scale * (noisy.analog @ x) - weights.T @ x)
+    assert 1e-4 < off.max() < 2 and params.core.rows_max == 0  # the given ones stay as they are
+
+
+class Linear:
+    """What aihwkit 1.2 documents of AnalogLinear, without devices."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True,
+                 rpu_config: Any = None, tile_module_class: Any = None) -> None:  # fmt: skip
+        self.shape, self.bias, self.config = (out_features, in_features), bias, rpu_config
+
+    def set_weights(self, weight: np.ndarray, bias: Any = None) -> None:
+        assert weight.shape == self.shape and weight.flags.c_contiguous
+        self.weight = weight
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return x @ self.weight.T
+
+
+@dataclasses.dataclass
+class Mapping:
+    weight_scaling_omega: float = 0.5
+    max_input_size: int = 512
+    max_output_size: int = 512
+
+
+@dataclasses.dataclass
+class Config:
+    noise_model: Any = None
+    mapping: Mapping = dataclasses.field(default_factory=Mapping)
+
+
+def test_aihwkit_gets_the_differences_and_the_range(crossbar, monkeypatch):
+    def module(name, **names):
+        found = types.ModuleType(name)
+        found.__dict__.update(names)
+        monkeypatch.setitem(sys.modules, name, found)
+
+    def pair(g_max=None, g_min=None):
+        return g_max, g_min
+
+    def noise(g_converter=None):
+        return g_converter
+
+    module("torch", from_numpy=lambda array: array)
+    for name in ("aihwkit", "aihwkit.simulator"):
+        module(name)
+    module("aihwkit.nn", AnalogLinear=Linear)
+    module("aihwkit.inference", SinglePairConductanceConverter=pair, PCMLikeNoiseModel=noise)
+    module("aihwkit.simulator.configs", InferenceRPUConfig=Config)
+    (found,) = snukeras.export.to_aihwkit(crossbar).values()
+    x = np.random.default_rng(1).normal(size=(3, 12)).astype("float32")
+    weights = crossbar.weights()["snu/kernel"]
+    np.testing.assert_allclose(found.analog(x) * found.scale, x @ weights, atol=1e-5)
+    assert np.abs(found.analog.weight).max() == 1.0 and not found.analog.bias
+    assert found.analog.config.noise_model == (20.0, 1.0)
+    assert found.analog.config.mapping == Mapping(0.0, 8, 5)
+    own = Config("mine")
+    (found,) = snukeras.export.to_aihwkit(crossbar, own).values()
+    assert found.analog.config.noise_model == "mine" and own.mapping.weight_scaling_omega == 0.5
+
+
+@pytest.mark.parametrize("name, module", [("to_aihwkit", "torch"), ("to_crosssim", "simulator")])
+def test_a_missing_package_is_named(crossbar, monkeypatch, name, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(BadInputError, match=f"{name} needs") as caught:
+        getattr(snukeras.export, name)(crossbar)
+    assert "nstall" in caught.value.hint
