@@ -18,8 +18,8 @@ Edge = tuple[str, str]
 
 # What a file may hold at most.
 MAX_BYTES: Final = 2**30
-MAX_NODES: Final = 10_000
-MAX_EDGES: Final = 200_000
+MAX_NODES: Final = 2_000
+MAX_EDGES: Final = 50_000
 MAX_DEPTH: Final = 8
 _HINT = "Write it again with nir.write(PATH, graph)."
 

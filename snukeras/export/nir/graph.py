@@ -36,10 +36,21 @@ class Flat:
     problems: dict[str, str] = dataclasses.field(default_factory=dict)
     order: list[str] = dataclasses.field(default_factory=list)
     dead: set[str] = dataclasses.field(default_factory=set)
+    _behind: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.link()
+
+    def link(self) -> None:
+        """Find what each node feeds anew, after a change of `before`."""
+        self._behind = {name: [] for name in self.nodes}
+        for name, sources in self.before.items():
+            for source in sources:
+                self._behind[source].append(name)
 
     def behind(self, name: str) -> list[str]:
         """Return the nodes that a node feeds."""
-        return [other for other, sources in self.before.items() if name in sources]
+        return self._behind[name]
 
     def inner(self, name: str) -> set[str]:
         """Return the nodes of the loop of a neuron, with the neuron itself."""
@@ -186,6 +197,7 @@ def _read_loop(flat: Flat, group: Sequence[str], input_beside_loop: bool) -> Non
         if outside and input_beside_loop:
             flat.before[name] = [s for s in flat.before[name] if s in members]
             flat.before[unit] += [s for s in outside if s not in flat.before[unit]]
+            flat.link()
         elif outside and not problem:
             problem = f"{outside[0]!r} feeds the recurrent product {name!r}, not the neuron"
             flat.problems[unit] = problem

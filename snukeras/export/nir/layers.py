@@ -14,14 +14,14 @@ import numpy as np
 
 from snukeras._types import Tensor
 from snukeras.export.errors import BadInputError
-from snukeras.export.nir.file import Node
+from snukeras.export.nir.file import MAX_BYTES, Node
 from snukeras.export.nir.writers import NEURONS, Writer
 
 Sizes = tuple[int, ...]
 Maker = Callable[[Node, Tensor, Sizes, str, Writer], tuple[Tensor, Sizes]]
 
 # Elements of an input or a map, at most.
-_LARGEST = 10**8
+_LARGEST = 2**22
 
 
 class NotReadError(Exception):
@@ -90,7 +90,11 @@ def input_sizes(node: Node, readers: Sequence[Node]) -> Sizes:
             rank = 3
         elif reader.kind == "Conv1d":
             rank = 2
-        elif reader.kind in NEURONS or reader.kind == "Scale":
+        if reader.kind in ("Conv1d", "Conv2d") and "input_shape" in reader.values and not said:
+            (groups,) = _whole(reader, "groups", 1)
+            channels = [size * groups for size in reader.number("weight").shape[1:2]]
+            wanted = (*channels, *_whole(reader, "input_shape"))
+        if reader.kind in NEURONS or reader.kind == "Scale":
             shapes = [v.shape for v in reader.values.values() if isinstance(v, np.ndarray)]
             wanted = max(shapes, key=len, default=())
             rank = len(wanted)
@@ -153,7 +157,7 @@ def _whole(node: Node, name: str, count: int | None = None) -> Sizes:
     if (
         (count is not None and len(values) != count)
         or np.any(values != np.round(values))
-        or (np.any(np.abs(values) > _LARGEST))
+        or (np.any(np.abs(values) > 2**40))
     ):
         wanted = "integers" if count is None else f"{count} integers"
         raise BadInputError(
@@ -220,14 +224,15 @@ def _conv(node: Node, x: Tensor, sizes: Sizes, label: str, writer: Writer) -> tu
         raise NotReadError("Keras has no convolution with strides and dilation together")
     same = isinstance(given, str) and given == "same"
     spans = [d * (k - 1) + 1 for d, k in zip(dilation, weight.shape[2:], strict=True)]
+    if weight.size * groups * 8 > MAX_BYTES:
+        raise BadInputError(
+            f"The node {node.name!r} ({node.kind}) has {groups} groups, too many for one weight."
+        )
     places = [
         -(-n // s) if same else (n + 2 * p - span) // s + 1
         for n, p, s, span in zip(sizes[1:], pads, stride, spans, strict=True)
     ]
-    if min(places) < 1:
-        raise BadInputError(
-            f"The node {node.name!r} ({node.kind}) has a kernel larger than the map {sizes}."
-        )
+    _check_map(node, sizes, (weight.shape[0], *places))
     bias = np.broadcast_to(node.number("bias"), weight.shape[:1])
     kind = keras.layers.Conv1D if rank == 1 else keras.layers.Conv2D
     layer = kind(
@@ -238,6 +243,18 @@ def _conv(node: Node, x: Tensor, sizes: Sizes, label: str, writer: Writer) -> tu
     kernel = np.moveaxis(_ungrouped(weight, groups), (0, 1), (-1, -2))
     layer.set_weights([kernel, *([bias] if layer.use_bias else [])])
     return out, (weight.shape[0], *places)
+
+
+def _check_map(node: Node, sizes: Sizes, made: Sizes) -> None:
+    if min(made) < 1:
+        raise BadInputError(
+            f"The node {node.name!r} ({node.kind}) has a kernel larger than the map {sizes}."
+        )
+    if math.prod(made) > _LARGEST:
+        raise BadInputError(
+            f"The node {node.name!r} ({node.kind}) makes a map of {made}; {_LARGEST:,} elements "
+            "are the most that is read."
+        )
 
 
 def _ungrouped(weight: np.ndarray, groups: int) -> np.ndarray:
@@ -262,10 +279,7 @@ def _pool(node: Node, x: Tensor, sizes: Sizes, label: str, writer: Writer) -> tu
     pads = [(p // 2, p - p // 2) if writer.total_padding else (p, p) for p in pad]
     whole = [n + sum(p) for n, p in zip(sizes[1:], pads, strict=True)]
     places = [(n - k) // s + 1 for n, k, s in zip(whole, size, stride, strict=True)]
-    if min(places) < 1:
-        raise BadInputError(
-            f"The node {node.name!r} ({node.kind}) has a kernel larger than the map {sizes}."
-        )
+    _check_map(node, sizes, (sizes[0], *places))
     x = _padded(x, pads, label)
     x = _at_each_step(keras.layers.AveragePooling2D(size, stride), x, label)
     if node.kind == "SumPool2d":

@@ -7,7 +7,7 @@ import numpy as np
 
 from snukeras._types import PerUnit, Tensor
 from snukeras.export.errors import BadInputError
-from snukeras.export.nir.file import Node
+from snukeras.export.nir.file import MAX_BYTES, Node
 from snukeras.export.nir.graph import Flat
 from snukeras.export.nir.layers import NotReadError, Sizes, flat, keras_order, reshaped, spread
 from snukeras.export.nir.writers import Dynamics
@@ -35,6 +35,11 @@ def recurrence(node: Node, graph: Flat, units: int) -> Recurrence:
     Raises:
         BadInputError: The shapes of the products do not fit.
     """
+    if units * units * 8 > MAX_BYTES:
+        raise BadInputError(
+            f"The node {node.name!r} ({node.kind}) has {units:,} recurrent neurons, more than are "
+            "read."
+        )
     found: dict[str, Recurrence] = {node.name: (np.eye(units), np.zeros(units))}
     for name in graph.loops[node.name]:
         part = graph.nodes[name]
@@ -157,5 +162,4 @@ def _numbers(node: Node, name: str, values: np.ndarray, sizes: Sizes) -> PerUnit
 
 def _short(values: np.ndarray) -> PerUnit:
     """Return one number where all are the same."""
-    numbers: list[float] = values.tolist()
-    return numbers[0] if len(set(numbers)) == 1 else numbers
+    return float(values[0]) if np.all(values == values[0]) else values.tolist()

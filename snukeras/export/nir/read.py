@@ -134,9 +134,13 @@ def read_rated(
     name = re.sub(r"[^A-Za-z0-9_]+", "_", Path(path).stem).strip("_") or "network"
     try:
         model, nodes = _Builder(flat, told, step, reset).build(name)
+    except BadInputError:
+        raise
     except (ValueError, TypeError) as error:  # Keras names what it cannot build
         text = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BadInputError(f"{path} cannot be built in Keras: {text[:200]}") from error
+    except MemoryError as error:
+        raise BadInputError(f"{path} needs more memory than there is.") from error
     return model, NirRating(
         Path(path).name, graph.version, told.name, recognised, step, tuple(nodes)
     )

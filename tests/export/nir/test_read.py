@@ -208,6 +208,8 @@ def test_one_dimension_and_scalars_for_all_neurons(tmp_path):
     }  # fmt: skip
     path = write(tmp_path / "m.nir", nodes, chain("in", "conv", "unit", "out"))
     rating = rate_nir(path)
+    nodes["in"], nodes["conv"]["input_shape"] = {"type": "Input"}, 6
+    assert rate_nir(write(tmp_path / "n.nir", nodes, chain("in", "conv", "unit", "out"))).nodes
     assert rating.writer == "snntorch" and rating.count("faithful") == 4
     x = np.random.default_rng(4).normal(size=(1, 1, 3, 6)).astype("float32")
     pairs = x[0, 0].reshape(3, 3, 2)
