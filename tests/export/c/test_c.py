@@ -1,5 +1,6 @@
 """--target c: C99 that equals Keras, int8 that equals its integer reference, sizes, errors."""
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -8,7 +9,6 @@ import numpy as np
 import pytest
 
 import snukeras
-from snukeras.export import verify_folder
 from snukeras.export.c import compiler
 from snukeras.export.c.plan import identifier
 from snukeras.export.c.quantise import SOFT_BITS, TABLE_BITS
@@ -128,7 +128,8 @@ def test_metric_of_every_form_beside_streaming_and_nir(tmp_path, capsys, monkeyp
         "model-int8.onnx",
         "model.nir",
     } <= files
-    found = verify_folder("net-c").metric.values
+    report = json.loads(Path("net-c/report.json").read_text("utf-8"))
+    found = report["verification"]["metric"]["values"]
     assert list(found) == ["keras", "onnx", "int8", "c", "c_int8"]
     assert found["c"] == found["keras"] == 100.0 and 80 < found["c_int8"] <= 100
     page = (tmp_path / "net-c" / "report.html").read_text("utf-8")
