@@ -1,6 +1,7 @@
 """Find the ranges of converters, and the statistics of normalisation, from data."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Sequence
 
 import keras
@@ -9,12 +10,15 @@ from keras import ops
 
 from snukeras import _arguments
 from snukeras._types import Array, Nested, Tensor
+from snukeras.network import observers
 from snukeras.network.matrices import leaves, matrices
 from snukeras.pcm.analog_network import AnalogNetwork
 from snukeras.pcm.tiled_product import TiledProduct
 
 # Numbers kept of each tile and call, for percentiles below 100.
 _KEPT = 4096
+# Share of spikes like those of the exact network below which `calibrate` warns.
+_AGREEING = 0.5
 # Gain below which a column is taken for dead.
 _WEAKEST = 1e-3
 
@@ -45,6 +49,11 @@ def calibrate(
     Raises:
         TypeError, ValueError: another network, no data, NaN or infinity in data or products, a
             percentile or floor outside of its range.
+
+    Warns:
+        UserWarning: on the first batch, less than half of a layer's spikes are those of the exact
+            network: errors of early layers grow in deep spiking networks (see
+            `spike_agreement`).
     """
     if not isinstance(net, AnalogNetwork):
         raise TypeError(
@@ -55,9 +64,90 @@ def calibrate(
     floor = _arguments.number("floor", floor, above=0.0, maximum=1.0)
     watching = [_Observed(tiles, percentile) for tiles in net.tiles]
     with _watching(net, watching):
-        _run(net, x, batch_size)
+        first = _run(net, x, batch_size)
     for observed in watching:
         observed.assign(floor)
+    _warn_of_spikes(net, first)
+
+
+def spike_agreement(net: AnalogNetwork, x: Nested, batch_size: int = 32) -> dict[str, float]:
+    """Return how well the spikes of a network on tiles agree with those of exact products.
+
+    Args:
+        net: a calibrated network of `snukeras.pcm.analog`, or of `Chip.model`.
+        x: inputs, as for `calibrate`.
+        batch_size: for arrays.
+
+    Returns:
+        By name of the spiking layers, in their order, the spikes that both have, as a share of
+        those that either has; 1 where neither has any.
+
+    Raises:
+        TypeError, ValueError: another network, one that is not calibrated, no data, NaN or
+            infinity.
+    """
+    if not isinstance(net, AnalogNetwork):
+        raise TypeError(
+            "`net` must be an analog network, such as snukeras.pcm.analog(model). "
+            f"Received: {type(net).__name__}"
+        )
+    units = observers.units_of(net, spiking_only=True)
+    both, either = dict.fromkeys(units, 0), dict.fromkeys(units, 0)
+    for batch in batches(x, batch_size):
+        exact, spikes = (_spikes(net, batch, units, quiet) for quiet in (True, False))
+        for name in units:
+            both[name] += int(np.count_nonzero(exact[name] & spikes[name]))
+            either[name] += int(np.count_nonzero(exact[name] | spikes[name]))
+    return {name: both[name] / either[name] if either[name] else 1.0 for name in units}
+
+
+class _Spikes(observers.Observer):
+    """Keeps the spikes of the calls of layers."""
+
+    def __init__(self) -> None:
+        self.kept: dict[int, list[np.ndarray]] = {}
+
+    def observe(self, run: observers.Run) -> None:
+        spikes = ops.convert_to_numpy(ops.cast(run.spikes, "float32")) > 0
+        self.kept.setdefault(id(run.layer), []).append(spikes.ravel())
+
+
+def _spikes(
+    net: AnalogNetwork, batch: Nested, units: dict[str, keras.Layer], exact: bool
+) -> dict[str, np.ndarray]:
+    """Return the spikes of each layer on a batch, on tiles or of exact products."""
+    seen = _Spikes()
+    with contextlib.ExitStack() as stack:
+        if exact:
+            stack.enter_context(_watching(net, [_Nothing()] * len(net.tiles)))
+        stack.enter_context(observers.watching(seen, units.values()))
+        net(batch, training=False)
+    none = np.zeros(0, bool)
+    return {name: np.concatenate(seen.kept.get(id(layer), [none])) for name, layer in units.items()}
+
+
+class _Nothing:
+    """Watches, so that products are exact, and takes no note."""
+
+    def add(self, block: int, x: Tensor, current: Tensor) -> None:
+        pass
+
+
+def _warn_of_spikes(net: AnalogNetwork, batch: Nested) -> None:
+    """Warn of layers whose spikes are mostly others than those of the exact network."""
+    if not observers.units_of(net, spiking_only=True):
+        return
+    agreement = spike_agreement(net, iter([(batch,)]))
+    poor = {name: share for name, share in agreement.items() if share < _AGREEING}
+    if poor:
+        worst = min(poor, key=lambda name: poor[name])
+        warnings.warn(
+            f"On these tiles only {poor[worst]:.0%} of the spikes of {worst!r} are those of the "
+            f"exact network, and less than {_AGREEING:.0%} in {len(poor)} of {len(agreement)} "
+            "layers. Compare the metric, not spikes alone; finer converters, another percentile, "
+            "or training on tiles help (snukeras.pcm.spike_agreement tells each layer).",
+            stacklevel=3,
+        )
 
 
 def recalibrate_normalization(net: keras.Model, x: Nested, batch_size: int = 32) -> None:
@@ -158,7 +248,9 @@ class _Inputs:
 
 
 @contextlib.contextmanager
-def _watching(net: AnalogNetwork, watchers: Sequence["_Observed | _Inputs"]) -> Iterator[None]:
+def _watching(
+    net: AnalogNetwork, watchers: Sequence["_Observed | _Inputs | _Nothing"]
+) -> Iterator[None]:
     """Show watchers what reaches the converters of each matrix, in exact products."""
     try:
         for tiles, watcher in zip(net.tiles, watchers, strict=True):
@@ -169,18 +261,20 @@ def _watching(net: AnalogNetwork, watchers: Sequence["_Observed | _Inputs"]) -> 
             tiles.observer = None
 
 
-def _run(net: keras.Model, x: Nested, batch_size: int) -> None:
-    """Run a network eagerly on data.
+def _run(net: keras.Model, x: Nested, batch_size: int) -> Nested:
+    """Run a network eagerly on data, and return the first batch.
 
     Raises:
         ValueError: no data, or NaN or infinity in them.
     """
-    count = 0
+    count, first = 0, None
     for batch in batches(x, batch_size):
         net(batch, training=False)
+        first = batch if count == 0 else first
         count += 1
     if not count:
         raise ValueError("`x` must hold at least one sample. Received: none.")
+    return first
 
 
 def batches(x: Nested, batch_size: int) -> Iterator[Nested]:

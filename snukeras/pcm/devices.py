@@ -193,12 +193,16 @@ class InferencePCM:
         # A graph keeps the settings with which it was made. TensorFlow warns of code that it has
         # to trace many times, so each shape has a partial function of its own, without code.
         shapes = (tuple(getattr(argument, "shape", ())) for argument in arguments)
-        key = (function.__name__, *self.get_config().values(), *shapes)
+        key = (function.__name__, *self._settings(), *shapes)
         if key not in self._graphs:
             self._graphs[key] = tf.function(functools.partial(function))
         return self._graphs[key](*arguments)
 
     # ------------------------------------------------------------------------------------------
+
+    def _settings(self) -> tuple:
+        """Return what a graph depends on, to be hashed."""
+        return tuple(self.get_config().values())
 
     def _relative(self, g: Array) -> Tensor:
         # Never 0: the curves take logarithms and powers, whose gradients there are not finite.
