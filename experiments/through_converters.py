@@ -1,0 +1,208 @@
+"""Models of the zoo on chips with converters of 8, 6 and 4 bits, fresh and after a year.
+
+    python -m experiments.through_converters jsb --chips 50
+
+The models of a task that there are are compared: trained plainly, trained at noisy weights, and
+trained on tiles (`analog` in a recipe). Each computes on chips of the generic PCM model, with a range
+of conductance and a factor of drift compensation for each column, in tiles of 256 x 256 weights whose
+input and output converters have so many bits and fixed ranges, and whose outputs have noise of 0.04
+of the current of one weight. The first 64 samples of training set the ranges, by the percentile that is
+best on validation, on two chips after a year. With it the test split is measured once, on other
+chips. Chips and cases that are done are kept.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from experiments import reporting
+from experiments.reporting import reported
+from snukeras import _files
+from snukeras.datasets import piano_roll
+from snukeras.pcm import (
+    AnalogNetwork,
+    DifferentialPair,
+    GenericPCM,
+    InputConverter,
+    OutputConverter,
+    Tile,
+    analog,
+    calibrate,
+    evaluate_chips,
+)
+from snukeras.pcm.monte_carlo import YEAR, summarize
+from snukeras.zoo import presets
+from snukeras.zoo.tasks import TASKS, PianoRolls, Task, registry
+
+RESULTS_FOLDER = "through_converters"
+TRAINED = {"plainly": "{}", "at noisy weights": "{}_pcm", "on tiles": "{}_chip"}
+FAMILIES = {"jsb": "jsb_snu", "speech": "speech_snu", "mnist": "mnist_snu"}
+BITS = (8, 6, 4)
+PERCENTILES = (100.0, 99.9, 99.0, 97.0, 95.0)
+NOISE = 0.04
+TIMES = {"25 s": 25.0, "1 year": YEAR}
+# Samples that each chip sees of larger splits; a chip has others than the next.
+SAMPLES = 1000
+
+
+def experiment(
+    family: str,
+    chips: int = 50,
+    bits: Iterable[int] = BITS,
+    runs: Path | str = "runs/through_converters",
+    content: Path | str | None = None,
+    tasks: Mapping[str, Task] = TASKS,
+    root: Path | str | None = None,
+) -> list[dict[str, Any]]:
+    """Evaluate the models of a task on chips; goes on where it was stopped.
+
+    Args:
+        family: One of `FAMILIES`.
+        chips: Chips of each case.
+        bits: Of both converters.
+        runs: Folder for the rows of finished chips.
+        content: Folder of presets. Default: the one that ships with the package.
+        tasks: The tasks that presets may name.
+        root: Folder of all results. Default: `experiments/results` of the checkout.
+
+    Returns:
+        The cases, as written to `through_converters/FAMILY.json`, with mean, deviation and worst of
+        the chips at each time.
+    """
+    folder = Path(runs) / family
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def measure(name: str, bits: int, weights_sha256: str, **case: Any) -> dict[str, Any]:
+        preset = presets.info(name, content)
+        task = registry.task_of(preset["task"], tasks)
+        model = presets.load(name, content=content)
+        percentile, tried = _chosen(model, task, bits)
+        rows = evaluate_chips(
+            _network(model, task, bits, percentile),
+            **_split(task, "test"),
+            chips=chips,
+            times=[*TIMES.values()],
+            results=folder / f"{name}-{bits}-{weights_sha256[:8]}.json",
+            compensation="column",
+        )
+        found = summarize(rows)
+        factor = 1.0 if task.lower_is_better else 100.0
+        return {
+            "float": preset["test"],
+            "unit": preset["unit"],
+            "percentile": percentile,
+            "valid_by_percentile": tried,
+            **{
+                time: {
+                    key: round(factor * found[t][task.metric][key], 5)
+                    for key in ("mean", "std", "min", "max")
+                }
+                for time, t in TIMES.items()
+            },
+        }
+
+    cases = []
+    for wanted in bits:
+        for trained, pattern in TRAINED.items():
+            name = pattern.format(FAMILIES[family])
+            if name not in presets.list(content):
+                continue
+            sha256 = presets.info(name, content)["files"][presets.WEIGHTS]["sha256"]
+            cases.append(
+                {
+                    "name": name,
+                    "trained": trained,
+                    "bits": wanted,
+                    "chips": chips,
+                    "weights_sha256": sha256,
+                }
+            )
+    path = reporting.folder(RESULTS_FOLDER, root) / f"{family}.json"
+    return reporting.gather(path, cases, measure)
+
+
+def _chosen(model: keras.Model, task: Task, bits: int) -> tuple[float, dict[str, float]]:
+    """Return the percentile that is best on validation, and the figures of all."""
+    figures = {}
+    for percentile in PERCENTILES:
+        rows = evaluate_chips(
+            _network(model, task, bits, percentile),
+            **_split(task, "valid"),
+            chips=2,
+            times=[YEAR],
+            seed=1,
+            compensation="column",
+        )
+        figures[percentile] = summarize(rows)[YEAR][task.metric]["mean"]
+    pick = min if task.lower_is_better else max
+    best = pick(figures, key=lambda percentile: figures[percentile])
+    return best, {f"{percentile:g}": round(value, 5) for percentile, value in figures.items()}
+
+
+def _network(model: keras.Model, task: Task, bits: int, percentile: float) -> AnalogNetwork:
+    """Return a compiled network on tiles, its ranges set."""
+    device = GenericPCM()
+    tile = Tile(256, 256, InputConverter(bits), OutputConverter(bits, noise=NOISE))
+    net = analog(model, tile, device, seed=0, pair=DifferentialPair(device.g_max, scale="column"))
+    calibrate(net, task.typical_inputs()[:64], percentile=percentile, batch_size=64)
+    net.compile(loss=task.loss({}), weighted_metrics=task.metrics())
+    return net
+
+
+def _split(task: Task, split: str) -> dict[str, Any]:
+    """Return what `evaluate_chips` needs of a split."""
+    if isinstance(task, PianoRolls):
+        x, y, mask = piano_roll.pad(task.songs[split])
+        return {"x": x, "y": y, "sample_weight": mask.astype(np.float32), "batch_size": len(x)}
+    x, y = task.samples[split]  # type: ignore[attr-defined]
+    if split == "valid":
+        return {"x": x[:SAMPLES], "y": y[:SAMPLES], "batch_size": 500}
+    samples = SAMPLES if len(x) > SAMPLES else None
+    return {"x": x, "y": y, "samples": samples, "batch_size": 500}
+
+
+def table(family: str, root: Path | str | None = None) -> str:
+    """Return the figures of a task as Markdown; what is lost is against the plain float model."""
+    path = reporting.folder(RESULTS_FOLDER, root) / f"{family}.json"
+    runs = _files.read_json(path)["runs"]
+    float_of = {run["trained"]: run["float"] for run in runs}
+    lines = [
+        f"| trained | float | bits | percentile | {' | '.join(TIMES)} | against "
+        f"{float_of['plainly']:.3f}, 1 year |",
+        "|---|---|---|---|" + "---|" * (len(TIMES) + 1),
+    ]
+    for run in runs:
+        figures = " | ".join(f"{run[t]['mean']:.3f} ± {run[t]['std']:.3f}" for t in TIMES)
+        change = run["1 year"]["mean"] - float_of["plainly"]
+        lines.append(
+            f"| {run['trained']} (`{run['name']}`) | {run['float']:.3f} | {run['bits']} | "
+            f"{run['percentile']:g} | {figures} | {change:+.3f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+@reported
+def main(argv: list[str] | None = None) -> int:
+    """Evaluate the models of the named tasks; 0 if all went well."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.through_converters",
+        description="Evaluate models on simulated chips with converters, fresh and after a year.",
+    )
+    parser.add_argument("families", nargs="+", choices=[*FAMILIES], metavar="TASK")
+    parser.add_argument("--chips", type=int, default=50)
+    parser.add_argument("--bits", type=int, nargs="+", default=[*BITS])
+    parser.add_argument("--runs", type=Path, default=Path("runs/through_converters"))
+    given = parser.parse_args(argv)
+    for family in given.families:
+        experiment(family, given.chips, given.bits, given.runs)
+        print(table(family))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
