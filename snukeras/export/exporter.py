@@ -227,13 +227,13 @@ def _on_tiles(
     Raises:
         BadInputError: An unknown kind of tile, or one for an export without a map.
     """
+    source = None
+    if isinstance(model, AnalogNetwork) and not any(p.uncalibrated for p in model.tiles):
+        source = model
     if tile is None:
-        calibrated = isinstance(model, AnalogNetwork) and not any(
-            part.uncalibrated for part in model.tiles
-        )
-        if known is None or isinstance(target, Target) or not calibrated:
+        if known is None or isinstance(target, Target) or source is None:
             return None
-        return OnTiles(model.tile, model)
+        return OnTiles(source.tile, source)
     if known is None:
         raise BadInputError(
             f"A kind of tile is for targets with a crossbar map. Received: tile={tile!r}.",
@@ -243,8 +243,7 @@ def _on_tiles(
         kind = get_tile(tile)
     except ValueError as error:
         raise BadInputError(f"{error}") from error
-    same = isinstance(model, AnalogNetwork) and model.tile == kind
-    return OnTiles(kind, model if same else None)
+    return OnTiles(kind, source if source is not None and source.tile == kind else None)
 
 
 def _clip(model: keras.Model, clip: Clip) -> Clip:

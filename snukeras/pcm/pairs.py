@@ -1,6 +1,6 @@
 """Differential pairs: a weight is the difference of two conductances."""
 
-from typing import Literal, Self
+from typing import Self
 
 import keras
 import numpy as np
@@ -74,7 +74,7 @@ class DifferentialPair:
         g_min: float = 0.0,
         levels: int | None = None,
         scale: str = "tensor",
-        clip: float | Literal["best"] | None = None,
+        clip: float | str | None = None,
     ) -> None:
         self.g_min = _arguments.number("g_min", g_min, minimum=0.0)
         self.g_max = _arguments.number("g_max", g_max, above=self.g_min)

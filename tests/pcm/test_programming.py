@@ -20,7 +20,7 @@ from snukeras.pcm import (
 
 DAY, YEAR = 86400.0, 31536e3
 RANDOM = np.random.default_rng(0)
-MATRIX = np.clip(RANDOM.normal(size=(256, 128)), -10 / 3, 10 / 3).astype("float32")
+MATRIX = np.clip(RANDOM.normal(size=(256, 64)), -10 / 3, 10 / 3).astype("float32")
 PAIR = DifferentialPair(25.0, scale="column")
 
 
@@ -54,8 +54,8 @@ def test_ideal_devices_hold_the_matrix(slices):
 def test_held_is_the_mean_and_variance_of_readings():
     crossbar = Crossbar(MATRIX[:32, :16], GenericPCM(), PAIR, slices=(1.0, 0.25), seed=1)
     mean, variance = (keras.ops.convert_to_numpy(part) for part in crossbar.held(DAY))
-    readings = np.stack([crossbar.weights(DAY) for _ in range(200)])
-    np.testing.assert_allclose(readings.mean(axis=0), mean, atol=0.03)
+    readings = np.stack([crossbar.weights(DAY) for _ in range(60)])
+    np.testing.assert_allclose(readings.mean(axis=0), mean, atol=0.06)
     assert readings.var(axis=0).mean() == pytest.approx(variance.mean(), rel=0.1)
 
 
@@ -80,7 +80,7 @@ def test_programming_for_a_year_helps_after_a_year():
     assert after < 0.9 * before
     # A model on a chip has it too.
     keras.utils.set_random_seed(0)
-    model = keras.Sequential([keras.Input((256,)), keras.layers.Dense(128, use_bias=False)])
+    model = keras.Sequential([keras.Input((256,)), keras.layers.Dense(64, use_bias=False)])
     model.layers[0].kernel.assign(MATRIX)
     net = analog(model, "generic8")
     x = RANDOM.normal(size=(32, 256)).astype("float32")

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -32,7 +31,7 @@ from snukeras.pcm import DifferentialPair
 
 FORMAT = "snukeras-crossbar-map"
 
-Clip = float | Literal["best"] | None
+Clip = float | str | None
 
 
 @dataclasses.dataclass(frozen=True)

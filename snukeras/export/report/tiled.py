@@ -61,8 +61,8 @@ class OnTiles:
 
     Attributes:
         tile: The kind of tile, of the size of the target's.
-        source: The calibrated network on such tiles that is exported, whose ranges are taken; None:
-            the samples set them.
+        source: The calibrated network on such tiles that is exported, whose ranges are taken where
+            the map has its scales; None: the samples set them.
     """
 
     tile: Tile
@@ -85,7 +85,7 @@ class OnTiles:
             net = analog(twin.model, self.tile, device).on_chip(0)
         ideal.write(net, 0.0)
         ranges = "the tile"
-        if self.tile.calibrates and self.source is not None:
+        if self.tile.calibrates and self.source is not None and _same_units(net, self.source):
             _take_ranges(net, self.source)
             ranges = "the network"
         elif self.tile.calibrates:
@@ -165,6 +165,22 @@ class TiledMatrix:
             slices=self.slices,
             scales={matrix.variable.path: self.scales for matrix in matrices(self.net)},
         )
+
+
+def _same_units(net: AnalogNetwork, source: AnalogNetwork) -> bool:
+    """Return whether the columns of two networks have the same ranges of weights.
+
+    They have not where the map has other scales than the network was calibrated with.
+    """
+    held = {matrix.name: matrix.variable for matrix in matrices(source)}
+    return all(
+        np.allclose(
+            keras.ops.convert_to_numpy(mine.unit),
+            other.held(keras.ops.convert_to_tensor(held[other.matrix_name]))[1],
+            rtol=1e-3,
+        )
+        for mine, other in zip(net.tiles, source.tiles, strict=True)
+    )
 
 
 def _take_ranges(net: AnalogNetwork, source: AnalogNetwork) -> None:
