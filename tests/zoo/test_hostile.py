@@ -22,6 +22,7 @@ KINDS = {
     "binary": (2, 60),
     "recipe": (20, 200),
     "training": (0, 40),
+    "tiles": (0, 16),
 }
 VERBS = ("list", "info", "card", "table", "compare", "verify", "evaluate", "measure", "picture")
 
@@ -103,7 +104,38 @@ def training(folder, zoo, draw):
     return [*given, "--content", str(folder / "zoo"), "--runs", runs]
 
 
-PREPARE = {"arguments": arguments, "content": content, "binary": binary, "training": training}
+def tiles(folder, zoo, draw):
+    """A recipe whose entry for tiles is spoiled."""
+    copied = shutil.copytree(zoo, folder / "zoo")
+    whole = {
+        "tile": {"rows": 64, "columns": 64, "output": {"bits": 8, "noise": 0.04}},
+        "device": {"class": "GenericPCM"},
+        "modifiers": [{"kind": "pcm", "strength": 1.0, "time": 60.0}],
+        "clip": 2.5,
+        "samples": 4,
+        "percentile": 100.0,
+        "chips": 1,
+        "time": 60.0,
+        "compensation": "column",
+    }
+    entry = spoiled(whole, draw)
+    # Many chips are what a user may ask for; they take their time.
+    if entry.get("chips", 3) == 2**31 - 1:
+        entry["chips"] = 1
+    recipe = make_recipe(name="other", epochs=1, seeds=[0], start={"model": "tiny"}, analog=entry)
+    (copied / "other").mkdir()
+    (copied / "other" / "recipe.json").write_text(json.dumps(recipe))
+    return ["train", "other", "--epochs", "1", "--content", str(copied),
+            "--runs", str(folder / "runs")]  # fmt: skip
+
+
+PREPARE = {
+    "arguments": arguments,
+    "content": content,
+    "binary": binary,
+    "training": training,
+    "tiles": tiles,
+}
 
 
 def check(kind, number, tmp_path, zoo, capsys):
