@@ -219,8 +219,8 @@ def experiment(
 def table(task: str | None = None, root: Path | str | None = None) -> str:
     """Return the figures as Markdown: a row for a setting, a column for a task and depth.
 
-    The best mean of a column is bold; a setting within 5 % of it has a star. Cells that were not
-    measured are empty.
+    The best mean of a column is bold; a setting within 5 % of it has a star. A column of one
+    setting has neither. Cells that were not measured are empty.
 
     Args:
         task: One of TASKS. Default: all of them.
@@ -266,6 +266,8 @@ def _cell(rows: list[dict[str, Any]], setting: str, column: tuple[str, int]) -> 
     best = min(means) if lower else max(means)
     mean = float(np.mean(own))
     shown = reporting.spread(own)
+    if len(means) == 1:  # nothing to compare with
+        return shown
     if mean == best:
         return f"**{shown}**"
     close = mean <= 1.05 * best if lower else mean >= 0.95 * best

@@ -75,3 +75,6 @@ def test_rows_are_kept_and_the_table_tells_them(tmp_path, capsys):
     ]
     assert defaults.main(["table", "--results", str(tmp_path)]) == 0
     assert "**10.05" in capsys.readouterr().out
+    defaults.experiment(tmp_path, ["jsb"], [8], ["defaults"], [0], trial)
+    alone = defaults.table("jsb", tmp_path).splitlines()[2]
+    assert alone == "| defaults | **10.05 ± 0.07** | 10.00 |"  # nothing to compare with
