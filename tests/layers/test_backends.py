@@ -1,4 +1,4 @@
-"""The layers on the other backends of Keras, on the plain path.
+"""The layers on the other backends of Keras.
 
 A backend is chosen before Keras starts, so the checks run in a process of their own.
 """
@@ -25,6 +25,8 @@ CHECKS = [
     "stateful",
     "padding",
     "fused",
+    "convolutions",
+    "second_derivatives",
     "sound",
 ]
 

@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 
 from snukeras.layers import SNU, SSNU
-from snukeras.layers.snu.kernels import Call, Dynamics, Kernels
+from snukeras.layers.snu.dynamics import Call, Dynamics
+from snukeras.layers.snu.kernels import Kernels
 
 BATCH, STEPS, UNITS = 3, 7, 5
 

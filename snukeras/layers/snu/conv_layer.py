@@ -70,8 +70,7 @@ class ConvSNU1D(_ConvLayer):
 
     A drop-in replacement for `keras.layers.ConvLSTM1D`. The equations are those of `ConvSNUCell`.
     Without the recurrent term the convolution of all steps is computed at once and the dynamics as
-    one compiled scan on TensorFlow; with it, and on other backends, the layer steps through the
-    cell.
+    one scan; with it the layer steps through the cell.
 
     Args:
         filters: positive integer, number of filters.

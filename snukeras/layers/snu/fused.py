@@ -1,39 +1,57 @@
-"""The fast path of SNU and SSNU on TensorFlow: one compiled scan, with a backward scan of its own.
+"""The fast path of SNU and SSNU: one scan over time, with a backward scan of its own.
 
-The input product of all steps is one matrix product. The recurrence is compiled by XLA as one loop
-over time whose body is a fused kernel; the backward pass is a second such loop. The only sequence
-kept between the two beside the outputs is the membrane potential s; spikes are computed from it
-again. An activation g whose derivative cannot be read off its value keeps its argument as well.
-Where no backward pass is expected nothing is kept: y alone is written. Where the types agree, each
-step overwrites its own input product with what it writes.
+The input product of all steps is one matrix product. The scan is the backend's: `scan.py` on
+TensorFlow and `scan_jax.py` are loops that XLA compiles, `scan_torch.py` is a loop of few
+operations a step. The backward pass is a second such loop, not the derivative of the first. The
+only sequence that it needs beside the outputs is the membrane potential s; spikes are computed from
+it again. An activation g whose derivative cannot be read off its value keeps its argument as well.
+Where no backward pass is expected nothing is kept: y alone is written.
 
-All sequences are laid out as Keras has them, (batch, time, units): a step reads and writes rows of
-each sample, which costs less than to transpose whole sequences.
+All sequences come as Keras has them, (batch, time, units).
 """
 
+import importlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import keras
-import tensorflow as tf
+from keras import ops
 
+from snukeras._types import Tensor
 from snukeras.layers.snu.cell import SNUCell
-from snukeras.layers.snu.higher_derivatives import Source
-from snukeras.layers.snu.kernels import Call, Dynamics, started
+from snukeras.layers.snu.dynamics import Call, Dynamics, Source, started
 from snukeras.layers.snu.maps import Maps
-from snukeras.layers.snu.scan import scan
 
 if TYPE_CHECKING:
     from snukeras.layers.snu.layer import UnitLayer
 
 
+# Backend -> the module whose `scan` runs on it.
+_SCANS = {
+    "tensorflow": "snukeras.layers.snu.scan",
+    "jax": "snukeras.layers.snu.scan_jax",
+    "torch": "snukeras.layers.snu.scan_torch",
+}
+
+
+def serves() -> bool:
+    """Return whether the backend has a scan."""
+    return keras.backend.backend() in _SCANS
+
+
+def _scan() -> Callable[..., tuple[Tensor, Tensor, Tensor | None]]:
+    """Return the scan of the backend, whose framework is imported no earlier."""
+    return importlib.import_module(_SCANS[keras.backend.backend()]).scan
+
+
 def run(
     layer: "UnitLayer",
-    sequences: tf.Tensor,
-    initial_state: list[tf.Tensor] | None,
-    mask: tf.Tensor | None,
+    sequences: Tensor,
+    initial_state: list[Tensor] | None,
+    mask: Tensor | None,
     training: bool,
     membranes: bool = False,
-) -> tuple[tf.Tensor, tf.Tensor | None, list[tf.Tensor]]:
+) -> tuple[Tensor, Tensor | None, list[Tensor]]:
     """Run an SNU layer; the counterpart of keras.layers.RNN.inner_loop.
 
     Args:
@@ -51,16 +69,16 @@ def run(
     """
     cell = layer.cell
     if layer.go_backwards:
-        sequences = tf.reverse(sequences, [1])
-        mask = None if mask is None else tf.reverse(mask, [1])
+        sequences = ops.flip(sequences, axis=1)
+        mask = None if mask is None else ops.flip(mask, axis=1)
     if training and cell.dropout:
         dropout = cell.get_dropout_mask(sequences[:, 0])
-        sequences = sequences * tf.cast(dropout, sequences.dtype)[:, None]
+        sequences = sequences * ops.cast(dropout, sequences.dtype)[:, None]
     drive = cell.project(sequences)
     maps = Maps(drive.shape[2:], apart=cell.lateral_inhibition)
     drive = maps.flatten(drive)
     call = _call(cell, drive, maps, initial_state, mask, training)
-    outputs, last, potentials = scan(
+    outputs, last, potentials = _scan()(
         _dynamics(cell, carries_output=cell.recurrent or initial_state is not None),
         drive,
         call,
@@ -74,12 +92,12 @@ def run(
     if call.mask is not None:
         begun = started(call.mask)
         shown = call.mask if layer.zero_output_for_mask else begun
-        outputs = tf.where(shown[:, :, None], outputs, tf.zeros_like(outputs))
+        outputs = ops.where(shown[:, :, None], outputs, ops.zeros_like(outputs))
         if potentials is not None:
-            potentials = tf.where(shown[:, :, None], potentials, tf.zeros_like(potentials))
+            potentials = ops.where(shown[:, :, None], potentials, ops.zeros_like(potentials))
         any_step = begun[:, -1, None]
         states = [
-            tf.where(any_step, new, old) for new, old in zip(states, (call.y, call.s), strict=True)
+            ops.where(any_step, new, old) for new, old in zip(states, (call.y, call.s), strict=True)
         ]
     potentials = None if potentials is None else maps.unflatten(potentials)
     states = [maps.unflatten(state[:, None])[:, 0] for state in states]
@@ -100,34 +118,34 @@ def _dynamics(cell: SNUCell, carries_output: bool) -> Dynamics:
 
 def _call(
     cell: SNUCell,
-    drive: tf.Tensor,
+    drive: Tensor,
     maps: Maps,
-    initial_state: list[tf.Tensor] | None,
-    mask: tf.Tensor | None,
+    initial_state: list[Tensor] | None,
+    mask: Tensor | None,
     training: bool,
 ) -> Call:
     """Return what the scan is given beside the drive; arguments as in `run`."""
-    zeros = tf.zeros((tf.shape(drive)[0], drive.shape[-1]), cell.compute_dtype)
+    zeros = ops.zeros((ops.shape(drive)[0], drive.shape[-1]), cell.compute_dtype)
     dropout = None
     if training and cell.recurrent and cell.recurrent_dropout:
-        dropout = tf.cast(cell.get_recurrent_dropout_mask(zeros), zeros.dtype)
+        dropout = ops.cast(cell.get_recurrent_dropout_mask(zeros), zeros.dtype)
     y, s = zeros, zeros
     if initial_state is not None:
         y, s = (maps.flatten(state[:, None])[:, 0] for state in initial_state)
-    kernel = cell.recurrent_kernel if cell.recurrent else tf.zeros((0, 0))
+    kernel = cell.recurrent_kernel if cell.recurrent else ops.zeros((0, 0))
     return Call(
         decay=maps.of_filters(cell.decay_tensor()),
         threshold=maps.of_filters(cell.threshold_tensor()),
-        kernel=tf.cast(kernel, drive.dtype),
+        kernel=ops.cast(kernel, drive.dtype),
         y=y,
         s=s,
         dropout=dropout,
-        mask=None if mask is None else maps.of_samples(tf.cast(mask, tf.bool)),
+        mask=None if mask is None else maps.of_samples(ops.cast(mask, "bool")),
         length=None,
     )
 
 
-def _source(cell: SNUCell, sequences: tf.Tensor, maps: Maps) -> Source:
+def _source(cell: SNUCell, sequences: Tensor, maps: Maps) -> Source:
     """Return the inputs and weights that the drive is made of, and how."""
     others = {id(v) for v in (cell.decay_weight, cell.threshold_weight)}
     others |= {id(weight) for weight in cell.held("recurrent_kernel")}
@@ -137,25 +155,11 @@ def _source(cell: SNUCell, sequences: tf.Tensor, maps: Maps) -> Source:
         if id(weight) not in others and keras.backend.is_float_dtype(weight.dtype)
     ]
 
-    def project(sequences: tf.Tensor, *values: tf.Tensor) -> tf.Tensor:
+    def project(sequences: Tensor, *values: Tensor) -> Tensor:
         with keras.StatelessScope(state_mapping=list(zip(weights, values, strict=True))):
             return maps.flatten(cell.project(sequences))
 
     # Numbers that are no floats have no derivatives.
-    sequences = sequences if sequences.dtype.is_floating else tf.cast(sequences, cell.compute_dtype)
-    return Source([sequences, *(tf.convert_to_tensor(weight) for weight in weights)], project)
-
-
-def checked_at_run_time(sequences: tf.Tensor, layer: str) -> tf.Tensor:
-    """Return sequences whose number of steps is not known yet; at run time none is an error.
-
-    XLA leaves the check out.
-
-    Args:
-        sequences: shape (batch, time, ...).
-        layer: name of the layer that takes them.
-    """
-    message = f"Layer {layer!r} needs sequences of at least one step. Received: an empty sequence"
-    check = tf.debugging.assert_positive(tf.shape(sequences)[1], message)
-    with tf.control_dependencies([check]):
-        return tf.identity(sequences)
+    if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(sequences.dtype)):
+        sequences = ops.cast(sequences, cell.compute_dtype)
+    return Source([sequences, *(ops.convert_to_tensor(weight) for weight in weights)], project)

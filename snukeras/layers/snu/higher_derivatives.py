@@ -6,29 +6,12 @@ is computed here instead: slowly, but only where one is asked for.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import tensorflow as tf
 
-from snukeras.layers.snu.kernels import Call, Dynamics
+from snukeras.layers.snu.dynamics import Call, Dynamics, Source
 
 Tensors = tuple[tf.Tensor | None, ...]
-
-
-class Source(NamedTuple):
-    """Where a drive comes from.
-
-    The gradients of the scan depend on its drive. Higher derivatives follow that back to what the
-    drive was made of, which the backward pass of the projection keeps anyway; so the drive itself,
-    as large as all outputs, need not be kept for them.
-
-    Attributes:
-        tensors: what the drive is made of, such as the inputs and the kernel.
-        project: the function of these that gives the drive.
-    """
-
-    tensors: Sequence[tf.Tensor]
-    project: Callable[..., tf.Tensor]
 
 
 def differentiable(

@@ -1,6 +1,6 @@
 """The loops over time that XLA compiles: forward passes, and the backward pass."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
@@ -8,62 +8,9 @@ import keras
 import tensorflow as tf
 
 from snukeras._xla import fenced
-from snukeras.activations import SoftStep, Step
+from snukeras.layers.snu.dynamics import Call, Dynamics, derivative_from_value, is_dear, started
 
 _State = TypeVar("_State")
-
-
-class Dynamics(NamedTuple):
-    """The unit that a scan is compiled for; equal dynamics share their kernels.
-
-    Attributes:
-        state_activation: g, a function of one tensor.
-        output: h, an object with `value(z)` and `derivative(z, y)`.
-        recurrent: whether y_{t-1} H enters the sum.
-        carries_output: whether y is carried beside s; otherwise it is computed again from s,
-            which serves when the first state is zero and there is no term y H.
-        lateral_inhibition: gate by the maximum of y over the units instead of y itself.
-        trainable_decay, trainable_threshold: whether the gradients of these are wanted.
-    """
-
-    state_activation: Callable[[tf.Tensor], tf.Tensor]
-    output: Step | SoftStep
-    recurrent: bool
-    carries_output: bool
-    lateral_inhibition: bool
-    trainable_decay: bool
-    trainable_threshold: bool
-
-
-class Call(NamedTuple):
-    """The inputs of one run over time, without the drive.
-
-    Attributes:
-        decay, threshold: shape (units,), in the dtype of the states.
-        kernel: H, shape (units, units), in the dtype of the drive; any if not recurrent.
-        y, s: the first states, shape (batch, units).
-        dropout: factor on y before H, shape (batch, units), or None.
-        mask: shape (batch, time), False where a sample keeps its state, or None.
-        length: number of steps to run, or None for all.
-    """
-
-    decay: tf.Tensor
-    threshold: tf.Tensor
-    kernel: tf.Tensor
-    y: tf.Tensor
-    s: tf.Tensor
-    dropout: tf.Tensor | None
-    mask: tf.Tensor | None
-    length: tf.Tensor | None
-
-    @property
-    def differentiable(self) -> tuple[tf.Tensor, ...]:
-        """The inputs that have a gradient: decay, threshold, kernel, first y and first s."""
-        return self[:5]
-
-    def where(self, differentiable: Sequence[tf.Tensor]) -> "Call":
-        """Return the call with other tensors for the inputs that have a gradient."""
-        return self._replace(**dict(zip(self._fields[:5], differentiable, strict=True)))
 
 
 class Saved(NamedTuple):
@@ -376,16 +323,6 @@ def kernels(dynamics: Dynamics) -> Kernels:
     return Kernels(dynamics)
 
 
-def started(mask: tf.Tensor) -> tf.Tensor:
-    """Return True from each sample's first unmasked step on, shape (batch, time)."""
-    return tf.cumsum(tf.cast(mask, tf.int32), axis=1) > 0
-
-
-def is_dear(output: Step | SoftStep) -> bool:
-    """Return whether an output function costs more than to read its value from memory."""
-    return not isinstance(output, Step)
-
-
 def _empty(like: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     """Return a sequence (batch, time, units) to `_put` values of a dtype into."""
     return _stored(tf.zeros(tf.shape(like), dtype))
@@ -434,14 +371,3 @@ def pull_back(g: Callable[[tf.Tensor], tf.Tensor], a: tf.Tensor, upstream: tf.Te
     # No tape: a ForwardAccumulator lets none record.
     (gradient,) = tf.gradients(g(a), a, upstream, unconnected_gradients="zero")
     return gradient
-
-
-def derivative_from_value(
-    g: Callable[[tf.Tensor], tf.Tensor],
-) -> Callable[[tf.Tensor], tf.Tensor] | None:
-    """Return g' as a function of s = g(a), for the activations whose derivative s tells."""
-    if g is keras.activations.linear:
-        return tf.ones_like
-    if g is keras.activations.relu:
-        return lambda s: tf.cast(s > 0, s.dtype)
-    return None

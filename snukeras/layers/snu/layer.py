@@ -19,7 +19,7 @@ from snukeras._types import (
     Tensor,
 )
 from snukeras.activations import Bump
-from snukeras.layers.snu import arguments
+from snukeras.layers.snu import arguments, fused
 from snukeras.layers.snu.cell import SNUCell, SSNUCell
 from snukeras.network import observers, products
 
@@ -47,7 +47,7 @@ def cell_of(cell_class: type[SNUCell], given: Config, **more: int) -> SNUCell:
 
 @keras.saving.register_keras_serializable(package="snukeras")
 class UnitLayer(keras.layers.RNN):
-    """Layer of any units of this package: `keras.layers.RNN` with a fast path on TensorFlow.
+    """Layer of any units of this package: `keras.layers.RNN` with a fast path.
 
     Subclasses make their cell.
 
@@ -156,9 +156,6 @@ class UnitLayer(keras.layers.RNN):
 
             result = portable.run(self, sequences, initial_state, mask, membranes, target)
         elif self._takes_fused():
-            # Imported here: it needs TensorFlow, which the other backends do without.
-            from snukeras.layers.snu import fused
-
             result = fused.run(self, sequences, initial_state, mask, training, membranes)
         else:
             result = self._step_through(sequences, initial_state, mask, training, membranes, every)
@@ -277,9 +274,9 @@ class UnitLayer(keras.layers.RNN):
         if mask is not None:
             arguments.check_mask(self.name, tuple(mask.shape), shape[:2])
         if shape[1] is None and keras.backend.backend() == "tensorflow":
-            from snukeras.layers.snu import fused
+            from snukeras.layers.snu import scan
 
-            return fused.checked_at_run_time(sequences, self.name)
+            return scan.checked_at_run_time(sequences, self.name)
         return sequences
 
     def _state_shape(self, sequences_shape: Shape) -> Shape:
@@ -351,8 +348,10 @@ class UnitLayer(keras.layers.RNN):
         if self.implementation == "cell":
             return False
         hindrance = None
-        if keras.backend.backend() != "tensorflow":
-            hindrance = f"the backend is {keras.backend.backend()}, and it needs TensorFlow"
+        if not fused.serves():
+            hindrance = (
+                f"the backend is {keras.backend.backend()}, and it needs TensorFlow, JAX or torch"
+            )
         elif self.unroll:
             hindrance = "the layer has unroll=True"
         elif getattr(self.state_activation, "variables", None):
@@ -389,7 +388,7 @@ class SNU(UnitLayer):
     """Layer of Spiking Neural Units, a drop-in replacement for `keras.layers.LSTM`.
 
     The equations and the arguments of the unit are those of `SNUCell`. The layer adds what Keras's
-    recurrent layers have, and a fast path on TensorFlow.
+    recurrent layers have, and a fast path.
 
     Args:
         units ... seed: see `SNUCell`.
@@ -402,9 +401,8 @@ class SNU(UnitLayer):
         unroll: unroll the loop over time (plain path).
         zero_output_for_mask: put out zeros at masked steps instead of the output before.
         implementation: "fused" computes the input product for all steps at once and the
-            recurrence as one compiled scan with a backward pass of its own (TensorFlow alone);
-            "cell" steps through the cell with the loop of Keras; "auto" takes "fused" where it
-            can: on TensorFlow, without `unroll`.
+            recurrence as one scan with a backward pass of its own; "cell" steps through the cell
+            with the loop of Keras; "auto" takes "fused" where it can, which is without `unroll`.
         activity_regularizer: of the outputs of all steps, (batch, time, units), whatever the layer
             returns; see `snukeras.regularizers.SpikeRate`.
 

@@ -2,7 +2,9 @@
 
 import math
 
-import tensorflow as tf
+from keras import ops
+
+from snukeras._types import Shape, Tensor
 
 
 class Maps:
@@ -16,35 +18,35 @@ class Maps:
         apart: whether places are samples.
     """
 
-    def __init__(self, shape: tf.TensorShape, apart: bool) -> None:
-        *self.sizes, self.filters = shape.as_list()
+    def __init__(self, shape: Shape, apart: bool) -> None:
+        *self.sizes, self.filters = shape
         self.places = math.prod(self.sizes)
         self.apart = apart and self.places > 1
 
-    def flatten(self, x: tf.Tensor) -> tf.Tensor:
+    def flatten(self, x: Tensor) -> Tensor:
         """Reshape (batch, time, ..., filters) to (samples, time, units)."""
         if not self.sizes:
             return x
-        steps = tf.shape(x)[1] if x.shape[1] is None else x.shape[1]
+        steps = ops.shape(x)[1]
         if not self.apart:
-            return tf.reshape(x, (-1, steps, self.places * self.filters))
-        x = tf.transpose(tf.reshape(x, (-1, steps, self.places, self.filters)), (0, 2, 1, 3))
-        return tf.reshape(x, (-1, steps, self.filters))
+            return ops.reshape(x, (-1, steps, self.places * self.filters))
+        x = ops.transpose(ops.reshape(x, (-1, steps, self.places, self.filters)), (0, 2, 1, 3))
+        return ops.reshape(x, (-1, steps, self.filters))
 
-    def unflatten(self, x: tf.Tensor) -> tf.Tensor:
+    def unflatten(self, x: Tensor) -> Tensor:
         """Reshape (samples, time, units) to (batch, time, ..., filters)."""
         if not self.sizes:
             return x
-        steps = tf.shape(x)[1] if x.shape[1] is None else x.shape[1]
+        steps = ops.shape(x)[1]
         if self.apart:
-            x = tf.reshape(x, (-1, self.places, steps, self.filters))
-            x = tf.transpose(x, (0, 2, 1, 3))
-        return tf.reshape(x, (-1, steps, *self.sizes, self.filters))
+            x = ops.reshape(x, (-1, self.places, steps, self.filters))
+            x = ops.transpose(x, (0, 2, 1, 3))
+        return ops.reshape(x, (-1, steps, *self.sizes, self.filters))
 
-    def of_filters(self, x: tf.Tensor) -> tf.Tensor:
+    def of_filters(self, x: Tensor) -> Tensor:
         """Repeat the value of each filter for its units; the gradient sums over the places."""
-        return tf.tile(x, [self.places]) if self.sizes and not self.apart else x
+        return ops.tile(x, self.places) if self.sizes and not self.apart else x
 
-    def of_samples(self, x: tf.Tensor) -> tf.Tensor:
+    def of_samples(self, x: Tensor) -> Tensor:
         """Repeat the value of each sample of the batch for its samples of the scan."""
-        return tf.repeat(x, self.places, axis=0) if self.apart else x
+        return ops.repeat(x, self.places, axis=0) if self.apart else x

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import keras
 import tensorflow as tf
 
-from snukeras.layers.snu.kernels import started
+from snukeras.layers.snu.dynamics import started
 
 if TYPE_CHECKING:
     from snukeras.layers.snu.layer import UnitLayer

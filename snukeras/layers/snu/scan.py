@@ -1,11 +1,18 @@
-"""The scan over time of SNU and SSNU as a differentiable function of TensorFlow."""
+"""The scan over time of SNU and SSNU as a differentiable function of TensorFlow.
+
+XLA compiles the loops, each with a fused kernel as its body. Where the types agree, each step
+overwrites its own input product with what it writes. Sequences are laid out as Keras has them,
+(batch, time, units): a step reads and writes rows of each sample, which costs less than to
+transpose whole sequences.
+"""
 
 from collections.abc import Callable
 
 import tensorflow as tf
 
-from snukeras.layers.snu.higher_derivatives import Source, differentiable
-from snukeras.layers.snu.kernels import Call, Dynamics, is_dear, kernels
+from snukeras.layers.snu.dynamics import Call, Dynamics, Source, is_dear
+from snukeras.layers.snu.higher_derivatives import differentiable
+from snukeras.layers.snu.kernels import kernels
 
 
 def scan(
@@ -95,3 +102,18 @@ def bucket(length: tf.Tensor) -> tf.Tensor:
     octave = tf.math.log(tf.cast(length, "float64")) / tf.math.log(tf.constant(2.0, "float64"))
     unit = tf.cast(2.0 ** (tf.floor(octave + 1e-9) - 2.0), length.dtype)
     return (length + unit - 1) // unit * unit
+
+
+def checked_at_run_time(sequences: tf.Tensor, layer: str) -> tf.Tensor:
+    """Return sequences whose number of steps is not known yet; at run time none is an error.
+
+    XLA leaves the check out.
+
+    Args:
+        sequences: shape (batch, time, ...).
+        layer: name of the layer that takes them.
+    """
+    message = f"Layer {layer!r} needs sequences of at least one step. Received: an empty sequence"
+    check = tf.debugging.assert_positive(tf.shape(sequences)[1], message)
+    with tf.control_dependencies([check]):
+        return tf.identity(sequences)
