@@ -4,11 +4,10 @@ import functools
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import ops
 
 from snukeras import _arguments
@@ -19,6 +18,9 @@ from snukeras.network.matrices import chip_variables
 from snukeras.network.models import all_layers, class_matcher, name_matcher
 from snukeras.pcm.devices import InferencePCM
 from snukeras.pcm.pairs import DifferentialPair
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -109,8 +111,8 @@ class PCMNoise(keras.callbacks.Callback):
     def on_train_begin(self, logs: Logs = None) -> None:
         if keras.backend.backend() != "tensorflow":
             raise ValueError(
-                "PCMNoise needs the TensorFlow backend. Received: "
-                f"keras.backend.backend() == {keras.backend.backend()!r}"
+                "PCMNoise needs the TensorFlow backend. Received: the backend "
+                f"{keras.backend.backend()}; set KERAS_BACKEND=tensorflow"
             )
         if isinstance(vars(self.model).get("make_train_function"), _Remover):
             raise ValueError(
@@ -243,7 +245,7 @@ class _FirstStep:
         if self.model.train_function is self:
             self.model.train_function = self._plain_function
 
-    def __call__(self, iterator: tf.data.Iterator) -> Nested:
+    def __call__(self, iterator: "tf.data.Iterator") -> Nested:
         self.remove()
         x, *_ = keras.utils.unpack_x_y_sample_weight(iterator.element_spec)
         # Symbolic: no batch is consumed, and initializers run eagerly, as where there is an Input.
@@ -356,6 +358,8 @@ class _NoisySteps:
     # raised before the first weight changes and lowered after the last one is back.
 
     def _perturb(self) -> None:
+        import tensorflow as tf
+
         for variable, kept in zip(self.variables, self.store, strict=True):
             kept.assign(variable)
         with tf.control_dependencies([_value(kept) for kept in self.store]):
@@ -368,6 +372,8 @@ class _NoisySteps:
         self._trace.noisy = True
 
     def _restore(self) -> None:
+        import tensorflow as tf
+
         if not getattr(self._trace, "noisy", False):
             return
         self._trace.noisy = False
@@ -392,7 +398,9 @@ class _Remover:
         return model.make_train_function(force=force)
 
 
-def _value(variable: keras.Variable) -> tf.Tensor:
+def _value(variable: keras.Variable) -> "tf.Tensor":
+    import tensorflow as tf
+
     return tf.convert_to_tensor(variable.value)
 
 

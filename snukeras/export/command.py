@@ -612,11 +612,14 @@ def _list_layers() -> int:
 
 
 def _load_tensorflow(progress: Report) -> None:
-    """Import TensorFlow without the notices that its C++ parts print on loading."""
+    """Import TensorFlow without the notices that its C++ parts print on loading.
+
+    On another backend of Keras it may be missing.
+    """
     progress("loading TensorFlow and Keras")
     with _terminal.quiet_stderr():
-        import tensorflow  # noqa: F401
-
+        with contextlib.suppress(ImportError):
+            import tensorflow  # noqa: F401
         with contextlib.suppress(ImportError):  # an extra, for layers without a form of our own
             import tf2onnx  # noqa: F401
 

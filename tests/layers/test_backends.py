@@ -31,14 +31,21 @@ CHECKS = [
 ]
 
 
+OTHER_PARTS = ["constraint", "optimizer", "grapes", "analog", "trace", "zoo", "export", "refused"]
+
+
 @functools.cache
-def errors_on(backend):
-    """Run all checks on a backend, once; the errors by check."""
+def errors_on(backend, script=SCRIPT):
+    """Run all checks of a script on a backend, once; the errors by check."""
     checkout = str(Path(__file__).resolve().parents[2])
     with tempfile.TemporaryDirectory() as folder:
         run = subprocess.run(
-            [sys.executable, str(SCRIPT), folder],
-            env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": checkout},
+            [sys.executable, str(script), folder],
+            env={
+                **os.environ,
+                "KERAS_BACKEND": backend,
+                "PYTHONPATH": checkout + os.pathsep + os.environ.get("PYTHONPATH", ""),
+            },
             capture_output=True,
             text=True,
             timeout=300,
@@ -54,4 +61,13 @@ def test_backend(backend, check):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     error = errors_on(backend)[check]
+    assert error is None, error
+
+
+@pytest.mark.parametrize("check", OTHER_PARTS)
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_other_parts(backend, check):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    error = errors_on(backend, SCRIPT.with_name("check_other_parts.py"))[check]
     assert error is None, error
