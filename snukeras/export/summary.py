@@ -84,7 +84,7 @@ class Summary:
         """Return the tables as text of 80 columns."""
         from rich.console import Console
 
-        shown = Console(file=io.StringIO(), width=_WIDTH, color_system=None, highlight=False)
+        shown = Console(file=io.StringIO(), width=_WIDTH, color_system=None, force_jupyter=False)
         for number, (title, heads, rows) in enumerate(self._tables()):
             shown.print(*([] if not number else ["\n"]), plain(title), markup=False, sep="")
             shown.print(_text_table(heads, rows))
