@@ -5,6 +5,7 @@ cards and changelog get pages of the site; pictures and schemas that a page link
 to any other file leads to the repository's public address, or becomes its words without one.
 """
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -54,6 +55,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages = {f"docs/{file.src_uri}" for file in files.documentation_pages()}
     for place, source in _SOURCES.items():
         files.append(File.generated(config, place, abs_src_path=str(ROOT / source)))
+    for path in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
+        page = _notebook(path)
+        files.append(File.generated(config, f"notebooks/{path.stem}.md", content=page))
     for page in sorted(pages | set(_SOURCES.values())):
         for _, _, target in _LINK.findall((ROOT / page).read_text("utf-8")):
             path = _of_repository(page, target)
@@ -74,6 +78,16 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         for part in parts[::2]
     ]
     return "".join(parts)
+
+
+def _notebook(path: Path) -> str:
+    """Return a notebook as a page: its text, its code, and the file itself."""
+    parts = []
+    for cell in json.loads(path.read_text("utf-8"))["cells"]:
+        text = "".join(cell["source"])
+        parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
+    parts.insert(1, f"[The notebook, to run it]({path.name})")
+    return "\n\n".join(parts) + "\n"
 
 
 def _of_repository(source: str, target: str) -> str:
