@@ -2,13 +2,13 @@
 
     python -m experiments.through_converters jsb --chips 50
 
-The models of a task that there are are compared: trained plainly, trained at noisy weights, and
-trained on tiles (`analog` in a recipe). Each computes on chips of the generic PCM model, with a range
-of conductance and a factor of drift compensation for each column, in tiles of 256 x 256 weights whose
-input and output converters have so many bits and fixed ranges, and whose outputs have noise of 0.04
-of the current of one weight. The first 64 samples of training set the ranges, by the percentile that is
-best on validation, on two chips after a year. With it the test split is measured once, on other
-chips. Chips and cases that are done are kept.
+What there is of three models of a task is compared: trained plainly, trained at noisy weights, and
+trained on tiles (`analog` in a recipe). Each computes on chips of the generic PCM model, with a
+range of conductance and a factor of drift compensation for each column, in tiles of 256 x 256
+weights whose input and output converters have so many bits and fixed ranges, and whose outputs
+have noise of 0.04 of the current of one weight. The first 64 samples of training set the ranges,
+by the percentile that is best on validation, on two chips after a year. With it the test split is
+measured once, on other chips. Chips and cases that are done are kept.
 """
 
 import argparse
@@ -110,7 +110,7 @@ def experiment(
     for wanted in bits:
         for trained, pattern in TRAINED.items():
             name = pattern.format(FAMILIES[family])
-            if name not in presets.list(content):
+            if name not in presets.list(content=content):
                 continue
             sha256 = presets.info(name, content)["files"][presets.WEIGHTS]["sha256"]
             cases.append(

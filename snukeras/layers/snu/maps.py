@@ -1,10 +1,11 @@
 """Feature maps as the compiled scan takes them."""
 
 import math
+from collections.abc import Sequence
 
 from keras import ops
 
-from snukeras._types import Shape, Tensor
+from snukeras._types import Tensor
 
 
 class Maps:
@@ -18,7 +19,7 @@ class Maps:
         apart: whether places are samples.
     """
 
-    def __init__(self, shape: Shape, apart: bool) -> None:
+    def __init__(self, shape: Sequence[int], apart: bool) -> None:
         *self.sizes, self.filters = shape
         self.places = math.prod(self.sizes)
         self.apart = apart and self.places > 1

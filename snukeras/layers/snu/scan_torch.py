@@ -44,6 +44,14 @@ def scan(
     return outputs, last, states if membranes else None
 
 
+def _call(
+    given: Sequence[torch.Tensor], dropout: torch.Tensor | None, mask: torch.Tensor | None
+) -> Call:
+    """Put a call together again from its tensors, the first of which is the drive."""
+    _, decay, threshold, kernel, y, s = given
+    return Call(decay, threshold, kernel, y, s, dropout, mask, None)
+
+
 class _Scan(torch.autograd.Function):
     """The scan as a function with a backward pass of its own."""
 
@@ -55,7 +63,7 @@ class _Scan(torch.autograd.Function):
         mask: torch.Tensor | None,
         *given: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        call = Call(*given[1:], dropout, mask, None)
+        call = _call(given, dropout, mask)
         outputs, last, states, arguments = _forward(dynamics, given[0], call, True)
         ctx.dynamics, ctx.dropout, ctx.mask = dynamics, dropout, mask
         ctx.set_materialize_grads(False)
@@ -66,7 +74,7 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         outputs, states, arguments, *given = ctx.saved_tensors
-        call = Call(*given[1:], ctx.dropout, ctx.mask, None)
+        call = _call(given, ctx.dropout, ctx.mask)
         if torch.is_grad_enabled():  # Gradients of these gradients will be asked for.
             results = run(ctx.dynamics, given[0], call)
             found = _differentiable_gradients(results, given, upstream)

@@ -223,9 +223,7 @@ def _check_numbers(recipe: JsonObject, where: str) -> None:
         if not isinstance(recipe[key], int) or recipe[key] < 1:
             raise ValueError(f"{where}: `{key}` must be at least 1. Received: {recipe[key]!r}")
     if recipe["ties"] not in ("first", "last"):
-        raise ValueError(
-            f'{where}: `ties` must be "first" or "last". Received: {recipe["ties"]!r}'
-        )
+        raise ValueError(f'{where}: `ties` must be "first" or "last". Received: {recipe["ties"]!r}')
     seeds = recipe["seeds"]
     if not seeds or len(set(seeds)) != len(seeds) or not all(0 <= s < 2**32 for s in seeds):
         raise ValueError(
