@@ -31,6 +31,7 @@ def error(t, compensation="column", device=None, pair=PAIR, **arguments):
     return np.linalg.norm(crossbar.weights(t) - MATRIX) / np.linalg.norm(MATRIX)
 
 
+@pytest.mark.slow
 def test_more_pairs_are_better():
     one, two, four = (error(DAY, slices=(1.0,) * n) for n in (1, 2, 4))
     assert two == pytest.approx(one / np.sqrt(2), rel=0.03)

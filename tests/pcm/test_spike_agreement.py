@@ -22,6 +22,7 @@ def tile(bits):
     return Tile(256, 256, InputConverter(8), OutputConverter(bits))
 
 
+@pytest.mark.slow
 def test_the_user_is_told():
     model = network(5)
     with pytest.warns(UserWarning, match=r"only [0-9]+% of the spikes of 'u[0-9]' are those"):

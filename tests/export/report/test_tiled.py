@@ -133,6 +133,7 @@ def test_a_map_that_was_not_told_to_clip_may_not(tmp_path):
     assert not compare_map(collect(model), honest).ok
 
 
+@pytest.mark.slow
 def test_parallel_pairs_average_their_errors(tmp_path):
     errors = {}
     for pairs in (1, 4):
@@ -146,6 +147,7 @@ def test_parallel_pairs_average_their_errors(tmp_path):
     assert errors[4] == pytest.approx(errors[1] / 2, rel=0.15)
 
 
+@pytest.mark.slow
 def test_the_best_clip_is_as_good_as_the_best_of_all():
     """Error of a 256 x 256 product after a day, against clips at so many deviations."""
     matrix = np.clip(RANDOM.normal(size=(256, 256)), -10 / 3, 10 / 3).astype("float32")
