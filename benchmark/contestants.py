@@ -12,7 +12,8 @@ class Contestant:
     """One way to train and run a network.
 
     Attributes:
-        framework: The process that runs it: "tensorflow", "torch" or "jax".
+        framework: The process that runs it: "tensorflow", "torch" or "jax"; "keras-torch" or
+            "keras-jax" for Keras with that backend.
         library: The library whose units it uses, by the name one imports.
         unit: The unit; " recurrent" at its end means a recurrent kernel; "products" are the bare
             matrix products, the floor.
@@ -44,7 +45,7 @@ class Contestant:
     @property
     def name(self) -> str:
         """The name in tables, such as "snukeras SNU recurrent, jit, bfloat16"."""
-        marks = [f"{self.library} {self.unit}"]
+        marks = [label(self.library, self.unit, self.framework)]
         marks += ["jit"] if self.jit_compile else []
         marks += ["bfloat16"] if self.precision == "mixed_bfloat16" else []
         return ", ".join(marks)
@@ -52,6 +53,12 @@ class Contestant:
     def to_json(self) -> dict[str, Any]:
         """Return the fields, for a request to a worker and for results."""
         return asdict(self)
+
+
+def label(library: str, unit: str, framework: str) -> str:
+    """Return what a contestant is called without its settings, such as "snukeras SNU on jax"."""
+    backend = framework.removeprefix("keras-")
+    return f"{library} {unit}" + ("" if backend == framework else f" on {backend}")
 
 
 def _in_keras() -> list[Contestant]:
@@ -71,6 +78,16 @@ def _in_keras() -> list[Contestant]:
 
 CONTESTANTS = (
     *_in_keras(),
+    *(
+        Contestant(f"keras-{backend}", library, unit)
+        for backend in ("jax", "torch")
+        for library, unit in (
+            ("snukeras", "SNU"),
+            ("snukeras", "SSNU"),
+            ("snukeras", "SNU recurrent"),
+            ("keras", "LSTM"),
+        )
+    ),
     Contestant("torch", "torch", "LSTM"),
     Contestant("torch", "torch", "products"),
     Contestant("torch", "torch", "products recurrent"),
@@ -109,11 +126,12 @@ _NEEDS = {
 }
 
 
-def installed(library: str) -> bool:
+def installed(library: str, framework: str = "") -> bool:
     """Return whether a library and what it needs can be imported; import nothing."""
-    return all(
-        importlib.util.find_spec(name) is not None for name in (library, *_NEEDS.get(library, ()))
-    )
+    needs = _NEEDS.get(library, ())
+    if framework.startswith("keras-"):
+        needs = (framework.removeprefix("keras-"),)
+    return all(importlib.util.find_spec(name) is not None for name in (library, *needs))
 
 
 def versions() -> dict[str, str]:
@@ -149,6 +167,6 @@ def choose(patterns: list[str] | None = None) -> list[Contestant]:
     return [
         c
         for c in CONTESTANTS
-        if installed(c.library)
+        if installed(c.library, c.framework)
         and (not patterns or any(fnmatchcase(c.name, pattern) for pattern in patterns))
     ]

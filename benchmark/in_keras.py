@@ -1,27 +1,15 @@
 """Contestants on Keras and TensorFlow: this package, Keras's own units, the bare products."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from benchmark.contestants import Contestant
+from benchmark.models import compile_model, model_of
 from benchmark.networks import Network
-from snukeras.layers import PAPER, SNU, SSNU
-
-_UNITS: dict[str, Any] = {
-    "SNU": functools.partial(SNU, **PAPER),
-    "SSNU": SSNU,
-    "LSTM": keras.layers.LSTM,
-    "GRU": keras.layers.GRU,
-    "SimpleRNN": keras.layers.SimpleRNN,
-    "Dense": lambda units, return_sequences, **arguments: keras.layers.Dense(
-        units, activation="relu", **arguments
-    ),
-}
+from snukeras.layers import PAPER, SNU
 
 
 def build(
@@ -58,34 +46,6 @@ def build(
     # The loss that Keras reports is the mean since the last reset.
     step.reset = model.reset_metrics  # type: ignore[attr-defined]
     return step
-
-
-def model_of(contestant: Contestant, network: Network, **arguments: Any) -> keras.Model:
-    """Return the network with the contestant's units; `arguments` go to each recurrent layer."""
-    keras.utils.set_random_seed(0)
-    if contestant.recurrent:
-        arguments["recurrent"] = True
-    policy = contestant.precision
-    layers = [keras.Input((network.steps, network.sizes[0]))]
-    for units in network.sizes[1:-1]:
-        unit = _UNITS[contestant.kind]
-        layers.append(unit(units, return_sequences=True, dtype=policy, **arguments))
-    layers.append(keras.layers.Dense(network.sizes[-1], dtype=policy))
-    if network.labels:
-        layers.append(keras.layers.GlobalAveragePooling1D(dtype="float32"))
-    return keras.Sequential(layers)
-
-
-def compile_model(
-    model: keras.Model, contestant: Contestant, network: Network, optimizer: str, rate: float
-) -> None:
-    """Compile a model with the contestant's `jit_compile` and the loss of the network."""
-    chosen = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}[optimizer]
-    if network.labels:
-        loss: Any = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    else:
-        loss = keras.losses.BinaryCrossentropy(from_logits=True)
-    model.compile(chosen(rate), loss, jit_compile=contestant.jit_compile)
 
 
 def products(contestant: Contestant, network: Network, work: str) -> Callable[[], Any]:

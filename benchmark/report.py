@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmark.contestants import label as label_of
 from benchmark.networks import NETWORKS
 from snukeras import _files
 
@@ -130,7 +131,7 @@ def _faster_of_jit(rows: list[dict]) -> dict[str, dict]:
     """Return the rows of one case by contestant, of jit_compile on and off the faster."""
     found: dict[str, dict] = {}
     for row in rows:
-        label = f"{row['library']} {row['unit']}"
+        label = label_of(row["library"], row["unit"], row["framework"])
         label += "" if row["precision"] == "float32" else ", bfloat16"
         if label not in found or row["milliseconds"] < found[label]["milliseconds"]:
             found[label] = row

@@ -50,7 +50,7 @@ def table(part: str = "short", file: Path | str | None = None) -> str:
 
 
 def _rows(speed: dict, case: tuple[str, str], threads: str, *libraries: str) -> list[dict]:
-    """Return the rows in float32 of a network and work."""
+    """Return the rows in float32 of a network and work, Keras on TensorFlow."""
     return [
         row
         for row in speed["rows"]
@@ -58,6 +58,7 @@ def _rows(speed: dict, case: tuple[str, str], threads: str, *libraries: str) -> 
         and row["threads"] == threads
         and row["precision"] == "float32"
         and row["library"] in libraries
+        and not row["framework"].startswith("keras-")
     ]
 
 

@@ -42,13 +42,15 @@ class Worker:
     """Handle on a process that runs contestants.
 
     Args:
-        framework: "tensorflow", "torch" or "jax".
+        framework: "tensorflow", "torch", "jax", "keras-torch" or "keras-jax".
         threads: "one" or "all". One thread is one processor: where the system lets a process be
             bound to processors, all of its threads share one, whatever the framework does.
     """
 
     def __init__(self, framework: str, threads: str):
         environment = {**os.environ, **_ENVIRONMENT, **(_ONE_THREAD if threads == "one" else {})}
+        if framework.startswith("keras-"):
+            environment["KERAS_BACKEND"] = framework.removeprefix("keras-")
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed in close)
         with _bound_to_one_processor() if threads == "one" else contextlib.nullcontext():
             self._process = subprocess.Popen(
@@ -129,7 +131,8 @@ class _Bench:
     """What a worker can be asked to do: each public method is a request."""
 
     def __init__(self, framework: str):
-        home = {"tensorflow": "in_keras", "torch": "in_torch", "jax": "in_jax"}[framework]
+        homes = {"tensorflow": "in_keras", "torch": "in_torch", "jax": "in_jax"}
+        home = homes.get(framework, "in_keras_elsewhere")
         self._module = importlib.import_module(f"benchmark.{home}")
         self._steps: dict[int, Any] = {}
 
