@@ -14,8 +14,9 @@ import numpy as np
 from snukeras import __version__
 from snukeras.export.errors import BadInputError, UnsupportedLayersError
 from snukeras.export.network import Network
+from snukeras.export.nir import lif
 from snukeras.export.records import Record
-from snukeras.layers import SNU, SNUCell
+from snukeras.layers import LIF, SNU, SNUCell
 from snukeras.network.topology import Call, Key, Topology
 
 if TYPE_CHECKING:
@@ -64,13 +65,14 @@ def write_nir(network: Network, path: str | Path, dt: float) -> NirFile:
         tau = dt / (1 - decay),  r = tau / dt,  v_leak = 0,  v_threshold = threshold
 
     or IF with r = 1 / dt where all its decays are 1; a recurrent kernel becomes a Linear node on
-    an edge from the unit back to itself. Dense layers without activation become Linear or Affine.
+    an edge from the unit back to itself. A LIF layer that resets to zero, or does not fire, becomes
+    LIF, IF, CubaLIF, LI or I. Dense layers without activation become Linear or Affine.
     NIR does not store dt, so it stands in the metadata, with how the unit resets. The file holds
     what nir 1.0.4 knows, so that the tools that depend on it open the file; later versions take 0
     for the v_reset that is not in it.
 
     Args:
-        network: A Sequential or functional model of SNU, Dense and dropout layers.
+        network: A Sequential or functional model of SNU, LIF, Dense and dropout layers.
         path: File to write.
         dt: Seconds that one step of the network takes.
 
@@ -173,18 +175,23 @@ def lay_out(plan: Topology, nir: ModuleType, dt: float) -> Layout:
     for call in plan.calls:
         layer = call.op.layer if isinstance(call.op, keras.layers.TimeDistributed) else call.op
         label, before = found.label(call.name), found.source[call.inputs[0].key]
-        if isinstance(layer, SNU):
+        if isinstance(layer, SNU | LIF):
             cell = layer.cell
-            kernel = found.label(f"{label}_kernel")
-            found.nodes[kernel] = _linear(nir, cell.kernel, cell.bias)
-            found.edges += [(before, kernel), (kernel, label)]
+            if isinstance(layer, SNU):
+                kernel = found.label(f"{label}_kernel")
+                found.nodes[kernel] = _linear(nir, cell.kernel, cell.bias)
+                found.edges.append((before, kernel))
+                before = kernel
+            found.edges.append((before, label))
             if cell.recurrent_kernel is not None:
                 loop = found.label(f"{label}_recurrent_kernel")
                 found.nodes[loop] = _linear(nir, cell.recurrent_kernel, None)
                 found.edges += [(label, loop), (loop, label)]
             # Behind its kernel, since there are readers that run nodes in their order.
-            found.nodes[label] = _unit(nir, cell, dt)
-            found.units[call.name] = label
+            make = _unit if isinstance(layer, SNU) else lif.unit
+            found.nodes[label] = make(nir, cell, dt)
+            if cell.spiking:
+                found.units[call.name] = label
         elif isinstance(layer, keras.layers.Dense):
             found.nodes[label] = _linear(nir, layer.kernel, layer.bias)
             found.edges.append((before, label))
@@ -215,6 +222,8 @@ def _problem(call: Call) -> str | None:
             return None
         name = getattr(layer.activation, "__name__", type(layer.activation).__name__)
         return f"NIR has no {name} activation; make the layer linear and apply it outside"
+    if isinstance(layer, LIF):
+        return lif.problem(layer)
     if not isinstance(layer, SNU):
         return f"NIR has no form for {type(layer).__name__}"
     cell = layer.cell

@@ -88,7 +88,7 @@ def simulate(
 
     Args:
         nir: The library.
-        graph: An NIR graph of Input, Output, Linear, Affine, LIF and IF nodes.
+        graph: An NIR graph of Input, Output, Linear, Affine, LIF, IF, CubaLIF, LI and I nodes.
         inputs: By node (batch, time, features).
         dt: Seconds that a step takes.
 
@@ -99,10 +99,11 @@ def simulate(
     order = _order(nir, graph, before)
     batch, steps = next(iter(inputs.values())).shape[:2]
     potentials = {
-        name: np.zeros((batch, len(node.v_threshold)))
+        name: np.zeros((batch, len(node.r))) + getattr(node, "v_leak", 0.0)
         for name, node in graph.nodes.items()
-        if isinstance(node, nir.LIF | nir.IF)
+        if _is_neuron(nir, node)
     }
+    currents = {name: np.zeros_like(v) for name, v in potentials.items()}
     last = {name: np.zeros_like(v) for name, v in potentials.items()}
     found: dict[str, list[np.ndarray]] = {name: [] for name in graph.nodes}
     for t in range(steps):
@@ -117,6 +118,10 @@ def simulate(
             if isinstance(node, nir.Linear | nir.Affine):
                 value = value @ node.weight.astype("float64").T + getattr(node, "bias", 0.0)
             elif name in potentials:
+                if isinstance(node, nir.CubaLIF):
+                    i = currents[name]
+                    value = i + dt / node.tau_syn * (node.w_in * value - i)
+                    currents[name] = value
                 value, potentials[name] = _step(nir, node, potentials[name], value, dt)
             now[name] = value
             found[name].append(value)
@@ -127,13 +132,20 @@ def simulate(
 def _step(
     nir: ModuleType, node: "NIRNode", v: np.ndarray, drive: np.ndarray, dt: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the spikes and the potentials after a step."""
-    if isinstance(node, nir.LIF):
-        v = v + dt / node.tau * (node.v_leak - v + node.r * drive)
+    """Return the spikes (or the potentials, of LI and I) and the potentials after a step."""
+    if isinstance(node, nir.LIF | nir.LI | nir.CubaLIF):
+        tau = node.tau_mem if isinstance(node, nir.CubaLIF) else node.tau
+        v = v + dt / tau * (node.v_leak - v + node.r * drive)
     else:
         v = v + dt * node.r * drive
+    if isinstance(node, nir.LI | nir.I):
+        return v, v
     spikes = (v > node.v_threshold).astype("float64")
     return spikes, np.where(spikes > 0, 0.0, v)
+
+
+def _is_neuron(nir: ModuleType, node: "NIRNode") -> bool:
+    return isinstance(node, nir.CubaLIF | nir.I | nir.IF | nir.LI | nir.LIF)
 
 
 def _order(nir: ModuleType, graph: "NIRGraph", before: dict[str, list[str]]) -> list[str]:
@@ -156,4 +168,4 @@ def _loops_back(
     nir: ModuleType, graph: "NIRGraph", before: dict[str, list[str]], source: str, name: str
 ) -> bool:
     """Return whether an edge from a unit to a Linear node is on the way back to that unit."""
-    return isinstance(graph.nodes[source], nir.LIF | nir.IF) and name in before[source]
+    return _is_neuron(nir, graph.nodes[source]) and name in before[source]

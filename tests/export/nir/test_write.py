@@ -12,10 +12,11 @@ from snukeras.export.errors import BadInputError, UnsupportedLayersError
 from snukeras.export.exporter import export
 from snukeras.export.network import Network
 from snukeras.export.nir import write as nir_file
+from snukeras.export.nir.read import read_nir
 from snukeras.export.samples import Samples
 from snukeras.export.verify.folder import verify_folder
 from snukeras.export.verify.nir import compare_nir, simulate
-from snukeras.layers import SNU, SSNU
+from snukeras.layers import LIF, SNU, SSNU
 
 DT = 1e-3
 
@@ -203,6 +204,55 @@ def test_what_nir_cannot_express_is_refused(nir, tmp_path, layer, reason):
     with pytest.raises(UnsupportedLayersError, match=f"u .*{reason}"):
         nir_file.write_nir(Network.read(model), tmp_path / "m.nir", DT)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_lif_layers_that_reset_to_zero_go_out_and_come_back(nir, tmp_path):
+    keras.utils.set_random_seed(3)
+    options = {"reset": "zero", "threshold": 0.3, "return_sequences": True}
+    leak = {"bias": 0.02, "initial_potential": 0.1}
+    model = keras.Sequential(
+        [
+            keras.Input((None, 5), name="x"),
+            keras.layers.Dense(6),
+            LIF(6, decay=0.8, synaptic_decay=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6], **leak, **options),
+            keras.layers.Dense(4),
+            LIF(4, decay=1.0, gain=0.5, recurrent=True, **options),
+            keras.layers.Dense(3),
+            LIF(3, decay=0.5, threshold=None, reset=None, return_sequences=True),
+        ]
+    )
+    network = Network.read(model)
+    said = nir_file.write_nir(network, tmp_path / "m.nir", DT)
+    kinds = list(said.nodes.values())
+    assert kinds == [
+        "Input", "Affine", "CubaLIF", "Affine", "Linear", "IF", "Affine", "LI", "Output",
+    ]  # fmt: skip
+    found = compare_nir(network, tmp_path / "m.nir", Samples.random(model, 0))
+    assert found.ok and found.outputs == 4 * 20 * (6 + 4)
+    again = read_nir(tmp_path / "m.nir")
+    x = np.random.default_rng(0).normal(size=(3, 40, 5)).astype("float32")
+    np.testing.assert_allclose(again(x), model(x), atol=1e-5)
+    inner = keras.Model(model.inputs, [model.layers[1].output, model.layers[3].output])
+    assert all(0.05 < np.asarray(y).mean() < 0.95 for y in inner(x))
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({}, "reset='subtract' is another"),
+        ({"reset": "zero", "output_delay": True}, "a step late"),
+        ({"reset": "zero", "bias": 0.1}, "starts at its v_leak"),
+        ({"reset": "zero", "decay": [1.0, 0.5, 0.5]}, "no finite tau"),
+        ({"reset": "zero", "decay": 1.0, "bias": 0.1}, "decay of 1 goes with no bias"),
+        ({"reset": None, "threshold": None, "synaptic_decay": 0.5}, "no CubaLI"),
+    ],
+)
+def test_lif_layers_that_nir_cannot_express(nir, tmp_path, options, reason):
+    layer = LIF(3, return_sequences=True, name="u", **options)
+    with pytest.raises(UnsupportedLayersError, match=f"u .*{reason}"):
+        nir_file.write_nir(
+            Network.read(keras.Sequential([keras.Input((None, 3)), layer])), tmp_path / "m.nir", DT
+        )
 
 
 @pytest.mark.parametrize("dt", [0.0, -1.0, float("nan"), float("inf")])
