@@ -25,7 +25,17 @@ NAMES = {
 
 # The order of the house: a part imports its own files, and parts of the floors below it.
 FLOORS = (
-    ("_completion", "_content", "_files", "_strategy", "_terminal", "_types", "_units", "_xla"),
+    (
+        "_completion",
+        "_content",
+        "_energy",
+        "_files",
+        "_strategy",
+        "_terminal",
+        "_types",
+        "_units",
+        "_xla",
+    ),
     ("_arguments", "_arrays", "_html", "_philox", "_random"),
     ("activations", "losses"),
     ("regularizers", "metrics", "datasets", "network"),

@@ -249,7 +249,7 @@ class _FirstStep:
         self.remove()
         x, *_ = keras.utils.unpack_x_y_sample_weight(iterator.element_spec)
         # Symbolic: no batch is consumed, and initializers run eagerly, as where there is an Input.
-        symbols = tf.nest.map_structure(
+        symbols = keras.tree.map_structure(
             lambda spec: keras.KerasTensor((None, *spec.shape[1:]), dtype=spec.dtype.name), x
         )
         with self.model.distribute_strategy.scope():

@@ -300,7 +300,8 @@ def test_measure_counts_what_was_not_counted(run, small_zoo, tmp_path):
 
 
 def test_card_and_table(run):
-    assert run("card", "tiny")[1].startswith("# A tiny network")
+    card = run("card", "tiny")[1]
+    assert card.startswith("---\nlicense: ") and "# A tiny network" in card
     assert "| `tiny` |" in run("table")[1]
 
 

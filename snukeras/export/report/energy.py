@@ -4,13 +4,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from snukeras._energy import Products
+from snukeras._energy import energy as product_energy
 from snukeras._units import rounded
 from snukeras.export.crossbar.map import CrossbarMap
 from snukeras.export.crossbar.targets import ReadOut, Target, load_target
 from snukeras.export.network import Use
 from snukeras.export.records import Record
-from snukeras.pcm.energy import Products
-from snukeras.pcm.energy import energy as product_energy
 
 # Targets without figures of their own borrow those of this one.
 _STAND_IN = "pcm14nm-2"

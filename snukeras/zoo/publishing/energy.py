@@ -1,7 +1,7 @@
 """The energy of a step of a preset, of what was counted: for its card."""
 
 from snukeras import _content, _files
-from snukeras.pcm.energy import Products, energy
+from snukeras._energy import Products, energy
 from snukeras.zoo.contents import Costs
 
 #: The target whose figures serve; it has the tiles that were measured.
