@@ -115,6 +115,7 @@ def test_calibration_reaches_the_rate_and_leaves_no_unit_silent_or_saturated(net
         assert rates.min() > 0 and rates.max() < 0.95, name
 
 
+@pytest.mark.slow
 def test_calibration_counts_neither_masked_steps_nor_soft_units():
     keras.utils.set_random_seed(1)
     soft, snu = SSNU(20, return_sequences=True), SNU(30, return_sequences=True)

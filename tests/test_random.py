@@ -73,6 +73,7 @@ def test_normal_is_the_same_in_every_mode():
         np.testing.assert_allclose(compiled(), eager[1:], rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_tails_are_normal():
     z = np.concatenate([normal((4_000_000,), "float32", seed).numpy() for seed in range(5)])
     for size in (1.0, 2.0, 3.0, 4.0, 4.5, 5.0):

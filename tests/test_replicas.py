@@ -93,6 +93,7 @@ def test_a_constraint_from_outside_the_strategy_is_refused(results):
     assert "strategy.scope()" in results["outside"]
 
 
+@pytest.mark.slow
 def test_noise_on_two_replicas(results):
     still, clean, noisy = (np.asarray(results[name]) for name in ("still", "clean", "noisy"))
     # Without a learning rate nothing moves: the clean weights are put back on both replicas.

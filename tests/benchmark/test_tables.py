@@ -11,6 +11,7 @@ def row(case, threads, library, unit, milliseconds, jit_compile=None, precision=
         "work": case[1],
         "threads": threads,
         "contestant": f"{library} {unit}",
+        "framework": "tensorflow",
         "library": library,
         "unit": unit,
         "jit_compile": jit_compile,

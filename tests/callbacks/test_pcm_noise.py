@@ -79,7 +79,7 @@ MODES = [
 ]
 
 
-@pytest.mark.some_cases(2)
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("mode", MODES, ids=str)
 def test_gradients_are_noisy_and_updates_clean(mode):
     model = probe_model(rate=0.1, **mode)
@@ -100,7 +100,7 @@ def test_gradients_are_noisy_and_updates_clean(mode):
     assert np.abs(table).max() < 0.17
 
 
-@pytest.mark.some_cases(2)
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("mode", MODES, ids=str)
 def test_everybody_else_sees_clean_weights(mode):
     class Probe(keras.callbacks.Callback):
@@ -157,6 +157,7 @@ def test_column_scale():
     np.testing.assert_allclose((gradients - weights).std(axis=(0, 1)), 0.1 * kernel[0], rtol=0.15)
 
 
+@pytest.mark.slow
 def test_device_model():
     model = probe_model()
     kernel = np.where(np.arange(M) % 2, 1.0, -0.4).astype("float32") * np.ones((N, 1), "float32")
@@ -424,6 +425,7 @@ def test_choice_of_layers():
     assert len(choose_variables(model)) == 8
 
 
+@pytest.mark.slow
 def test_warns_where_nothing_matches():
     model = layered_model()
     model.compile("sgd", "mse", run_eagerly=True)

@@ -81,6 +81,7 @@ def test_a_silent_layer_is_told_once_with_what_helps():
     assert "snukeras.initializers.calibrate(model, x)" in said
 
 
+@pytest.mark.slow
 def test_a_silent_layer_is_told_before_a_long_epoch_ends():
     class Stop(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
@@ -145,6 +146,7 @@ def test_it_stands_beside_noise_and_leaves_nothing_behind(monitor_first):
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.slow
 def test_a_model_that_was_fitted_before_is_watched_and_one_without_units_refused():
     model, (x, y) = network(), data()
     model.fit(x, y, verbose=0)

@@ -27,6 +27,7 @@ def network():
     return model
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("scale", ["column", "tensor"])
 def test_weights_beyond_are_clipped_after_each_step(scale):
     model = network()

@@ -217,6 +217,7 @@ def test_faults_and_readback(inside, model_file, capsys):
     check_complaint(capsys, "faults.schema.json")
 
 
+@pytest.mark.slow
 def test_targets_give_the_metric_over_time(inside, capsys):
     """Any classifier: accuracy in Keras, in ONNX, from the map, and on chips over a year."""
     keras.utils.set_random_seed(0)

@@ -208,6 +208,7 @@ def test_stuck_devices_are_reported(model, tmp_path):
     assert verify_folder(tmp_path / "out")["ok"]
 
 
+@pytest.mark.slow
 def test_source_file_is_kept_and_hashed(model, tmp_path):
     path = tmp_path / "my.keras"
     model.save(path)
@@ -300,6 +301,7 @@ def test_classes_that_only_the_users_code_knows_are_named_at_export(tmp_path):
     assert "tests&gt;Twice" in (tmp_path / "out" / "report.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.some_cases(1)
 @pytest.mark.parametrize("axis", [-1, None])
 def test_a_normalization_is_exported(tmp_path, axis):

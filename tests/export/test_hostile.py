@@ -25,13 +25,13 @@ from snukeras.layers import SNU
 
 # How many cases of each kind the default run and the slow one have.
 KINDS = {
-    "arguments": (15, 110),
+    "arguments": (8, 110),
     "model": (3, 40),
-    "target": (10, 80),
+    "target": (5, 80),
     "faults": (6, 40),
     "samples": (6, 50),
-    "map": (12, 120),
-    "measured": (8, 60),
+    "map": (6, 120),
+    "measured": (4, 60),
     "folder": (3, 30),
 }
 OPTIONS = [

@@ -84,7 +84,7 @@ def check(seed, folder):
     return found
 
 
-@pytest.mark.some_cases(4)
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize("seed", range(8))
 def test_networks(seed, tmp_path):
     check(seed, tmp_path)

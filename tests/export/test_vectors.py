@@ -44,6 +44,7 @@ def written(tmp_path_factory):
     return net, agreement, arrays, json.loads(str(arrays["description"]))
 
 
+@pytest.mark.slow
 def test_products_follow_from_the_codes(written):
     _, _, arrays, description = written
     assert [m["name"] for m in description["matrices"]] == [
@@ -138,6 +139,7 @@ def test_the_exporter_writes_them(tmp_path):
     assert not (tmp_path / "plain").exists()
 
 
+@pytest.mark.slow
 def test_networks_without_vectors(tmp_path):
     with pytest.raises(BadInputError, match="need converters with bits"):
         write_vectors(tmp_path / "v.npz", network("ideal"), [[X]])

@@ -85,7 +85,7 @@ CASES = [
 ]
 
 
-@pytest.mark.some_cases(14)
+@pytest.mark.some_cases(11)
 @pytest.mark.parametrize("cls, recurrent, g, masked, inhibition, given, implementation", CASES)
 def test_values_and_gradients(cls, recurrent, g, masked, inhibition, given, implementation):
     case = (cls, recurrent, g, masked, inhibition, given, implementation)

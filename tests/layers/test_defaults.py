@@ -17,7 +17,7 @@ def spikes(shape, rate):
     return (np.random.default_rng(0).random(shape) < rate).astype("float32")
 
 
-@pytest.mark.some_cases(2)
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("rate", [0.04, 0.15, 0.4])
 @pytest.mark.parametrize("features", [40, 700])
 def test_no_layer_of_a_deep_stack_is_silent_and_gradients_reach_the_first(rate, features):

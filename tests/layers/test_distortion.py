@@ -84,6 +84,7 @@ def test_only_in_training_and_by_the_seed():
     np.testing.assert_allclose(still(x, training=True), x, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_in_a_compiled_model():
     model = keras.Sequential([keras.Input((12, 10, 1)), ElasticDistortion(), keras.layers.Flatten(),
                               keras.layers.Dense(2)])  # fmt: skip

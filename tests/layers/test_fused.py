@@ -13,7 +13,7 @@ from snukeras.layers.snu.kernels import Kernels
 BATCH, STEPS, UNITS = 3, 7, 5
 
 
-@pytest.mark.some_cases(6)
+@pytest.mark.some_cases(3)
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize(
     "cls, arguments, dtype, masked",

@@ -69,6 +69,7 @@ def test_nested_tapes_in_a_compiled_function_and_for_any_length(x):
     assert_equal(any_length(x), expected)
 
 
+@pytest.mark.slow
 def test_nested_tapes_over_maps():
     x = tf.constant(np.random.default_rng(1).normal(size=(2, STEPS, 6, 2)))
     fused, plain = twins(ConvSSNU1D, x.shape, kernel_size=2, lateral_inhibition=True)

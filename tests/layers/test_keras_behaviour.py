@@ -34,7 +34,7 @@ def assert_equal_nested(a, b, **tolerance):
         np.testing.assert_allclose(left, right, **{"atol": 1e-6, **tolerance})
 
 
-@pytest.mark.some_cases(6)
+@pytest.mark.some_cases(3)
 @pytest.mark.parametrize("cls", [SNU, SSNU])
 @pytest.mark.parametrize(
     "arguments",
@@ -83,7 +83,7 @@ def test_nan_is_no_spike(where, x):
         assert np.all(np.array(layer(given)) == 0.0)
 
 
-@pytest.mark.some_cases(3)
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize("implementation", ["fused", "cell"])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "mixed_bfloat16"])
 def test_stateful_continues_exactly(implementation, dtype, x):
@@ -158,7 +158,7 @@ def test_lengths_of_one_bucket_share_one_compilation():
         assert n <= int(bucket(tf.constant(n))) <= max(16, 1.25 * n)
 
 
-@pytest.mark.some_cases(3)
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize(
     "policy", ["float16", "bfloat16", "mixed_float16", "mixed_bfloat16", "float64"]
 )

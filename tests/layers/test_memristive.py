@@ -238,6 +238,7 @@ def test_a_saved_model_goes_on_bit_for_bit_also_after_predictions(tmp_path):
     assert any((a != b).any() for a, b in zip(model.get_weights(), before, strict=True))
 
 
+@pytest.mark.slow
 def test_seeds_make_networks_that_differ_and_repeat():
     def weights(seed):
         layer = AllMemristive(UNITS, WinnerTakesAll(), seed=seed)

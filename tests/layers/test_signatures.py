@@ -171,6 +171,7 @@ def plain_bell(z):
     return bell(z)
 
 
+@pytest.mark.slow
 def test_a_function_is_a_pseudo_derivative(tmp_path):
     x = np.random.default_rng(0).normal(size=(3, 6, 4)).astype("float32")
     upstream = np.random.default_rng(1).normal(size=(3, 6, 5)).astype("float32")

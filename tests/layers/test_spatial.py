@@ -170,6 +170,7 @@ def test_without_costs_it_is_the_network_alone():
     np.testing.assert_array_equal(model(x), model.network(x))
 
 
+@pytest.mark.slow
 def test_it_is_saved_with_its_positions_and_goes_on(tmp_path):
     x, y = np.ones((4, 5), "float32"), np.ones((4, 4), "float32")
     model = Spatial(dense(), 0.5, 2.0, 1, 3)

@@ -41,7 +41,7 @@ def stack(*layers, shape=(6, 5)):
                   LAYERS.Reshape((7, 21)), SSNU(3), shape=(7, 7, 2)),
     lambda: stack(LAYERS.BatchNormalization(), LAYERS.Dense(3, "tanh")),
 ])  # fmt: skip
-@pytest.mark.some_cases(4)
+@pytest.mark.some_cases(2)
 def test_a_folded_model_computes_the_same_without_normalisation(network):
     model = network()
     folded = snukeras.fold(model)
@@ -74,7 +74,7 @@ def shared():
     lambda: stack(LAYERS.BatchNormalization(), LAYERS.LSTM(4)),
     lambda: stack(LAYERS.BatchNormalization(axis=1), LAYERS.Dense(4)),
 ])  # fmt: skip
-@pytest.mark.some_cases(3)
+@pytest.mark.some_cases(2)
 def test_what_no_neighbour_can_take_up_stays(network):
     model = network()
     folded = snukeras.fold(model)

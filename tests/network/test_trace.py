@@ -44,7 +44,7 @@ def test_a_trace_has_the_states_of_the_oracle(x):
     assert np.array_equal(traced[layer.name]["spikes"], np.stack([s["y"] for s in steps], 1))
 
 
-@pytest.mark.some_cases(2)
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("cls", [SNU, SSNU])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ LAYERS = {
 }
 
 
-@pytest.mark.some_cases(6)
+@pytest.mark.some_cases(4)
 @pytest.mark.parametrize("name", LAYERS)
 def test_on_all_layers(name, tmp_path):
     make, shape = LAYERS[name]

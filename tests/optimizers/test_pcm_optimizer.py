@@ -126,6 +126,7 @@ def test_a_step_is_the_rule_of_the_reference(jit_compile):
     assert np.any(rule.clock - rule.last > 38.6)
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("constraint", ["non_neg", "unit_norm"])
 def test_constraints_do_not_rectify_read_noise(constraint):
     layer = dense(30, 40, use_bias=False, kernel_constraint=constraint)
@@ -147,6 +148,7 @@ def test_constraints_do_not_rectify_read_noise(constraint):
         assert abs(norms.mean() - 1.0) < 0.1
 
 
+@pytest.mark.slow
 def test_constraints_still_hold_what_updates_would_break():
     layer = dense(30, 40, use_bias=False, kernel_constraint="non_neg")
     layer.kernel.assign(np.full((30, 40), 0.3, "float32"))

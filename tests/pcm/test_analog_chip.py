@@ -54,6 +54,7 @@ def test_an_ideal_chip_computes_like_the_network():
     np.testing.assert_allclose(Chip(net, IdealDevice()).model()(INPUTS), net(INPUTS), atol=2e-3)
 
 
+@pytest.mark.slow
 def test_products_of_a_chip_are_those_of_its_tiles():
     """Without noise of reading, what a chip's network computes is known from its devices."""
     tile = Tile(16, 8, InputConverter(5, 1.0), OutputConverter(6))
@@ -113,6 +114,7 @@ def test_one_compiled_model_serves_all_chips_and_times():
     np.testing.assert_allclose(model.predict(INPUTS, verbose=0), results[0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_chip_of_a_network_keeps_its_ranges_and_draws_its_columns():
     tile = Tile(16, 8, output=OutputConverter(8, offset=0.1, gain=0.1))
     net = analog_net(tile)

@@ -70,6 +70,7 @@ def test_biases_and_norms_stay_digital(model):
         assert np.array_equal(a.numpy(), b.numpy()) == (not a.name.endswith("kernel"))
 
 
+@pytest.mark.slow
 def test_one_seed_is_one_chip(model):
     first, second, third = (Chip(model, seed=s).weights(25.0) for s in (1, 1, 2))
     for name, weights in first.items():

@@ -19,7 +19,7 @@ def matrix():
     return np.random.default_rng(0).normal(size=(70, 50)).astype("float32")
 
 
-@pytest.mark.some_cases(6)
+@pytest.mark.some_cases(3)
 @pytest.mark.parametrize("tile_size", [(256, 256), (32, 16), (7, 50)])
 @pytest.mark.parametrize("compensation", [None, "global", "column"])
 @pytest.mark.parametrize("scale", ["tensor", "column"])
@@ -127,6 +127,7 @@ def test_factors_come_from_a_reading_of_their_own():
         assert helped == pytest.approx(bare * 3**0.5, rel=0.15)
 
 
+@pytest.mark.slow
 def test_matmul_in_a_compiled_function_with_a_gradient(matrix):
     crossbar = Crossbar(
         matrix,

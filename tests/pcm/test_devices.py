@@ -27,7 +27,7 @@ def agrees(samples, mean, std):
     assert samples.std() == pytest.approx(std, rel=0.02)
 
 
-@pytest.mark.some_cases(3)
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize(
     "row", table("generic_25uS_conductance.csv"), ids=lambda r: r["g_target_uS"]
 )
@@ -180,6 +180,7 @@ def test_seeds():
     )
 
 
+@pytest.mark.slow
 def test_compiled_and_differentiable():
     device = GenericPCM(seed=1)
     g = tf.Variable([0.0, 1e-9, 1.0, 10.0, 25.0])

@@ -62,6 +62,7 @@ def write(path, device, targets, devices, times):
                     table.writerow([f"d{which}", f"{target:.6g}", t, f"{g:.6g}"])
 
 
+@pytest.mark.slow
 def test_a_fit_finds_the_curves_of_the_devices(tmp_path):
     true = GenericPCM()
     targets = np.linspace(3.0, 25.0, 8)

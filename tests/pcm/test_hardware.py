@@ -134,6 +134,7 @@ def test_gradients_on_hardware_are_those_of_the_targets():
         tf.function(lambda x: chip.matmul("w", x))(tf.ones((3, 6)))
 
 
+@pytest.mark.slow
 def test_a_network_on_tiles_on_hardware():
     keras.utils.set_random_seed(1)
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5, name="d")])

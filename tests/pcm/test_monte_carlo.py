@@ -193,6 +193,7 @@ def test_chips_share_the_samples(task):
         evaluate_chips(model, iter([(x, y)]), samples=4)
 
 
+@pytest.mark.slow
 def test_stops_at_a_standard_error(task, tmp_path):
     model, x, y = task
     arguments = {"times": (0.0, DAY), "chips": 40, "results": tmp_path / "rows.json"}

@@ -42,6 +42,7 @@ def test_more_pairs_are_better():
     assert both < error(0.0, slices=(1.0, 1.0), device=GenericPCM(read_noise=0.0))
 
 
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize("slices", [(1.0,), (1.0, 1.0), (1.0, 0.125), (1.0, 0.25, 0.25)])
 def test_ideal_devices_hold_the_matrix(slices):
     levels = DifferentialPair(25.0, levels=5, scale="column")
@@ -74,6 +75,7 @@ def test_targets_for_a_later_time_are_met_on_average(device):
     assert np.all(np.diff(target) >= 0) and target.max() <= device.g_max
 
 
+@pytest.mark.slow
 def test_programming_for_a_year_helps_after_a_year():
     device = HermesPCM(2)
     pair = DifferentialPair(device.g_max, scale="column")

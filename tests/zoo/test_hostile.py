@@ -17,10 +17,10 @@ from snukeras.zoo import command, recipes, tasks
 
 # How many cases of each kind the default run and the slow one have.
 KINDS = {
-    "arguments": (15, 120),
-    "content": (20, 160),
+    "arguments": (5, 120),
+    "content": (6, 160),
     "binary": (2, 60),
-    "recipe": (20, 200),
+    "recipe": (6, 200),
     "training": (0, 40),
     "tiles": (0, 16),
 }

@@ -8,6 +8,7 @@ from snukeras.zoo.command import main
 pytest.importorskip("matplotlib")
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("name", ["jsb_snu", "jsb_ssnu"])
 def test_picture_of_a_shipped_model(name, tmp_path):
     assert main(["picture", name, "--output", str(tmp_path / "a.svg"), "--chorale", "2"]) == 0

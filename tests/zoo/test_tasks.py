@@ -66,6 +66,7 @@ def test_one_length_is_static():
         assert weights.shape.as_list() == [None, length]
 
 
+@pytest.mark.slow
 @pytest.mark.some_cases(1)
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
 def test_figure(split):

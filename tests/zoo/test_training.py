@@ -102,6 +102,7 @@ def test_test_split_is_measured_once_with_the_weights_of_the_best_epoch(tmp_path
     assert not np.array_equal(task.measured[4][1][0], task.measured[3][1][0])
 
 
+@pytest.mark.slow
 @pytest.mark.some_cases(1)
 @pytest.mark.parametrize(("ties", "chosen"), [("first", 2), ("last", 3)])
 def test_of_equal_epochs_the_first_or_the_last_is_chosen(tmp_path, ties, chosen):
@@ -113,6 +114,7 @@ def test_of_equal_epochs_the_first_or_the_last_is_chosen(tmp_path, ties, chosen)
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_a_try_leaves_the_test_split_alone_until_it_is_asked_for(tmp_path):
     write_recipe(tmp_path, seeds=[0], epochs=4)
     task = Watched()
@@ -172,6 +174,7 @@ def test_learning_curves_stay_in_the_results(small_zoo):
         )
 
 
+@pytest.mark.slow
 def test_patience(tmp_path):
     write_recipe(tmp_path, seeds=[0], epochs=9, patience=2)
     result = train(tmp_path, tmp_path / "runs", Watched([5.0, 3.0, 4.0, 3.5]))["seeds"][0]

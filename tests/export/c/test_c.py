@@ -85,7 +85,7 @@ def soft():
     )
 
 
-@pytest.mark.some_cases(2)
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("build", [dense, maps, lines, images, soft], ids=lambda f: f.__name__)
 def test_c_equals_keras_and_int8_its_reference(build, tmp_path):
     report = snukeras.export.export(build(), tmp_path / "out", target="c", name="a net")
@@ -138,6 +138,7 @@ def test_metric_of_every_form_beside_streaming_and_nir(tmp_path, capsys, monkeyp
     assert "C, int8: perplexity" in page and "ONNX Runtime, int8: perplexity" in page
 
 
+@pytest.mark.slow
 def test_example_reads_the_sequence_and_the_struct_has_the_size_that_is_told(tmp_path):
     report = snukeras.export.export(dense(), tmp_path / "out", target="c")
     flags = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O2"]

@@ -22,6 +22,7 @@ def network(seed=0):
     return keras.Sequential([keras.Input((None, 4)), both, out])
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("scale", ["tensor", "column"])
 def test_ideal_devices_give_the_model_back(tmp_path, scale):
     model = network()
@@ -46,6 +47,7 @@ def test_devices_drift_and_one_seed_is_one_chip(tmp_path):
     assert np.abs(year[0][0]).mean() < 0.9 * np.abs(model.get_weights()[0]).mean()
 
 
+@pytest.mark.slow
 def test_a_map_of_another_model_is_refused(tmp_path):
     model = network()
     crossbar = mapped(tmp_path / "m", model)

@@ -25,6 +25,7 @@ def measure(crossbar, path, change=lambda g, row: g, keep=lambda row: True):
     return path
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("target", ["pcm", "pcm14nm-2"])
 def test_perfect_devices_give_the_weights_back(tmp_path, target):
     crossbar = written(tmp_path / "m", jsb()[:3], load_target(target))

@@ -30,7 +30,7 @@ def trained(levels=16, w_max=0.9, on_grid=True):
     return model
 
 
-@pytest.mark.some_cases(4)
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize("w_max", [0.9, None])
 @pytest.mark.parametrize("asked", [None, 16, 31])
 @pytest.mark.parametrize("scale", ["tensor", "column"])

@@ -37,7 +37,7 @@ def asked(name):
     return name.endswith("_iaf") or name.startswith("spikingjelly")
 
 
-@pytest.mark.some_cases(6)
+@pytest.mark.some_cases(4)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_spikes_are_those_of_the_writer(name, tmp_path):
     path, x, y = opened(name, tmp_path)
@@ -81,7 +81,7 @@ def stepped(node, weight, loop, x, dt, reset):
     return np.stack(shown, axis=1)
 
 
-@pytest.mark.some_cases(3)
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize(
     "kind",
     [

@@ -100,7 +100,7 @@ def test_the_file_has_nothing_that_nir_1_0_4_refuses(nir, tmp_path):
     ]
 
 
-@pytest.mark.some_cases(2)
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("what", ["weight", "tau", "v_threshold", "edge", "bytes"])
 def test_a_graph_that_is_not_the_network_is_found(nir, tmp_path, what):
     model, path = network(), tmp_path / "m.nir"

@@ -18,7 +18,7 @@ def films(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype("float32")
 
 
-@pytest.mark.some_cases(6)
+@pytest.mark.some_cases(3)
 @pytest.mark.parametrize("cls", [ConvSNU2D, ConvSSNU2D])
 @pytest.mark.parametrize(
     "options",

@@ -31,7 +31,7 @@ def operators(proto):
     return [node.op_type for node in proto.graph.node]
 
 
-@pytest.mark.some_cases(2)
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize(("kind", "options"), ALL, ids=IDS)
 def test_as_in_keras_and_as_one_operator(kind, options):
     for sequence, states, backwards, bias in itertools.product([False, True], repeat=4):
