@@ -7,6 +7,8 @@ import sys
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import json
 
@@ -80,20 +82,17 @@ def results():
     return json.loads(run.stdout.splitlines()[-1])
 
 
-@pytest.mark.slow
 def test_all_replicas_round_alike(results):
     first, second = np.asarray(results["constraint"])
     np.testing.assert_array_equal(first, second)
     np.testing.assert_allclose(first * 3, np.round(first * 3), atol=1e-4)
 
 
-@pytest.mark.slow
 def test_a_constraint_from_outside_the_strategy_is_refused(results):
     # Each replica would round by its own draws, and their weights would drift apart.
     assert "strategy.scope()" in results["outside"]
 
 
-@pytest.mark.slow
 def test_noise_on_two_replicas(results):
     still, clean, noisy = (np.asarray(results[name]) for name in ("still", "clean", "noisy"))
     # Without a learning rate nothing moves: the clean weights are put back on both replicas.

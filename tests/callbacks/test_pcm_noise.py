@@ -178,6 +178,7 @@ def test_device_model():
     assert (gradients - weights).std() * 25 > 1.3 * noise.std()
 
 
+@pytest.mark.slow
 def test_drift_is_compensated_by_column():
     device = GenericPCM(programming_noise=0.0, read_noise=0.0)
     for scale, axis in (("column", 0), ("tensor", None)):

@@ -73,6 +73,7 @@ def test_the_filters_of_a_convolution_are_its_units():
     assert history[f"{layer.name}/silent"] == pytest.approx([(rates == 0).mean()])
 
 
+@pytest.mark.slow
 def test_a_silent_layer_is_told_once_with_what_helps():
     model, (x, y) = network(threshold=100.0), data()
     with pytest.warns(UserWarning, match=r"100% of the units of 'first' have not spiked") as told:

@@ -134,6 +134,7 @@ def test_paths_in_the_list_of_checksums(exported, tmp_path):
         verify_folder(copy)
 
 
+@pytest.mark.slow
 def test_the_same_model_gives_the_same_bytes(exported, model, tmp_path):
     export(model, tmp_path / "again", csv=True, streaming=True, seed=3)
     for name in ("model.onnx", "model-streaming.onnx", "crossbar.snumap", "devices.csv"):

@@ -71,6 +71,7 @@ def test_products_follow_from_the_codes(written):
         np.testing.assert_allclose(total, arrays[f"{name}/sum"], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_neurons_follow_from_their_drive_in_integers(written):
     """The neuron, one unit and one step after the other, in Python's integers."""
     _, agreement, arrays, description = written

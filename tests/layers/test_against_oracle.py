@@ -85,7 +85,7 @@ CASES = [
 ]
 
 
-@pytest.mark.some_cases(11)
+@pytest.mark.some_cases(8)
 @pytest.mark.parametrize("cls, recurrent, g, masked, inhibition, given, implementation", CASES)
 def test_values_and_gradients(cls, recurrent, g, masked, inhibition, given, implementation):
     case = (cls, recurrent, g, masked, inhibition, given, implementation)
@@ -169,7 +169,7 @@ def test_layers_of_several_widths_share_a_process():
             np.testing.assert_allclose(one, other, atol=1e-12)
 
 
-@pytest.mark.some_cases(3)
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize("name", sorted(oracle.PSEUDO_DERIVATIVES))
 @pytest.mark.parametrize("implementation", ["fused", "cell"])
 def test_pseudo_derivatives(name, implementation):

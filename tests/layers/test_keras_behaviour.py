@@ -34,7 +34,7 @@ def assert_equal_nested(a, b, **tolerance):
         np.testing.assert_allclose(left, right, **{"atol": 1e-6, **tolerance})
 
 
-@pytest.mark.some_cases(3)
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize("cls", [SNU, SSNU])
 @pytest.mark.parametrize(
     "arguments",

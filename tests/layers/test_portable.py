@@ -109,6 +109,7 @@ def test_recurrent_and_feed_forward_of_dynamic_batch_and_time(tmp_path, form):
     check(model, tmp_path, form, *SEQUENCES)
 
 
+@pytest.mark.slow
 @pytest.mark.some_cases(1)
 @pytest.mark.parametrize("form", FORMATS)
 def test_masks(tmp_path, form):

@@ -28,6 +28,7 @@ def samples(kind="plain"):
     return (np.random.default_rng(0).random(shape) < 0.3).astype("float32")
 
 
+@pytest.mark.slow
 @pytest.mark.some_cases(1)
 @pytest.mark.parametrize("kind", SHAPES)
 @pytest.mark.parametrize("mode", ["int8", "int4"])

@@ -146,6 +146,7 @@ def test_calibration_of_the_read_out_undoes_errors_of_columns_and_drift():
         chip.calibrate_readout(model, np.full_like(INPUTS, np.nan))
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_a_network_on_tiles():
     net = analog_net()
     with pytest.raises(ValueError, match="`tile_size` must be None for an analog network"):

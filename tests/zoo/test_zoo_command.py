@@ -248,6 +248,7 @@ def test_info_of_a_recipe_without_weights(run, tmp_path):
     assert code == 0 and "plan is a recipe without weights" in out and '"batch_size": 4' in out
 
 
+@pytest.mark.slow
 def test_train_and_resume(tmp_path, run):
     write_recipe(tmp_path, epochs=2)
     runs = tmp_path / "runs"

@@ -102,6 +102,7 @@ def test_c_equals_keras_and_int8_its_reference(build, tmp_path):
         assert word not in (tmp_path / "out" / "model.c").read_text()
 
 
+@pytest.mark.slow
 def test_metric_of_every_form_beside_streaming_and_nir(tmp_path, capsys, monkeypatch):
     """With targets the folder tells what each form does to the task; other files stand beside."""
     pytest.importorskip("nir")

@@ -32,7 +32,7 @@ def unit(cls, **options):
     return cls(UNITS, **{**defaults, **options})
 
 
-@pytest.mark.some_cases(3)
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize("cls", [SNU, SSNU])
 @pytest.mark.parametrize("mask", ["none", "hold", "zero"])
 @pytest.mark.parametrize("return_sequences", [True, False])
