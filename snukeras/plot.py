@@ -54,7 +54,10 @@ def raster(
         ImportError: matplotlib is not installed.
         ValueError: `spikes` has another shape, or there is no such sample.
     """
-    values = _of_sample(spikes["spikes"] if isinstance(spikes, Mapping) else spikes, sample)
+    if isinstance(spikes, Mapping):
+        _of_a_layer("spikes", spikes, "spikes")
+        spikes = spikes["spikes"]
+    values = _of_sample(spikes, sample)
     ax = _axes(ax)
     width = 1.0 if dt is None else _arguments.number("dt", dt, above=0.0)
     if np.isin(values, (0.0, 1.0)).all():
@@ -97,11 +100,7 @@ def membranes(
         ImportError: matplotlib is not installed.
         ValueError: `trace` holds no membranes, or there is no such sample or unit.
     """
-    if not isinstance(trace, Mapping) or not {"spikes", "membranes"} <= set(trace):
-        raise ValueError(
-            "Argument `trace` must be what snukeras.trace gives of a layer, such as "
-            f"snukeras.trace(model, x)['snu']. Received: {type(trace).__name__}"
-        )
+    _of_a_layer("trace", trace, "spikes", "membranes")
     values, spikes = (_of_sample(trace[key], sample) for key in ("membranes", "spikes"))
     count = values.shape[1]
     if units is None:
@@ -392,6 +391,16 @@ def _style(place: int) -> tuple[str, str | tuple[int, tuple[int, ...]], str]:
 
 def _count_steps(ax: "Axes", dt: float | None) -> None:
     ax.set_xlabel("step" if dt is None else "time (s)")
+
+
+def _of_a_layer(name: str, trace: object, *keys: str) -> None:
+    """Raise ValueError where an argument is not what `snukeras.trace` gives of one layer."""
+    if not isinstance(trace, Mapping) or not set(keys) <= set(trace):
+        found = f"a dict of {', '.join(map(repr, trace))}" if isinstance(trace, Mapping) else trace
+        raise ValueError(
+            f"Argument `{name}` must be what snukeras.trace gives of a layer, such as "
+            f"snukeras.trace(model, x)['snu']. Received: {found!s:.200}"
+        )
 
 
 def _of_sample(values: Array, sample: int) -> np.ndarray:

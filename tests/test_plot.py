@@ -162,6 +162,7 @@ def test_connections_show_neurons_and_the_strongest_weights(ax):
         (lambda: plot.raster(np.zeros(3)), r"\(samples, time, units\).*Received: \(3,\)"),
         (lambda: plot.raster(np.zeros((2, 3, 4)), sample=2), "must be 0 to 1. Received: 2"),
         (lambda: plot.membranes(np.zeros((3, 4))), "what snukeras.trace gives of a layer"),
+        (lambda: plot.raster({"a": {}, "b": {}}), "gives of a layer.*Received: a dict of 'a', 'b'"),
         (lambda: plot.membranes(trace(3, 4), units=[4]), "must hold 0 to 3. Received: 4"),
         (lambda: plot.rates({}), "what snukeras.trace returns"),
     ],

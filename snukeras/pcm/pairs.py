@@ -82,7 +82,11 @@ class DifferentialPair:
         self.scale = _arguments.choice("scale", scale, ("tensor", "column"))
         self.clip: float | str | None = clip
         if isinstance(clip, str):
-            _arguments.choice("clip", clip, ("best",))
+            if clip != "best":
+                raise ValueError(
+                    'Argument `clip` must be None, a number above 0, or "best". '
+                    f"Received: clip={clip!r}"
+                )
         elif clip is not None:
             self.clip = _arguments.number("clip", clip, above=0.0)
 

@@ -66,6 +66,8 @@ def refresh_plan(
             the start, or numbers that are not positive.
     """
     known = sorted({name for row in rows for name in row} - {"chip", "time"})
+    if not known:
+        raise ValueError("`rows` must hold what evaluate_chips returns. Received: no metrics")
     if metric not in known:
         raise ValueError(f"`metric` must be one of {known}. Received: {metric!r}")
     devices = _arguments.whole("devices", devices, 1)

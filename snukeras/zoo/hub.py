@@ -18,7 +18,9 @@ REMEDY = (
     "revision (hf://owner/name@revision). A damaged download is fetched again once it is deleted."
 )
 
-_ADDRESS = re.compile(r"hf://([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?/?")
+# As hubs name things: letters, digits, "-", "_" and ".", with a letter or digit at both ends.
+_PART = r"[a-z0-9](?:[\w.-]{0,94}[a-z0-9])?"
+_ADDRESS = re.compile(rf"hf://({_PART}/{_PART})(?:@([\w./-]+))?/?", re.ASCII | re.IGNORECASE)
 # Modules whose classes a config may name.
 _KNOWN = ("keras", "snukeras")
 

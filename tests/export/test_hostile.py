@@ -15,7 +15,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from hostile import NUMBERS, WORDS, limited, spoiled, spoiled_bytes
+from hostile import NUMBERS, WORDS, cases, limited, spoiled, spoiled_bytes
 
 from snukeras._content import folder as content_folder
 from snukeras.export.command import main
@@ -250,22 +250,14 @@ def check(kind, number, tmp_path, made, capsys):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def cases(slow):
-    return [
-        pytest.param(kind, number, id=f"{kind}-{number}")
-        for kind, (quick, every) in KINDS.items()
-        for number in (range(quick, every) if slow else range(quick))
-    ]
-
-
-@pytest.mark.parametrize(("kind", "number"), cases(slow=False))
+@pytest.mark.parametrize(("kind", "number"), cases(KINDS, slow=False))
 def test_hostile(kind, number, tmp_path, made, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     check(kind, number, tmp_path, made, capsys)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "number"), cases(slow=True))
+@pytest.mark.parametrize(("kind", "number"), cases(KINDS, slow=True))
 def test_more_hostile(kind, number, tmp_path, made, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     check(kind, number, tmp_path, made, capsys)

@@ -135,6 +135,7 @@ def test_refuses_weights_that_are_not_finite(bad):
         ({"g_max": np.nan}, "`g_max`"),
         ({"g_min": -1.0}, "`g_min` must be a finite number of at least 0"),
         ({"g_max": "wide"}, "`g_max`"),
+        ({"clip": "worst"}, 'must be None, a number above 0, or "best"'),
         ({"scale": "row"}, "`scale` must be one of 'tensor', 'column'. Received: scale='row'"),
     ],
 )

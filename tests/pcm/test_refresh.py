@@ -45,6 +45,7 @@ def test_beyond_what_was_measured_nothing_is_known():
         ({"life": 0.0}, "`life`"),
         ({"endurance": -1.0}, "`endurance`"),
         ({"rows": rows({25.0: 0.9})}, "two times or more"),
+        ({"rows": []}, "`rows` must hold what evaluate_chips returns"),
     ],
 )
 def test_refused(arguments, message):

@@ -4,6 +4,8 @@ import contextlib
 import copy
 import signal
 
+import pytest
+
 NUMBERS = [
     0, -1, 1, 1.0, 1.5, -0.0, 1e308, -1e308, 1e39, 1e-320, 10**30, -(10**30), 2**63, 2**31 - 1,
     True, None, "", "1", "../../x", "a[/b]", "\x1b[2J", [], [[]], {}, {"a": 1}, [1e308],
@@ -13,6 +15,15 @@ WORDS = [
     "0x10", "1,2", "99999999999999999999", "9" * 500, "x" * 5000, "a[/b]", "snu[red]", "\x1b[31m",
     "a\0b", "pcm.json", "=1+1", "é\u202e", "\ud800", "/dev/null", "/proc/self/mem", "%s%n", "~",
 ]  # fmt: skip
+
+
+def cases(kinds, slow):
+    """Parameters "kind" and "number": of each kind the first (default run), or the rest (slow)."""
+    return [
+        pytest.param(kind, number, id=f"{kind}-{number}")
+        for kind, (quick, every) in kinds.items()
+        for number in (range(quick, every) if slow else range(quick))
+    ]
 
 
 def names(data, path=()):

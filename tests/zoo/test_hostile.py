@@ -9,7 +9,7 @@ import random
 import shutil
 
 import pytest
-from hostile import WORDS, limited, spoiled, spoiled_bytes
+from hostile import WORDS, cases, limited, spoiled, spoiled_bytes
 from tiny_zoo import make_recipe, make_task
 
 from snukeras import _files
@@ -181,22 +181,14 @@ def check_recipe(draw):
         assert str(error)
 
 
-def cases(slow):
-    return [
-        pytest.param(kind, number, id=f"{kind}-{number}")
-        for kind, (quick, every) in KINDS.items()
-        for number in (range(quick, every) if slow else range(quick))
-    ]
-
-
-@pytest.mark.parametrize(("kind", "number"), cases(slow=False))
+@pytest.mark.parametrize(("kind", "number"), cases(KINDS, slow=False))
 def test_hostile(kind, number, tmp_path, small_zoo, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     check(kind, number, tmp_path, small_zoo[0], capsys)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "number"), cases(slow=True))
+@pytest.mark.parametrize(("kind", "number"), cases(KINDS, slow=True))
 def test_more_hostile(kind, number, tmp_path, small_zoo, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     check(kind, number, tmp_path, small_zoo[0], capsys)
