@@ -114,7 +114,9 @@ def test_it_loads_what_was_published(stub):
     assert [file for _, file, _ in stub.asked] == ["preset.json", "config.json"]
 
 
-@pytest.mark.parametrize("name", ["hf://", "hf://owner", "hf://a/b/c", "hf://../x", "hf://a/-b", "hf://a/b@"])
+@pytest.mark.parametrize(
+    "name", ["hf://", "hf://owner", "hf://a/b/c", "hf://../x", "hf://a/-b", "hf://a/b@"]
+)
 def test_an_address_that_is_none(name):
     with pytest.raises(ValueError, match="is named hf://owner/name"):
         snukeras.zoo.load(name)
