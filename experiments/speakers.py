@@ -6,8 +6,10 @@ Protocol, the same for every model. Each recipe is trained anew for each speaker
 Digit Dataset: all recordings of one speaker are the test, those of another the validation, on which
 the epoch is chosen, and the other four train. Every recording is tested once, by a network that
 never heard its speaker. Training recordings are changed at random (AUGMENTATION), above all in
-speed and with it in pitch, which is what speakers differ by; the trainings take EPOCHS. Everything
-else is the recipe's, which was made for speakers that are known: nothing is tuned for these folds.
+speed and with it in pitch, which is what speakers differ by, in loudness and in tone, which is what
+their microphones differ by; the trainings take EPOCHS. Everything else is the recipe's, which was
+made for speakers that are known. A first run, of 8 epochs with a weaker change of the recordings, gave
+53.4 % for speech_snu and 61.1 % for speech_lstm (one seed).
 The figure is the mean over the six speakers; its deviation is that over seeds.
 
 Trainings that are done are kept, and one that was killed goes on.
@@ -28,8 +30,15 @@ from snukeras.zoo import recipes, training
 from snukeras.zoo.tasks import SpokenDigits
 
 FOLDER = "speakers"
-AUGMENTATION = {"speed": 0.2, "gain": 6.0, "shift": 0.1, "noise": 0.002}
-EPOCHS = 8
+AUGMENTATION = {
+    "speed": 0.25,
+    "gain": 10.0,
+    "shift": 0.1,
+    "noise": 0.01,
+    "tone": 10.0,
+    "gap": 0.1,
+}
+EPOCHS = 24
 
 
 def experiment(
