@@ -105,7 +105,7 @@ def _compiled(function: Callable[..., Tensor], shape: tuple[int, ...]) -> Callab
     import tensorflow as tf
 
     # One pass over memory instead of one per operation.
-    return tf.function(functools.partial(function, shape=shape), jit_compile=True)
+    return tf.function(functools.partial(function, shape=shape), jit_compile=True, autograph=False)
 
 
 def _u32(value: int) -> Tensor:

@@ -195,7 +195,7 @@ class InferencePCM:
         shapes = (tuple(getattr(argument, "shape", ())) for argument in arguments)
         key = (function.__name__, *self._settings(), *shapes)
         if key not in self._graphs:
-            self._graphs[key] = tf.function(functools.partial(function))
+            self._graphs[key] = tf.function(functools.partial(function), autograph=False)
         return self._graphs[key](*arguments)
 
     # ------------------------------------------------------------------------------------------
