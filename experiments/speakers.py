@@ -8,9 +8,9 @@ the epoch is chosen, and the other four train. Every recording is tested once, b
 never heard its speaker. Training recordings are changed at random (AUGMENTATION), above all in
 speed and with it in pitch, which is what speakers differ by, in loudness and in tone, which is what
 their microphones differ by; the trainings take EPOCHS. Everything else is the recipe's, which was
-made for speakers that are known. A first run, of 8 epochs with a weaker change of the recordings, gave
-53.4 % for speech_snu and 61.1 % for speech_lstm (one seed).
-The figure is the mean over the six speakers; its deviation is that over seeds.
+made for speakers that are known. A first run, of 8 epochs with a weaker change of the recordings,
+gave 53.4 % for speech_snu and 61.1 % for speech_lstm (one seed). The figure is the mean over the
+six speakers; its deviation is that over seeds.
 
 Trainings that are done are kept, and one that was killed goes on.
 """

@@ -287,15 +287,9 @@ def _times(text: str) -> tuple[float, ...]:
 
 
 def _export(options: argparse.Namespace) -> int:
-    if options.version:
-        from snukeras import __version__
-
-        print(__version__)
-        return 0
-    if options.list_targets:
-        return _list_targets()
-    if options.list_layers:
-        return _list_layers()
+    for asked, answer in _ANSWERS.items():
+        if getattr(options, asked):
+            return answer()
     _check(options)
     hardware = _hardware(options)
     label = options.target if hardware is None else hardware.name
@@ -342,8 +336,7 @@ def _export(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
     else:
-        if opened.rating is not None:
-            print("\n".join(map(_terminal.plain, f"{opened.rating}\n".split("\n"))))
+        opened.show_rating()
         show(report, output)
     if not report.verification.ok:
         found = "; ".join(report.verification.failures())
@@ -540,6 +533,11 @@ class _Opened(NamedTuple):
     metrics: JsonObject | None = None
     rating: "NirRating | None" = None
 
+    def show_rating(self) -> None:
+        """Print what became of the nodes of an NIR file; nothing for other models."""
+        if self.rating is not None:
+            print("\n".join(map(_terminal.plain, f"{self.rating}\n".split("\n"))))
+
 
 def _open(options: argparse.Namespace, progress: Report) -> _Opened:
     """Load the model: a .keras or an .nir file, or a model of the zoo."""
@@ -576,6 +574,13 @@ def _of_zoo(model: str, progress: Report) -> _Opened:
     return _Opened(network, model, None, metrics)
 
 
+def _version() -> int:
+    from snukeras import __version__
+
+    print(__version__)
+    return 0
+
+
 def _list_targets() -> int:
     from snukeras.export.crossbar.targets import available_targets, load_target
 
@@ -609,6 +614,10 @@ def _list_layers() -> int:
     print("Matrices on tiles (Embedding with --embedding only):")
     print("  " + ", ".join(mapped_layers()))
     return 0
+
+
+# Options that are answered without a model.
+_ANSWERS = {"version": _version, "list_targets": _list_targets, "list_layers": _list_layers}
 
 
 def _load_tensorflow(progress: Report) -> None:
