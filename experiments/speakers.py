@@ -5,12 +5,15 @@
 Protocol, the same for every model. Each recipe is trained anew for each speaker of the Free Spoken
 Digit Dataset: all recordings of one speaker are the test, those of another the validation, on which
 the epoch is chosen, and the other four train. Every recording is tested once, by a network that
-never heard its speaker. Training recordings are changed at random (AUGMENTATION), above all in
-speed and with it in pitch, which is what speakers differ by, in loudness and in tone, which is what
-their microphones differ by; the trainings take EPOCHS. Everything else is the recipe's, which was
-made for speakers that are known. A first run, of 8 epochs with a weaker change of the recordings,
-gave 53.4 % for speech_snu and 61.1 % for speech_lstm (one seed). The figure is the mean over the
-six speakers; its deviation is that over seeds.
+never heard its speaker. Speakers differ in pitch and in their microphones. So training recordings
+are changed at random (AUGMENTATION), above all in speed and with it in pitch, and each band is
+normalised over a recording (LEVELS), as recognisers of speech do. Trainings take EPOCHS. Everything
+else is the recipe's, which was made for speakers that are known. LEVELS and EPOCHS were chosen on
+the validation speakers of two folds. The figure is the mean over the six speakers; its deviation is
+that over seeds.
+
+A first run, of 8 epochs and without LEVELS, gave 53.4 % for speech_snu and 61.1 % for speech_lstm
+(one seed), and its test figures were seen.
 
 Trainings that are done are kept, and one that was killed goes on.
 """
@@ -30,15 +33,17 @@ from snukeras.zoo import recipes, training
 from snukeras.zoo.tasks import SpokenDigits
 
 FOLDER = "speakers"
-AUGMENTATION = {
-    "speed": 0.25,
-    "gain": 10.0,
-    "shift": 0.1,
-    "noise": 0.01,
-    "tone": 10.0,
-    "gap": 0.1,
+AUGMENTATION = {"speed": 0.2, "gain": 6.0, "shift": 0.1, "noise": 0.002}
+EPOCHS = 40
+# Behind the log-mel frames: mean 0 and variance 1 over the time of a recording, for each band.
+LEVELS = {
+    "class": "LayerNormalization",
+    "name": "levels",
+    "axis": 1,
+    "center": False,
+    "scale": False,
+    "epsilon": 0.1,
 }
-EPOCHS = 24
 
 
 def experiment(
@@ -80,6 +85,7 @@ def experiment(
     if recipe.task != "spoken_digits":
         raise ValueError(f"{name} has to have the task spoken_digits. Received: {recipe.task}")
     recipe = recipe.changed(
+        network=_levelled(recipe.network),
         data={**(AUGMENTATION if data is None else data)},
         epochs=recipe.epochs if epochs is None else epochs,
         seeds=recipe.seeds if seeds is None else [*seeds],
@@ -112,6 +118,12 @@ def experiment(
             }
             _files.write_json(path, results)
     return results
+
+
+def _levelled(network: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the network of a recipe with LEVELS behind its first layer, LogMel."""
+    first, *others = network["layers"]
+    return {**network, "layers": [first, LEVELS, *others]}
 
 
 def summary(folds: list[dict[str, Any]]) -> dict[str, Any]:
