@@ -45,6 +45,8 @@ def test_weights_beyond_are_clipped_after_each_step(scale):
 @pytest.mark.slow
 def test_output_scales_are_trained_and_take_the_size_of_columns(tmp_path):
     net = analog(network(), Tile(8, 8, None, None), output_scales=True)
+    # Scales multiply weights, so that larger steps would grow without end.
+    net.compile(keras.optimizers.SGD(1e-3), "mse", jit_compile=False)
     scales = [tiles.scale for tiles in net.tiles]
     net.fit(X, Y, batch_size=16, epochs=2, verbose=0, callbacks=[Remap(every=2, largest=0.5)])
     kernel = net.get_layer("out").kernel.numpy()
