@@ -92,6 +92,36 @@ def _short(speed: dict[str, Any]) -> str:
     return report.markdown_table(header, [[label, *cells] for label, cells in lines.items()])
 
 
+def ratios(threads: str = "one", file: Path | str | None = None) -> dict[str, list[float]]:
+    """Return times of a step as shares of torch LSTM's, for each case of BARS.
+
+    Args:
+        threads: "one" or "all".
+        file: Results of `python -m benchmark`; those of the checkout by default.
+
+    Returns:
+        By contestant: this package's units and Keras's LSTM, with the faster of jit_compile on and
+        off, and the fastest of the other libraries for each case.
+    """
+    speed = report.load(FILE if file is None else Path(file))["speed"]
+    found: dict[str, list[float]] = {}
+    for case in BARS:
+        mine = _rows(speed, case, threads, "snukeras")
+        best = {
+            "SNU": _unit(mine, "SNU"),
+            "SNU, recurrent": _unit(mine, "SNU recurrent"),
+            "fastest other spiking library": min(
+                _rows(speed, case, threads, *PEERS),
+                key=lambda row: float(row["milliseconds"]),
+                default=None,
+            ),
+            "Keras's LSTM": _unit(_rows(speed, case, threads, "keras"), "LSTM"),
+        }
+        for label, row in best.items():
+            found.setdefault(label, []).append(float(row["ratio"]) if row else math.nan)
+    return found
+
+
 def _ratio(row: dict | None) -> str:
     return "" if row is None or row["ratio"] is None else f"{row['ratio']:.2f}"
 

@@ -254,14 +254,16 @@ def picture(folder: Path, kind: str) -> None:
     ):
         everyone = np.concatenate([*positions.values()])
         for axis, (name, p) in zip(row, positions.items(), strict=True):
-            for task, colour in enumerate(("#1b6ca8", "#d1495b")):
+            for task, (mark, colour) in enumerate((("o", "#0072B2"), ("x", "#D55E00"))):
                 mine = tasks[name] == task
-                axis.plot(*p[mine].T, ".", color=colour, ms=5, label=NAMES[task])
+                axis.plot(*p[mine].T, mark, color=colour, ms=4, mfc="none", label=NAMES[task])
             axis.set(
                 title=f"{name.replace('_', ' ')}, {when}",
                 xlim=(everyone[:, 0].min() - 0.3, everyone[:, 0].max() + 0.3),
                 ylim=(everyone[:, 1].min() - 0.3, everyone[:, 1].max() + 0.3),
             )
+    for axis in axes[1]:
+        axis.set_xlabel("position, without unit")
     axes[0, 0].legend(fontsize=8)
     reporting.save_picture(figure, folder / "neurons.png")
 

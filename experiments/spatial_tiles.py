@@ -314,17 +314,57 @@ def _chosen(runs: list[dict[str, Any]]) -> Iterable[list[str]]:
             ]
 
 
+def crossings(
+    kind: str, variant: str, order: str, root: Path | str | None = None
+) -> list[list[int]]:
+    """Return the values between tiles at each of SHARES, a list over the seeds for each.
+
+    Args:
+        kind, variant: Of `spatial.NETWORKS` and `spatial.VARIANTS`.
+        order: One of ORDERS.
+        root: Folder of all results. Default: `experiments/results` of the checkout.
+    """
+    path = reporting.folder("spatial_tiles", root) / "results.json"
+    runs = [
+        run
+        for run in _files.read_json(path)["runs"]
+        if (run["network"], run["variant"]) == (kind, variant)
+    ]
+    return [
+        [run["levels"][place]["crossing"][order][str(TILES[0])]["values"] for run in runs]
+        for place in range(1, len(SHARES) + 1)
+    ]
+
+
+def _short(runs: list[dict[str, Any]]) -> Iterable[list[str]]:
+    """Yield the traffic of the sigmoid networks at the third share of pruned weights."""
+    place = 3
+    yield [
+        f"{100 * SHARES[place - 1]:.0f} % of the weights pruned",
+        *("accuracy", "order as trained", "ordered by position", "ordered by spectrum"),
+    ]
+    for kind, variant, own in _own(runs):
+        if kind == "dense":
+            levels = [run["levels"][place] for run in own]
+            cells = dict(zip(ORDERS, _crossings(levels, variant, TILES[0]), strict=True))
+            yield [
+                spatial.TITLES[variant],
+                reporting.spread([100 * level["test"] for level in levels]) + " %",
+                *(cells[order] or "-" for order in ("trained", "position", "spectrum")),
+            ]
+
+
 def table(part: str = "sparsity", root: Path | str | None = None) -> str:
     """Return a table as Markdown.
 
     Args:
         part: "sparsity": traffic of all variants at each share of pruned weights; or "chosen": at
-            the share that validation allows.
+            the share that validation allows; or "short": that of sigmoid units at one share.
         root: Folder of all results. Default: `experiments/results` of the checkout.
     """
     path = reporting.folder("spatial_tiles", root) / "results.json"
     runs = _files.read_json(path)["runs"]
-    rows = [*{"sparsity": _sparsity, "chosen": _chosen}[part](runs)]
+    rows = [*{"sparsity": _sparsity, "chosen": _chosen, "short": _short}[part](runs)]
     rows.insert(1, ["---"] * len(rows[0]))
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 

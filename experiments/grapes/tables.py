@@ -12,7 +12,7 @@ from snukeras import _files
 
 
 def table(part: str = "accuracy", root: Path | str | None = None) -> str:
-    """Return the measured table of a part, of the "modulation" or the "depth", as Markdown.
+    """Return the measured table of a part, of the "modulation", the "depth" or in "short".
 
     Figures are means over seeds with the deviation of a seed; differences are means of the paired
     differences with their standard error.
@@ -21,14 +21,9 @@ def table(part: str = "accuracy", root: Path | str | None = None) -> str:
         from experiments.grapes import depth  # a command of its own
 
         return depth.table(root)
-    folder = reporting.folder(RESULTS_FOLDER, root)
-    results = {
-        name: _files.read_json(path)["trainings"]
-        if (path := folder / f"{name}.json").exists()
-        else []
-        for name in PARTS
-    }
+    results = _results(root)
     rows = {
+        "short": _short_rows,
         "accuracy": _accuracy_rows,
         "forgetting": _forgetting_rows,
         "robustness": _robustness_rows,
@@ -37,6 +32,57 @@ def table(part: str = "accuracy", root: Path | str | None = None) -> str:
     header, *lines = rows
     lines = [header, ["---"] * len(header), *lines]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def differences(root: Path | str | None = None) -> list[dict[str, Any]]:
+    """Return what GRAPES gains under each condition, in percentage points.
+
+    Returns:
+        For each condition its "figure" ("test" accuracy, or that on the "first" task after the
+        second), its "label", the mean in percent by method ("means"), and mean and standard error
+        of the paired differences from "plain" and from "matched".
+    """
+    results = _results(root)
+    conditions = [
+        *(("test", _TITLES[k], runs) for k, _, runs in _groups(results["accuracy"])),
+        *(
+            ("test", f"{_TITLES[k]}, {_TRAINED[scenario]}", runs)
+            for k, scenario, runs in _groups(results["robustness"])
+            if scenario == "noise"
+        ),
+        *(
+            ("first", f"{_TITLES[k]}, {scenario}", runs)
+            for k, scenario, runs in _groups(results["forgetting"])
+        ),
+    ]
+    rows = []
+    for figure, label, runs in conditions:
+        values = {
+            method: 100
+            * np.array(
+                [r["test"] if figure == "test" else r["course"][-1][0] for r in runs[method]]
+            )
+            for method in METHODS
+        }
+        row: dict[str, Any] = {"figure": figure, "label": label}
+        row["means"] = {method: float(found.mean()) for method, found in values.items()}
+        for other in ("plain", "matched"):
+            paired = values["grapes"] - values[other]
+            error = paired.std(ddof=1) / np.sqrt(len(paired)) if len(paired) > 1 else 0.0
+            row[other] = (float(paired.mean()), float(error))
+        rows.append(row)
+    return rows
+
+
+def _results(root: Path | str | None) -> dict[str, list[dict[str, Any]]]:
+    """Return the trainings of each part; none where it was not measured."""
+    folder = reporting.folder(RESULTS_FOLDER, root)
+    return {
+        name: _files.read_json(path)["trainings"]
+        if (path := folder / f"{name}.json").exists()
+        else []
+        for name in PARTS
+    }
 
 
 _Rows = Iterable[list[str]]
@@ -57,6 +103,21 @@ def _groups(trainings: list[dict[str, Any]]) -> Iterator[tuple[str, str, dict[st
                 if not seeds:
                     continue
                 yield kind, scenario, {m: [runs[s] for s in seeds] for m, runs in by.items()}
+
+
+def _short_rows(results: dict[str, list]) -> _Rows:
+    """Yield the means of all three methods on the tests of accuracy, and what is between two."""
+    yield ["test accuracy, %", *METHODS, "grapes against matched"]
+    for kind, _, runs in _groups(results["accuracy"]):
+        test = {method: 100 * np.array([r["test"] for r in runs[method]]) for method in METHODS}
+        means = [f"{test[method].mean():.2f}" for method in METHODS]
+        yield [_TITLES[kind], *means, _differences("grapes", test)[1]]
+    for kind, scenario, runs in _groups(results["robustness"]):
+        if scenario == "noise":
+            test = {method: 100 * np.array([r["test"] for r in runs[method]]) for method in METHODS}
+            means = [f"{test[method].mean():.2f}" for method in METHODS]
+            label = f"{_TITLES[kind]}, {_TRAINED[scenario]}, one epoch"
+            yield [label, *means, _differences("grapes", test)[1]]
 
 
 def _accuracy_rows(results: dict[str, list]) -> _Rows:

@@ -11,7 +11,10 @@ from experiments.level_tuned import experiment, learning, tables, tasks
 
 SEED = 0
 SHOWN = ("level-tuned", "winner-takes-all")
-COLOURS = ("#1b6ca8", "#d1495b", "#3a7d44", "#8d5a97")
+# Of Okabe and Ito, which the colour-blind tell apart; dashes and marks tell without colour.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000")
+DASHES = ("-", "--", ":", "-.")
+MARKS = ("o", "x", "^", "s")
 GREY = "#9aa0a6"
 
 
@@ -84,7 +87,7 @@ def _weights(plt: Any, networks: dict[tuple[str, str], dict[str, Any]]) -> Any:
                 axis.imshow(sets[column].reshape(side, side), cmap="Greys")
             else:
                 weights = found["conductance"][:, neurons[column]].reshape(side, side)
-                image = axis.imshow(weights, cmap="viridis", vmin=0, vmax=15)
+                image = axis.imshow(weights, cmap="Greys", vmin=0, vmax=15)
                 axis.set_title(f"neuron {neurons[column] + 1}", fontsize=8)
         title = f"{name}: {tables.TITLES.get(what, what)}"
         row[0].text(
@@ -114,14 +117,19 @@ def _potentials(plt: Any, networks: dict[tuple[str, str], dict[str, Any]]) -> An
                 )  # fmt: skip
                 axes[0, column].set(ylabel="pixel", title=f"overlap, {title}")
             axis = axes[row, column]
-            for k, colour in zip(range(found["spikes"].shape[1]), COLOURS, strict=False):
-                axis.plot(time, found["potentials"][part, k], color=colour, lw=1)
+            for k, (colour, dash) in enumerate(zip(COLOURS, DASHES, strict=True)):
+                if k == found["spikes"].shape[1]:
+                    break
+                axis.plot(time, found["potentials"][part, k], dash, color=colour, lw=1)
                 fired = time[found["spikes"][part, k] > 0]
                 axis.plot(fired, np.full(len(fired), 0.42 + 0.03 * k), "|", color=colour, ms=6)
             axis.axhline(0.35, color=GREY, lw=0.8, ls=":")
             axis.set(ylim=(0, 0.55), ylabel=f"{tables.TITLES[coupling]}\ncrystallised fraction")
         axes[2, column].set_xlabel("step")
-    handles = [plt.Line2D([], [], color=c, label=f"neuron {k + 1}") for k, c in enumerate(COLOURS)]
+    handles = [
+        plt.Line2D([], [], color=colour, ls=dash, label=f"neuron {k + 1}")
+        for k, (colour, dash) in enumerate(zip(COLOURS, DASHES, strict=True))
+    ]
     axes[1, 1].legend(handles=handles[:3], fontsize=7, loc="lower right")
     return figure
 
@@ -135,8 +143,10 @@ def _streams(plt: Any, folder: Path) -> Any:
         for axis, (sizes, correlation) in zip(row, shown, strict=True):
             found = _trained(folder, "streams", coupling, sizes=sizes, correlation=correlation)
             g = found["conductance"]
-            for k, colour in zip(range(g.shape[1]), COLOURS, strict=False):
-                axis.plot(g[:, k], ".", color=colour, ms=3, label=f"neuron {k + 1}")
+            for k, (colour, mark) in enumerate(zip(COLOURS, MARKS, strict=True)):
+                if k == g.shape[1]:
+                    break
+                axis.plot(g[:, k], mark, color=colour, ms=3, mfc="none", label=f"neuron {k + 1}")
             for edge in np.cumsum(sizes):
                 axis.axvline(edge, color=GREY, lw=0.8)
             axis.set_title(
