@@ -5,6 +5,7 @@ cards and changelog get pages of the site; pictures and schemas that a page link
 to any other file leads to the repository's public address, or becomes its words without one.
 """
 
+import base64
 import json
 import re
 import tomllib
@@ -56,8 +57,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for place, source in _SOURCES.items():
         files.append(File.generated(config, place, abs_src_path=str(ROOT / source)))
     for path in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
-        page = _notebook(path)
+        page, pictures = _notebook(path)
         files.append(File.generated(config, f"notebooks/{path.stem}.md", content=page))
+        for name, picture in pictures.items():
+            files.append(File.generated(config, f"notebooks/{name}", content=picture))
     for page in sorted(pages | set(_SOURCES.values())):
         for _, _, target in _LINK.findall((ROOT / page).read_text("utf-8")):
             path = _of_repository(page, target)
@@ -80,14 +83,28 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return "".join(parts)
 
 
-def _notebook(path: Path) -> str:
-    """Return a notebook as a page: its text, its code, and the file itself."""
-    parts = []
+def _notebook(path: Path) -> tuple[str, dict[str, bytes]]:
+    """Return a notebook as a page of text, code and what it showed, and its pictures by name."""
+    parts, pictures = [], {}
     for cell in json.loads(path.read_text("utf-8"))["cells"]:
         text = "".join(cell["source"])
-        parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
+        if cell["cell_type"] == "markdown":
+            parts.append(text)
+            continue
+        parts.append(f"```python\n{text}\n```")
+        for output in cell["outputs"]:
+            data = output.get("data", {})
+            if "image/png" in data:
+                name = f"{path.stem}_{len(pictures)}.png"
+                pictures[name] = base64.b64decode(data["image/png"])
+                parts.append(f"![{cell['metadata']['alt']}]({name})")
+            elif "text/html" in data:
+                parts.append("".join(data["text/html"]))
+            else:
+                shown = "".join(output.get("text", data.get("text/plain", "")))
+                parts.append(f"```text\n{shown.rstrip()}\n```")
     parts.insert(1, f"[The notebook, to run it]({path.name})")
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(parts) + "\n", pictures
 
 
 def _of_repository(source: str, target: str) -> str:
