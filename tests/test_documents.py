@@ -24,7 +24,11 @@ def with_blocks(pages):
     "page", with_blocks([*PAGES, *CARDS]), ids=lambda page: str(page.relative_to(ROOT))
 )
 def test_the_blocks_run_as_printed(page, tmp_path, request):
-    if page in CARDS or page.name in ("speech.md", "zoo.md"):  # they train and measure
+    if page in CARDS or page.name in (
+        "speech.md",
+        "zoo.md",
+        "zoo_all.md",
+    ):  # they train and measure
         request.getfixturevalue("data_folder")
     documents.run(page, tmp_path)
 

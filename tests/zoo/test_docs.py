@@ -1,4 +1,4 @@
-"""docs/zoo.md: its examples run, and are short."""
+"""docs/fine_tune.md: its examples run, and are short."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import pytest
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "zoo.md").read_text("utf-8")
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "fine_tune.md").read_text("utf-8")
 
 
 def run(title):
