@@ -4,7 +4,8 @@
 
 draws all of docs/pictures/results_*.png anew; `grapes`, `level_tuned`, `spatial` or `speed` one of
 them. Nothing is trained or measured. Lines differ in dashes and marks and bars in hatches, so that
-the pictures read in black and white and by the colour-blind.
+the pictures read in black and white and by the colour-blind; panels stand one below the other, as a
+phone needs them.
 """
 
 import argparse
@@ -32,7 +33,7 @@ def grapes() -> Any:
     """Draw what GRAPES gains over plain training, and over learning rates that are matched."""
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 2, figsize=(8.0, 4.4), layout="constrained")
+    figure, axes = pyplot.subplots(2, 1, figsize=(5.6, 6.6), layout="constrained")
     titles = ("test accuracy", "accuracy on the first of two tasks")
     for axis, part, title in zip(axes, ("test", "first"), titles, strict=True):
         rows = [row for row in grapes_tables.differences() if row["figure"] == part]
@@ -51,7 +52,7 @@ def grapes() -> Any:
         axis.invert_yaxis()
         axis.set_xlabel("GRAPES better by, percentage points")
         axis.set_title(title, loc="left")
-    axes[1].legend(loc="center right", fontsize=8)
+    axes[1].legend(loc="lower right", fontsize=8)
     return figure
 
 
@@ -59,7 +60,7 @@ def level_tuned() -> Any:
     """Draw the share of presentations that are recognised, for both couplings."""
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 3, figsize=(9.0, 3.4), sharey=True, layout="constrained")
+    figure, axes = pyplot.subplots(3, 1, figsize=(5.2, 7.2), layout="constrained")
     parts: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
         ("patterns", "four patterns", "noise", {}),
         ("overlap", "three nested squares", "noise", {}),
@@ -83,8 +84,8 @@ def level_tuned() -> Any:
             "pixels lost at a step, share" if along == "noise" else "correlation of a group"
         )
         axis.set_title(title, loc="left", fontsize=10)
-    axes[0].set_ylabel("recognised, % of presentations")
-    axes[0].set_ylim(-8, 108)
+        axis.set_ylabel("recognised, %")
+        axis.set_ylim(-8, 108)
     axes[1].legend(fontsize=8, loc="center left")
     return figure
 
@@ -100,7 +101,7 @@ def spatial_traffic() -> Any:
         ("spatial", "position", "spatial costs, by position", "s--", BLUE),
         ("spatial", "spectrum", "spatial costs, by spectrum", "s:", BLUE),
     )
-    figure, axes = pyplot.subplots(1, 2, figsize=(8.0, 3.8), sharey=True, layout="constrained")
+    figure, axes = pyplot.subplots(2, 1, figsize=(5.6, 7.0), layout="constrained")
     for axis, kind in zip(axes, spatial.NETWORKS, strict=True):
         for variant, order, label, style, colour in lines:
             values = spatial_tiles.crossings(kind, variant, order)
@@ -112,8 +113,8 @@ def spatial_traffic() -> Any:
         axis.set_xlabel("weights pruned, %")
         axis.set_xticks([100 * share for share in spatial_tiles.SHARES])
         axis.set_title(f"{spatial.UNITS[kind]} units", loc="left")
-    axes[0].set_ylabel("values between tiles, per input")
-    axes[0].set_ylim(bottom=0)
+        axis.set_ylabel("values between tiles, per input")
+        axis.set_ylim(bottom=0)
     axes[0].legend(fontsize=8, loc="lower left")
     return figure
 
@@ -123,7 +124,7 @@ def speed() -> Any:
     from matplotlib import pyplot
 
     rows = speed_tables.ratios()
-    figure, axis = pyplot.subplots(figsize=(8.0, 4.0), layout="constrained")
+    figure, axis = pyplot.subplots(figsize=(6.0, 4.2), layout="constrained")
     width = 0.8 / len(rows)
     looks = ((BLUE, ""), ("#56B4E9", "///"), ("#ffffff", "..."), (GREY, "xxx"))
     for place, ((label, cells), (colour, hatch)) in enumerate(
@@ -136,7 +137,7 @@ def speed() -> Any:
     axis.set_xticks(range(len(cases)), cases, fontsize=9)
     axis.set_ylabel("time of a step, torch LSTM = 1")
     axis.set_ylim(bottom=0)
-    figure.legend(fontsize=8, loc="outside upper center", ncols=len(rows))
+    figure.legend(fontsize=8, loc="outside upper center", ncols=2)
     return figure
 
 
