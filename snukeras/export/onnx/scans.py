@@ -18,8 +18,13 @@ def straighten(graph: GraphBuilder) -> None:
     """Put what the Scans of a graph say of axes and directions into nodes around them."""
     nodes = graph.nodes
     graph.nodes = []
+    numbers: set[str] = set()  # sequences of bool before, of float now
     for node in nodes:
         if node.op_type != "Scan":
+            if node.op_type == "Cast" and node.input[0] in numbers:
+                # ONNX Runtime 1.19 to 1.31 crash on a Cast from float to float behind a Transpose.
+                node.op_type = "Identity"
+                del node.attribute[:]
             graph.nodes.append(node)
             continue
         said = {attribute.name: attribute for attribute in node.attribute}
@@ -42,6 +47,7 @@ def straighten(graph: GraphBuilder) -> None:
                 if _is_bool(said["body"].g.output[states + index]):
                     # ONNX Runtime 1.32 crashes on a chain of loops with bool sequences transposed.
                     last = graph.node("Cast", [inner], f"{name}/numbers", to=TensorProto.FLOAT)
+                    numbers.add(name)
                 graph.node("Transpose", [last], f"{name}/batch_first", outputs=[name], perm=_TURN)
             if _said(said, "scan_output_directions", index):
                 before = graph.unique(f"{name}/as_processed")
