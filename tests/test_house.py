@@ -29,6 +29,7 @@ FLOORS = (
         "_completion",
         "_content",
         "_energy",
+        "_executors",
         "_files",
         "_strategy",
         "_terminal",

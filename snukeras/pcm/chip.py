@@ -304,6 +304,11 @@ def _check_tile(net: AnalogNetwork, given: Config) -> None:
             )
 
 
+def matrix_names(source: keras.Layer, embeddings: bool = False) -> list[str]:
+    """Return how a Chip of a model names its matrices, in their order."""
+    return [*_matrices(source, embeddings)[0]]
+
+
 def _matrices(
     source: keras.Layer | dict[str, Array], embeddings: bool
 ) -> tuple[dict[str, np.ndarray], dict[str, Unrolling]]:

@@ -1,25 +1,25 @@
 """Monte-Carlo evaluation: one network on many chips, at several times."""
 
-import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
+import importlib
 import json
-import multiprocessing
-import os
 import tempfile
 import time as clock
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from snukeras import _arguments, _files
+from snukeras import _arguments, _executors, _files
+from snukeras._executors import Executor
 from snukeras._terminal import bar
 from snukeras._types import Array, Config, Nested
 from snukeras.network.models import copy_model
 from snukeras.pcm.analog_network import AnalogNetwork
-from snukeras.pcm.chip import Chip
+from snukeras.pcm.chip import Chip, matrix_names
 from snukeras.pcm.devices import GenericPCM, InferencePCM
 from snukeras.pcm.faults import StuckDevices
 from snukeras.pcm.hardware import Hardware
@@ -59,11 +59,12 @@ def evaluate_chips(
     programmed_for: float | None = None,
     samples: int | None = None,
     stderr: dict[str, float] | None = None,
+    executor: Executor | None = None,
 ) -> list[Row]:
     """Evaluate a compiled model on many chips, each with its own devices.
 
-    Chip number i depends on `seed` and i alone, so that the rows do not depend on the number of
-    workers or on interruptions. An analog network (`snukeras.pcm.analog`) is evaluated with its
+    Chip number i depends on `seed` and i alone, so that the rows do not depend on workers,
+    executors or interruptions. An analog network (`snukeras.pcm.analog`) is evaluated with its
     converters and the noise of each product, which starts from the same numbers at all times of a
     chip, so that times compare well; one compiled model serves all.
 
@@ -76,9 +77,8 @@ def evaluate_chips(
         seed: int.
         results: path of a JSON file that keeps the rows. If it exists, only chips that it lacks
             are evaluated; it may have been interrupted, or asked for fewer chips.
-        workers: processes. With more than one, the calling script needs the usual
-            `if __name__ == "__main__":`, and all custom classes of the model must be registered
-            by `import snukeras`.
+        workers: processes of this machine; one that dies is replaced. With more than one, the
+            calling script needs the usual `if __name__ == "__main__":`.
         batch_size: for `model.evaluate`.
         progress: whether to show a progress bar on a terminal.
         device, embeddings, faults, pair, tile_size, wire_resistance, compensation, avoid_faults,
@@ -90,15 +90,27 @@ def evaluate_chips(
             equally often.
         stderr: stop after the first chips (8 at least) whose means are known this well at all
             times: standard errors by metric, such as {"accuracy": 0.0002}.
+        executor: in place of `workers`, where to evaluate the chips, each in a task of its own:
+            anything with the `submit` of concurrent.futures.Executor, such as a pool of spawned
+            processes or a client of Dask. A worker needs snukeras in this version, and the modules
+            of custom classes; it is sent the model as a .keras file, and the data.
 
     Returns:
         A list of dicts {"chip", "time", and the metrics}, by chip, then time.
 
     Raises:
         ValueError: the model is not compiled; hardware is given; a time is negative; samples of
-            batches; a standard error that is not positive; the file has the results of another
-            model, other data or other settings.
+            batches; a standard error that is not positive; workers and an executor; the file has
+            the results of another model, other data or other settings.
+        RuntimeError: a worker has another version, or chips were lost with their workers; those
+            that are done are in `results`.
     """
+    workers = _arguments.whole("workers", workers)
+    if _executors.checked(executor) is not None and workers > 1:
+        raise ValueError(
+            f"`workers` must be 1 where an `executor` is given, which has its own. Received: "
+            f"workers={workers}"
+        )
     if not getattr(model, "compiled", False):
         raise ValueError(
             "Argument `model` must be compiled, with the metrics to evaluate. Received: a model "
@@ -142,14 +154,17 @@ def evaluate_chips(
     if samples is not None:
         settings["samples"] = samples
     work = _Work(model, data, settings, chip, batch_size)
-    return _evaluated(work, chips, results, workers, progress, stderr)
+    with contextlib.ExitStack() as stack:
+        if executor is None:
+            executor = stack.enter_context(_executors.opened(max(1, min(workers, chips))))
+        return _evaluated(work, chips, results, executor, progress, stderr)
 
 
 def _evaluated(
     work: "_Work",
     chips: int,
     results: str | Path | None,
-    workers: int,
+    executor: Executor | None,
     progress: bool,
     stderr: dict[str, float] | None = None,
 ) -> list[Row]:
@@ -160,7 +175,7 @@ def _evaluated(
     if enough is not None:
         missing = []
     saved = clock.monotonic()
-    running = _run(work, missing, workers, progress)
+    running = _run(work, missing, executor, progress)
     try:
         for number, found in running:
             rows[number] = found
@@ -361,60 +376,98 @@ class _Evaluator:
 
 
 def _run(
-    work: _Work, numbers: list[int], workers: int, progress: bool
+    work: _Work, numbers: list[int], executor: Executor | None, progress: bool
 ) -> Generator[tuple[int, list[Row]], None, None]:
     """Yield (number, rows) of every chip, in the order in which they are done."""
-    workers = max(1, min(int(workers), len(numbers)))
-    with bar("chips", len(numbers), progress) as advance:
-        if workers == 1:
-            evaluator = _Evaluator(work)
-            for number in numbers:
-                yield evaluator(number)
-                advance()
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            path = os.path.join(folder, "model.keras")
-            work.model.save(path)
-            rest = (work.data, work.settings, _chip_config(work.chip), work.batch_size)
-            pool = concurrent.futures.ProcessPoolExecutor(
-                workers,
-                # TensorFlow does not survive a fork.
-                mp_context=multiprocessing.get_context("spawn"),
-                initializer=_start_worker,
-                initargs=(path, rest, workers),
-            )
-            try:
-                futures = [pool.submit(_work, number) for number in numbers]
-                for future in concurrent.futures.as_completed(futures):
-                    yield future.result()
-                    advance()
-            finally:
-                pool.shutdown(cancel_futures=True)
+    if not numbers:
+        return
+    chips = [(number,) for number in numbers]
+    if executor is None:
+        running = _executors.gather(_Evaluator(work), chips)
+    else:
+        running = _executors.gather(_on_worker, chips, executor, content=_packed(work))
+    with bar("chips", len(numbers), progress) as advance, contextlib.closing(running):
+        for _, found in running:
+            yield found
+            advance()
 
 
-_evaluator: _Evaluator | None = None  # of this worker process
+@dataclasses.dataclass(frozen=True)
+class _Packed:
+    """An evaluation as it travels: no object of Keras, and the modules of classes from outside."""
+
+    model: bytes  # of a .keras file
+    modules: tuple[str, ...]
+    data: Data
+    settings: Config
+    chip: dict[str, tuple[str, object]]
+    batch_size: int
 
 
-def _start_worker(path: str, rest: tuple, workers: int) -> None:
-    global _evaluator
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
+def _packed(work: _Work) -> _Packed:
+    chip = dict(work.chip)
+    if chip["faults"]:
+        # A model that is loaded may name its matrices otherwise, but has them in the same order.
+        names = matrix_names(work.model, chip["embeddings"])
+        places = {name: place for place, name in enumerate(names)}
+        chip["faults"] = {places.get(name, name): f for name, f in chip["faults"].items()}
+    config = _chip_config(chip)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        work.model.save(path)
+        model = path.read_bytes()
+    configs = [json.loads(work.model.to_json()), work.model.get_compile_config(), config]
+    modules = sorted(set(_modules(configs)))
+    return _Packed(model, tuple(modules), work.data, work.settings, config, work.batch_size)
 
-        threads = max(1, (os.cpu_count() or 1) // workers)
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-    model = keras.models.load_model(path)
-    data, settings, described, batch_size = rest
-    chip = {
+
+def _modules(part: Nested) -> Iterator[str]:
+    """Iterate over the modules of the registered classes in a config, but those of Keras."""
+    if isinstance(part, dict):
+        module = str(part.get("module")) if part.get("registered_name") else "keras"
+        if module.split(".")[0] not in ("keras", "builtins", "__main__", "None"):
+            yield module
+        part = [*part.values()]
+    if isinstance(part, list | tuple):
+        for entry in part:
+            yield from _modules(entry)
+
+
+def _unpacked(packed: _Packed) -> _Work:
+    for module in packed.modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise RuntimeError(
+                f"A worker cannot import {module}, which has a class of the model or of its "
+                f"devices: {error}. Put the module where the workers find it."
+            ) from None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        path.write_bytes(packed.model)
+        model = keras.models.load_model(path)
+    chip: Config = {
         name: keras.saving.deserialize_keras_object(value) if kind == "keras" else value
-        for name, (kind, value) in described.items()
+        for name, (kind, value) in packed.chip.items()
     }
-    _evaluator = _Evaluator(_Work(model, data, settings, chip, batch_size))
+    if chip["faults"]:
+        names = matrix_names(model, chip["embeddings"])
+        named = {names[at] if isinstance(at, int) else at: f for at, f in chip["faults"].items()}
+        chip["faults"] = named
+    return _Work(model, packed.data, packed.settings, chip, packed.batch_size)
 
 
-def _work(number: int) -> tuple[int, list[Row]]:
-    assert _evaluator is not None
-    return _evaluator(number)
+# The latest evaluation of this worker, by its content: its compiled functions serve all its chips.
+_evaluators: dict[str, _Evaluator] = {}
+
+
+def _on_worker(packed: _Packed, number: int) -> tuple[int, list[Row]]:
+    settings = json.dumps([packed.settings, packed.batch_size], sort_keys=True)
+    content = _digest(packed.model, settings.encode())
+    if content not in _evaluators:
+        _evaluators.clear()
+        _evaluators[content] = _Evaluator(_unpacked(packed))
+    return _evaluators[content](number)
 
 
 def _chip_config(chip: Config) -> dict[str, tuple[str, object]]:

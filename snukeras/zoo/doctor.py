@@ -37,6 +37,7 @@ _EXTRAS = {
     "nir": ("export as NIR", "snukeras[nir]"),
     "tf2onnx": ("ONNX of layers that the exporter does not know", "snukeras[tf2onnx]"),
     "huggingface_hub": ("models from a hub", "snukeras[hub]"),
+    "distributed": ("work on a Dask cluster", "snukeras[cluster]"),
 }
 _DATA = {
     "jsb_chorales": "JSB chorales",

@@ -1,16 +1,20 @@
 """Monte-Carlo evaluation: rows, resumption, workers, refusal of other people's results."""
 
+import concurrent.futures
 import json
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import work
 
+import snukeras
 from snukeras.pcm import (
     Chip,
     DifferentialPair,
     GenericPCM,
+    StuckDevices,
     analog,
     calibrate,
     evaluate_chips,
@@ -108,21 +112,90 @@ def test_a_network_made_again_has_the_same_rows(task, tmp_path):
         evaluate_chips(other, x, y, chips=2, times=(DAY,), results=path)
 
 
-@pytest.mark.slow
-def test_workers_give_the_same_rows(task):
-    model, x, y = task
-    arguments = {
+def settings_of_chips(folder=None):
+    device = GenericPCM(20.0) if folder is None else work.DeadlyPCM(str(folder), g_max=20.0)
+    return {
         "chips": 3,
         "times": (0.0, DAY),
-        "device": GenericPCM(20.0),
+        "device": device,
         "pair": DifferentialPair(20.0, levels=16),
         "compensation": "column",
     }
-    alone = evaluate_chips(model, x, y, **arguments)
-    together = evaluate_chips(model, x, y, workers=2, **arguments)
+
+
+def test_an_executor_gives_the_same_rows_and_lost_chips_are_done_when_run_again(task, tmp_path):
+    model, x, y = task
+    path = tmp_path / "rows.json"
+    alone = evaluate_chips(model, x, y, chips=3, times=(DAY,))
+    executor = work.Direct(lost=(1,))
+    with pytest.raises(RuntimeError, match="1 of 3 tasks were lost"):
+        evaluate_chips(model, x, y, chips=3, times=(DAY,), results=path, executor=executor)
+    assert [row["chip"] for row in json.loads(path.read_text())["rows"]] == [0, 2]
+    rows = evaluate_chips(model, x, y, chips=3, times=(DAY,), results=path, executor=executor)
+    assert rows == alone and len(executor.futures) == 4
+
+
+@pytest.mark.slow
+def test_threads_give_the_same_rows_of_one_evaluation_after_the_other(task):
+    model, x, y = task
+    alone = evaluate_chips(model, x, y, **settings_of_chips())
+    until = {"chips": 20, "times": (DAY,), "stderr": {"loss": 1e9}}
+    known = evaluate_chips(model, x, y, **until)
+    assert len(known) == 8
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for _ in range(2):
+            assert evaluate_chips(model, x, y, executor=pool, **settings_of_chips()) == alone
+            assert evaluate_chips(model, x, y, executor=pool, **until) == known
+
+
+def test_a_worker_that_lacks_the_module_of_a_class(task, tmp_path, monkeypatch):
+    model, x, y = task
+    device = work.DeadlyPCM(str(tmp_path))
+    monkeypatch.setattr(work.DeadlyPCM, "__module__", "module_of_mine")
+    with pytest.raises(RuntimeError, match="A worker cannot import module_of_mine"):
+        evaluate_chips(model, x, y, chips=1, device=device, executor=work.Direct())
+
+
+@pytest.mark.slow
+def test_workers_give_the_same_rows_and_one_that_dies_is_replaced(task, tmp_path):
+    model, x, y = task
+    alone = evaluate_chips(model, x, y, **settings_of_chips())
+    together = evaluate_chips(model, x, y, workers=2, **settings_of_chips(tmp_path))
+    assert (tmp_path / "died").exists()
     for a, b in zip(alone, together, strict=True):
         assert a.keys() == b.keys()
         assert list(a.values()) == pytest.approx(list(b.values()), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_the_same_rows(tmp_path):
+    distributed = pytest.importorskip("distributed", reason="Dask is not installed")
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.Input((4, 6)),
+            snukeras.layers.SNU(8, return_sequences=True),
+            keras.layers.Dense(3),
+        ]
+    )
+    model.compile("sgd", "mse")
+    x = np.random.default_rng(0).normal(size=(8, 4, 6)).astype("float32")
+    net = analog(model, seed=0)
+    calibrate(net, x)
+    net.compile("sgd", "mse")
+    faults = StuckDevices.random((8, 3), DifferentialPair(25.0), reset=0.2, seed=1)
+    y = np.zeros((8, 4, 3))
+    with (
+        work.cluster() as (address, _),
+        distributed.Client(address, set_as_default=False) as client,
+    ):
+        for given in (model, net):
+            name = next(name for name in Chip(given).crossbars if "dense" in name)
+            arguments = {"chips": 4, "times": (DAY,), "faults": {name: faults}}
+            alone = evaluate_chips(given, x, y, **arguments)
+            together = evaluate_chips(given, x, y, executor=client, **arguments)
+            for a, b in zip(alone, together, strict=True):
+                assert list(a.values()) == pytest.approx(list(b.values()), rel=1e-4)
 
 
 def test_refuses_results_of_another_evaluation(task, tmp_path):
@@ -149,6 +222,13 @@ def test_refuses_bad_arguments(task):
         evaluate_chips(model, x, y, times=(-1.0,))
     with pytest.raises(ValueError, match="`times`"):
         evaluate_chips(model, x, y, times=())
+    for workers in (0, -1, 1.5):
+        with pytest.raises(ValueError, match="`workers` must be an integer of at least 1"):
+            evaluate_chips(model, x, y, workers=workers)
+    with pytest.raises(ValueError, match="`workers` must be 1 where an `executor` is given"):
+        evaluate_chips(model, x, y, workers=2, executor=work.Direct())
+    with pytest.raises(ValueError, match="`executor` must be None or have a method submit"):
+        evaluate_chips(model, x, y, executor="tcp://node1:8786")
     with pytest.raises(ValueError, match="`hardware`"):
         evaluate_chips(model, x, y, hardware=object())
     with pytest.raises(ValueError, match="must be compiled"):
