@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+import time
 import types
 import typing
 import uuid
@@ -46,7 +47,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(folder: Path, what: str) -> Iterator[None]:
+def locked(folder: Path, what: str, patience: float = 0.0) -> Iterator[None]:
     """Hold a folder for this process within the block, and clear what killed ones left.
 
     The system gives the lock back when a process ends, however it ends.
@@ -54,18 +55,24 @@ def locked(folder: Path, what: str) -> Iterator[None]:
     Args:
         folder: The folder; it is made where it is not there.
         what: What holds it, for the error: "training".
+        patience: Seconds to wait for a process that holds it, and may be about to end.
 
     Raises:
         RuntimeError: Another process holds the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / _LOCK, "a+b") as file:
-        try:
-            _lock(file.fileno())
-        except (BlockingIOError, PermissionError) as error:
-            raise RuntimeError(
-                f"Another {what} works in {folder}. Wait for it, or choose another folder."
-            ) from error
+        until = time.monotonic() + patience
+        while True:
+            try:
+                _lock(file.fileno())
+                break
+            except (BlockingIOError, PermissionError) as error:
+                if time.monotonic() >= until:
+                    raise RuntimeError(
+                        f"Another {what} works in {folder}. Wait for it, or choose another folder."
+                    ) from error
+                time.sleep(0.1)
         for left in folder.glob(f"{_PARTIAL}*"):
             left.unlink(missing_ok=True)
         yield

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from snukeras import __version__, _completion
+from snukeras import __version__, _completion, _executors
 from snukeras._files import JsonObject, JsonValue
 from snukeras._terminal import console, plain, start_keras
 
@@ -168,6 +168,7 @@ def _add_training(command: Callable[[str, Run, str], argparse.ArgumentParser]) -
         action="store_true",
         help="then write preset, card and results into the content folder",
     )
+    _executors.add_options(train)
     search = command("search", _search, "try settings of a recipe, judged by validation alone")
     search.add_argument("name")
     search.add_argument(
@@ -189,6 +190,7 @@ def _add_training(command: Callable[[str, Run, str], argparse.ArgumentParser]) -
         metavar="DIR",
         help="states (default: runs/search)",
     )
+    _executors.add_options(search)
 
 
 def _seed(text: str) -> int:
@@ -335,7 +337,7 @@ def _train(arguments: argparse.Namespace) -> int:
             f"{arguments.name} cannot be published with other seeds or epochs than its recipe's. "
             f"Change {presets.RECIPE}, or train without --publish."
         )
-    with _progress() as progress:
+    with _spread(arguments) as (executor, progress):
         run: Callable[..., Results] = publish.train_and_publish
         if not arguments.publish:
             run = functools.partial(
@@ -351,6 +353,7 @@ def _train(arguments: argparse.Namespace) -> int:
             restart=arguments.restart,
             tensorboard=arguments.tensorboard,
             progress=progress,
+            executor=executor,
         )
     splits = [split for split in MEASURED if split in results]
     for seed in results["seeds"]:
@@ -361,6 +364,19 @@ def _train(arguments: argparse.Namespace) -> int:
     print(f"{splits[-1]} {mean} {results['unit']}{of_mean}, {results['parameters']} parameters")
     print(f"Results: {arguments.runs / arguments.name / training.RESULTS}")
     return _DONE
+
+
+@contextmanager
+def _spread(
+    arguments: argparse.Namespace,
+) -> "Iterator[tuple[_executors.Executor | None, Reported | None]]":
+    """Yield where to train, and what training reports to: lines (None) where workers print."""
+    with _executors.opened(arguments.workers, arguments.cluster) as executor:
+        if executor is not None:
+            yield executor, None
+            return
+        with _progress() as progress:
+            yield None, progress
 
 
 @contextmanager
@@ -401,7 +417,7 @@ def _search(arguments: argparse.Namespace) -> int:
     start_keras()
     from snukeras.zoo.training import search
 
-    with _progress() as progress:
+    with _spread(arguments) as (executor, progress):
         search.search(
             arguments.name,
             arguments.vary,
@@ -411,6 +427,7 @@ def _search(arguments: argparse.Namespace) -> int:
             arguments.runs,
             arguments.content,
             progress,
+            executor=executor,
         )
     print(search.table(arguments.name, arguments.content), end="")
     return _DONE

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from snukeras import _files
+from snukeras._executors import Executor
 from snukeras._files import JsonValue
 from snukeras.zoo import presets, recipes
 from snukeras.zoo.contents import MEASURED, CostsOnData, OnChips, Results, Split
@@ -30,6 +31,7 @@ def train_and_publish(
     tensorboard: bool = False,
     progress: Progress | None = None,
     tasks: Mapping[str, Task] = TASKS,
+    executor: Executor | None = None,
 ) -> Results:
     """Train a model with its recipe's seeds and epochs, then publish the seed best on validation.
 
@@ -41,7 +43,7 @@ def train_and_publish(
         runs: Folder for states and results.
         restart: Forget what earlier runs left.
         tensorboard: Log to `runs/NAME/seed-N/tensorboard`.
-        progress: As for `snukeras.zoo.training.train`.
+        progress, executor: As for `snukeras.zoo.training.train`.
         tasks: The tasks that recipes may name.
 
     Returns:
@@ -55,6 +57,7 @@ def train_and_publish(
         tensorboard=tensorboard,
         progress=progress,
         tasks=tasks,
+        executor=executor,
     )
     recipe = recipes.read(name, content)
     folder = Path(runs) / name

@@ -2,6 +2,7 @@
 
 from snukeras.zoo.training.results import FORMAT, results_of, versions
 from snukeras.zoo.training.seeds import RESULT, STATE, Progress, train_seed, trained_model
+from snukeras.zoo.training.spread import Training, trained, trained_all
 from snukeras.zoo.training.train import RESULTS, train
 
 __all__ = [
@@ -10,9 +11,12 @@ __all__ = [
     "RESULTS",
     "STATE",
     "Progress",
+    "Training",
     "results_of",
     "train",
     "train_seed",
+    "trained",
+    "trained_all",
     "trained_model",
     "versions",
 ]

@@ -9,6 +9,7 @@ zoo/results/search/NAME.json, is not tried again, and a training that was killed
 `--around-best` starts from the best setting so far, to search one direction after the other.
 """
 
+import contextlib
 import itertools
 import json
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import cast
 
 from snukeras import _files
+from snukeras._executors import Executor
 from snukeras._files import JsonObject, JsonValue
 from snukeras.zoo import presets, recipes
 from snukeras.zoo.contents import OfRecipe, Outcome, Trial, Trials
@@ -23,6 +25,7 @@ from snukeras.zoo.recipes import Recipe
 from snukeras.zoo.tasks import TASKS, Task, registry
 from snukeras.zoo.training import seeds, transfer
 from snukeras.zoo.training.results import versions
+from snukeras.zoo.training.spread import Training, trained
 
 FOLDER = "search"
 
@@ -37,6 +40,7 @@ def search(
     content: Path | str | None = None,
     progress: seeds.Progress | None = None,
     tasks: Mapping[str, Task] = TASKS,
+    executor: Executor | None = None,
 ) -> Trials:
     """Train every combination of settings, and add their validation figures to the results.
 
@@ -52,6 +56,8 @@ def search(
         content: Folder of recipes and results. Default: the one that ships with the package.
         progress: As for `snukeras.zoo.training.train`.
         tasks: The tasks that recipes may name.
+        executor: Where to train, each trial in a task of its own; as for
+            `snukeras.zoo.training.train`.
 
     Returns:
         The results, as written to `results/search/NAME.json` of the content folder.
@@ -79,38 +85,51 @@ def search(
         best = _sorted({**results, "trials": alike})[0]["recipe"]
         base = base.changed(**{key: best[key] for key in best if key not in ("seeds", "epochs")})
     planned = [_changed(base, settings, epochs) for settings in combinations]
+    known = {trial["identity"] for trial in results["trials"]}
+    places: dict[str, int] = {}  # in the plan
+    trainings, of_trainings = [], []
     for settings, recipe in zip(combinations, planned, strict=True):
         sources = transfer.sources(recipe, content)
         identity = _files.sha256_of_json([seeds.identity_of(recipe, sources), seed])
-        if any(trial["identity"] == identity for trial in results["trials"]):
+        if identity in places:
+            continue
+        places[identity] = len(places)
+        if identity in known:
             continue
         folder = Path(runs) / name / identity[:12]
-        try:
-            result = seeds.train_seed(
-                recipe, task, seed, folder, test=False, content=content, progress=progress
-            )
-            outcome: Outcome = {
-                "valid": result["valid"],
-                "epoch": result["epoch"],
-                "epochs_trained": result["epochs_trained"],
-                "seconds": result["seconds"],
-            }
-        except FloatingPointError:
-            outcome = {"valid": None, "epoch": None, "epochs_trained": None, "seconds": None}
-        # Read again: another process may have added trials meanwhile.
-        results = _read(path, name, task)
-        results["trials"].append(
-            {
+        trainings.append(Training(recipe, task, seed, folder, test=False, content=content))
+        of_trainings.append((settings, identity))
+    with contextlib.closing(trained(trainings, executor, progress)) as running:
+        for number, result in running:
+            settings, identity = of_trainings[number]
+            # Read again: another process may have added trials meanwhile.
+            results = _read(path, name, task)
+            trials, place = results["trials"], places[identity]
+            # In the order of the plan, whichever was done first.
+            later = (n for n, t in enumerate(trials) if places.get(t["identity"], -1) > place)
+            trial: Trial = {
                 "settings": settings,
                 "seed": seed,
-                **outcome,
+                **_outcome(result),
                 "identity": identity,
-                "recipe": recipe.record(),
+                "recipe": trainings[number].recipe.record(),
             }
-        )
-        results["versions"] = versions()
-        _files.write_json(path, results)
+            trials.insert(next(later, len(trials)), trial)
+            results["versions"] = versions()
+            _files.write_json(path, results)
     return results
+
+
+def _outcome(result: JsonObject | FloatingPointError) -> Outcome:
+    """Return what a trial keeps of a training, or of one that diverged."""
+    if isinstance(result, FloatingPointError):
+        return {"valid": None, "epoch": None, "epochs_trained": None, "seconds": None}
+    return {
+        "valid": result["valid"],
+        "epoch": result["epoch"],
+        "epochs_trained": result["epochs_trained"],
+        "seconds": result["seconds"],
+    }
 
 
 def _read(path: Path, name: str, task: Task) -> Trials:

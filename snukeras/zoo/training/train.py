@@ -13,12 +13,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from snukeras import _files
+from snukeras._executors import Executor
 from snukeras.zoo import recipes
 from snukeras.zoo.contents import Results
 from snukeras.zoo.tasks import TASKS, Task
 from snukeras.zoo.tasks.registry import task_of
 from snukeras.zoo.training.results import results_of
-from snukeras.zoo.training.seeds import Progress, train_seed
+from snukeras.zoo.training.seeds import Progress
+from snukeras.zoo.training.spread import Training, trained_all
 
 RESULTS = "results.json"
 
@@ -34,6 +36,7 @@ def train(
     progress: Progress | None = None,
     tasks: Mapping[str, Task] = TASKS,
     test: bool | None = None,
+    executor: Executor | None = None,
 ) -> Results:
     """Train a model of the zoo with each seed of its recipe.
 
@@ -52,16 +55,22 @@ def train(
         tensorboard: Log to `runs/NAME/seed-N/tensorboard`.
         progress: Called after each epoch, and every ten seconds within one, with a dict of name,
             seed, epoch (those that are done), epochs, batch (of the epoch), batches (in an epoch;
-            equal at its end), loss, valid, best_valid, best_epoch. Default: print a line.
+            equal at its end), loss, valid, best_valid, best_epoch. Default: print a line. With an
+            executor, called when a seed is done; workers print what they do.
         tasks: The tasks that recipes may name.
         test: Whether to measure the test split. Default: with the epochs of the recipe.
+        executor: Where to train, each seed in a task of its own: anything with the `submit` of
+            concurrent.futures.Executor, such as a pool of spawned processes or a client of Dask.
+            A worker needs snukeras in this version, and the data. States and results come to
+            `runs`, whether or not workers see that folder. Default: this process.
 
     Returns:
         The results, as written to `runs/NAME/results.json`.
 
     Raises:
         ValueError: Unknown name, a bad recipe, or a run that was begun with another recipe.
-        RuntimeError: Another process trains a seed in the same folder.
+        RuntimeError: Another process trains a seed in the same folder, a worker has another
+            version, or seeds were lost with their workers; begun again, the rest goes on.
         FloatingPointError: The training diverged.
         ImportError: `tensorboard` is asked for and not installed.
     """
@@ -76,9 +85,8 @@ def train(
         raise ImportError("TensorBoard logs need the package tensorboard: pip install tensorboard.")
     task = task_of(recipe.task, tasks)
     folder = Path(runs) / name
-    results_of_seeds = []
-    for seed in recipe.seeds:
-        result = train_seed(
+    trainings = [
+        Training(
             recipe,
             task,
             seed,
@@ -87,9 +95,10 @@ def train(
             content=content,
             restart=restart,
             tensorboard=tensorboard,
-            progress=progress,
         )
-        results_of_seeds.append(result)
-    results = results_of(recipe, task, results_of_seeds)
+        for seed in recipe.seeds
+    ]
+    found = trained_all(trainings, executor, progress)
+    results = results_of(recipe, task, found)
     _files.write_json(folder / RESULTS, results)
     return results
