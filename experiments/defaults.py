@@ -275,6 +275,7 @@ def _cell(rows: list[dict[str, Any]], setting: str, column: tuple[str, int]) -> 
 
 
 @reported
+@reporting.on_workers
 def main(argv: list[str] | None = None) -> int:
     """Run trials, or print the table; 0 if all went well."""
     parser = reporting.parser("defaults", str(__doc__).splitlines()[0], ("run", "table"), SEEDS)

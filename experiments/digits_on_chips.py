@@ -89,6 +89,7 @@ def experiment(
             device=device,
             pair=DifferentialPair(device.g_max, scale="column"),
             compensation=COMPENSATIONS[label],
+            executor=reporting.executor(),
         )
         summary = summarize(rows)
         results["cases"][label] = {
@@ -166,6 +167,7 @@ def table(family: str | None = None, root: Path | str | None = None) -> str:
 
 
 @reported
+@reporting.on_workers
 def main(argv: list[str] | None = None) -> int:
     """Evaluate the named models; 0 if all went well."""
     parser = argparse.ArgumentParser(

@@ -81,26 +81,13 @@ def experiment(
             begun with others.
         FloatingPointError: The training diverged.
     """
-    recipe = _variant(recipes.read(name, content), seeds, epochs, unit, learning_rate)
-    devices = {**(recipe.devices or {}), **(arguments or {})} if hardware else None
-    recipe = recipe.changed(devices=devices)
-    task = registry.task_of(recipe.task, tasks)
-    variant = f"{name}{'' if unit is None else f'-{unit.lower()}'}{'' if hardware else '-float'}"
-    folder = Path(runs) / variant
-    of_seeds = []
-    for seed in recipe.seeds:
-        of_seeds.append(
-            training.train_seed(
-                recipe,
-                task,
-                seed,
-                folder / f"seed-{seed}",
-                finish=partial(_final_devices, task=task) if hardware else None,
-                content=content,
-                restart=restart,
-                progress=progress,
-            )
-        )
+    trainings = planned(
+        name, seeds, epochs, unit, hardware, learning_rate, arguments, runs, content, restart, tasks
+    )
+    of_seeds = training.trained_all(trainings, reporting.executor(), progress)
+    recipe, task = trainings[0].recipe, trainings[0].task
+    folder = trainings[0].folder.parent
+    variant = folder.name
     results = {
         **training.results_of(recipe, task, of_seeds),
         "variant": variant,
@@ -109,6 +96,39 @@ def experiment(
     }
     _files.write_json(Path(output) if output else folder / training.RESULTS, results)
     return results
+
+
+def planned(
+    name: str,
+    seeds: Iterable[int] | None = None,
+    epochs: int | None = None,
+    unit: str | None = None,
+    hardware: bool = True,
+    learning_rate: float | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    runs: Path | str = "runs/in_the_loop",
+    content: Path | str | None = None,
+    restart: bool = False,
+    tasks: Mapping[str, Task] = TASKS,
+) -> list[training.Training]:
+    """Return the trainings of `experiment`, one for each seed."""
+    recipe = _variant(recipes.read(name, content), seeds, epochs, unit, learning_rate)
+    devices = {**(recipe.devices or {}), **(arguments or {})} if hardware else None
+    recipe = recipe.changed(devices=devices)
+    task = registry.task_of(recipe.task, tasks)
+    variant = f"{name}{'' if unit is None else f'-{unit.lower()}'}{'' if hardware else '-float'}"
+    return [
+        training.Training(
+            recipe,
+            task,
+            seed,
+            Path(runs) / variant / f"seed-{seed}",
+            finish=partial(_final_devices, task=task) if hardware else None,
+            content=content,
+            restart=restart,
+        )
+        for seed in recipe.seeds
+    ]
 
 
 def _variant(
@@ -311,6 +331,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 @reported
+@reporting.on_workers
 def main(argv: list[str] | None = None) -> int:
     """Run the experiment from the command line; 0 if all went well."""
     parser = _parser()

@@ -58,9 +58,21 @@ def experiment(
     Returns:
         The best validation figure of each setting, and its epoch.
     """
+    folders = [
+        Path(runs) / "-".join(f"{key}-{value}" for key, value in setting.items())
+        for setting in settings
+    ]
+    trainings = [
+        found
+        for setting, folder in zip(settings, folders, strict=True)
+        for found in in_the_loop.planned(
+            name, [seed], epochs, unit, arguments=setting, runs=folder, content=content, tasks=tasks
+        )
+    ]
+    training.trained_all(trainings, reporting.executor(), progress)
     tried = []
-    for setting in settings:
-        folder = Path(runs) / "-".join(f"{key}-{value}" for key, value in setting.items())
+    for setting, folder in zip(settings, folders, strict=True):
+        # It is done, and read.
         results = in_the_loop.experiment(
             name,
             seeds=[seed],
@@ -105,6 +117,7 @@ def table(root: Path | str | None = None) -> str:
 
 
 @reported
+@reporting.on_workers
 def main(argv: list[str] | None = None) -> int:
     """Run the trainings from the command line; 0 if all went well."""
     parser = argparse.ArgumentParser(

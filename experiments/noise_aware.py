@@ -83,6 +83,7 @@ def experiment(
                 device=device,
                 pair=DifferentialPair(device.g_max, scale="column"),
                 compensation=compensation,
+                executor=reporting.executor(),
             )
             summary = summarize(rows)
             cases[label] = {
@@ -195,6 +196,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 @reported
+@reporting.on_workers
 def main(argv: list[str] | None = None) -> int:
     """Run the experiment from the command line; 0 if all went well."""
     arguments = _parser().parse_args(argv)

@@ -74,6 +74,7 @@ def experiment(
             device=device,
             pair=DifferentialPair(device.g_max, scale=scale),
             compensation="global",
+            executor=reporting.executor(),
         )
         summary = summarize(rows)
         cases[scale] = {
@@ -113,6 +114,7 @@ def table(root: Path | str | None = None) -> str:
 
 
 @reported
+@reporting.on_workers
 def main(argv: list[str] | None = None) -> int:
     """Evaluate the named models; 0 if all went well."""
     parser = argparse.ArgumentParser(

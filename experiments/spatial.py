@@ -309,6 +309,7 @@ def run_command(
 
 
 @reporting.reported
+@reporting.on_workers
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line; 0 if all went well."""
     return run_command(

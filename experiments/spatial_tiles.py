@@ -370,6 +370,7 @@ def table(part: str = "sparsity", root: Path | str | None = None) -> str:
 
 
 @reporting.reported
+@reporting.on_workers
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line; 0 if all went well."""
     return spatial.run_command(

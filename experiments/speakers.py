@@ -19,6 +19,7 @@ Trainings that are done are kept, and one that was killed goes on.
 """
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -91,26 +92,35 @@ def experiment(
         seeds=recipe.seeds if seeds is None else [*seeds],
     )
     path = reporting.folder(FOLDER, root) / f"{name}.json"
-    folds = []
+    held_out = {speaker: task(speaker) for speaker in speakers}
+    trainings = [
+        training.Training(
+            recipe,
+            held_out[speaker],
+            seed,
+            Path(runs) / name / speaker / f"seed-{seed}",
+            content=content,
+        )
+        for speaker in held_out
+        for seed in recipe.seeds
+    ]
+    done: dict[int, dict[str, Any]] = {}
     results: dict[str, Any] = {}
-    for speaker in speakers:
-        held_out = task(speaker)
-        for seed in recipe.seeds:
-            result = training.train_seed(
-                recipe,
-                held_out,
-                seed,
-                Path(runs) / name / speaker / f"seed-{seed}",
-                content=content,
-                progress=progress,
-            )
+    gathered = training.trained(trainings, reporting.executor(), progress)
+    with contextlib.closing(gathered) as running:
+        for number, result in running:
+            if isinstance(result, FloatingPointError):
+                raise result
             keras.backend.clear_session()
+            task_of = trainings[number].task
             kept = ("seed", "valid", "test", "epoch", "seconds", "parameters")
-            folds.append({"speaker": speaker, **{key: result[key] for key in kept}})
+            speaker = [*held_out][number // len(recipe.seeds)]
+            done[number] = {"speaker": speaker, **{key: result[key] for key in kept}}
+            folds = [done[number] for number in sorted(done)]
             results = {
                 "name": name,
-                "unit": held_out.unit,
-                "data": {"name": held_out.title, "sha256": held_out.data_sha256},
+                "unit": task_of.unit,
+                "data": {"name": task_of.title, "sha256": task_of.data_sha256},
                 "versions": training.versions(),
                 "recipe": recipe.entries(),
                 **summary(folds),
@@ -170,6 +180,7 @@ def table(root: Path | str | None = None) -> str:
 
 
 @reporting.reported
+@reporting.on_workers
 def main(argv: list[str] | None = None) -> int:
     """Train the named recipes on all folds; 0 if all went well."""
     parser = argparse.ArgumentParser(

@@ -89,6 +89,7 @@ def experiment(
             times=[*TIMES.values()],
             results=folder / f"{name}-{bits}-{weights_sha256[:8]}.json",
             compensation="column",
+            executor=reporting.executor(),
         )
         found = summarize(rows)
         factor = 1.0 if task.lower_is_better else 100.0
@@ -123,7 +124,7 @@ def experiment(
                 }
             )
     path = reporting.folder(RESULTS_FOLDER, root) / f"{family}.json"
-    return reporting.gather(path, cases, measure)
+    return reporting.gather(path, cases, measure, here=True)
 
 
 def _chosen(model: keras.Model, task: Task, bits: int) -> tuple[float, dict[str, float]]:
@@ -137,6 +138,7 @@ def _chosen(model: keras.Model, task: Task, bits: int) -> tuple[float, dict[str,
             times=[YEAR],
             seed=1,
             compensation="column",
+            executor=reporting.executor(),
         )
         figures[percentile] = summarize(rows)[YEAR][task.metric]["mean"]
     pick = min if task.lower_is_better else max
@@ -187,6 +189,7 @@ def table(family: str, root: Path | str | None = None) -> str:
 
 
 @reported
+@reporting.on_workers
 def main(argv: list[str] | None = None) -> int:
     """Evaluate the models of the named tasks; 0 if all went well."""
     parser = argparse.ArgumentParser(

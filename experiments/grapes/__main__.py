@@ -4,11 +4,14 @@ python -m experiments.grapes accuracy forgetting robustness --output experiments
 """
 
 import argparse
+import contextlib
+import functools
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from experiments import reporting
 from experiments.grapes.training import (
     BATCH,
     DAY,
@@ -28,7 +31,7 @@ from experiments.grapes.training import (
     train,
 )
 from experiments.reporting import reported
-from snukeras import _files
+from snukeras import _executors, _files
 from snukeras.zoo import training
 
 
@@ -57,35 +60,50 @@ def experiment(
     runs.mkdir(parents=True, exist_ok=True)  # what cannot be written should fail before training
     seeds, networks = [*seeds], [*networks]
     for part in parts:
-        for scenario in SCENARIOS[part] if scenarios is None else scenarios:
-            if scenario not in SCENARIOS[part]:
-                continue
-            for seed in seeds:
-                for kind in networks:
-                    for method in METHODS:
-                        _run(runs, part, kind, scenario, method, seed, changed)
+        cases = [
+            (part, kind, scenario, method, seed)
+            for scenario in (SCENARIOS[part] if scenarios is None else scenarios)
+            if scenario in SCENARIOS[part]
+            for seed in seeds
+            for kind in networks
+            for method in METHODS
+        ]
+        missing = [case for case in cases if not _is_done(runs, case, changed)]
+        training_of = functools.partial(train, **changed)
+        found = _executors.gather(training_of, missing, reporting.executor(), seeded=True)
+        with contextlib.closing(found) as running:
+            for number, result in running:
+                path, named = _place(runs, missing[number], changed)
+                _files.write_json(path, {**named, **result})
+                last = result.get("test", result.get("course", [None])[-1])
+                print(f"{path.stem}: {last}", flush=True)
         if output is not None:
             _files.write_json(Path(output) / f"{part}.json", gathered(part, runs))
 
 
-def _run(
-    runs: Path, part: str, kind: str, scenario: str, method: str, seed: int, changed: Any
-) -> None:
-    path = runs / part / f"{kind}-{scenario}-{method}-{seed}.json"
+_Case = tuple[str, str, str, str, int]
+
+
+def _place(runs: Path, case: _Case, changed: Any) -> tuple[Path, dict[str, Any]]:
+    """Return the file of a training, and what it says of it."""
+    part, kind, scenario, method, seed = case
     named = {"network": kind, "scenario": scenario, "method": method, "seed": seed}
     named |= settings(part, kind, scenario, changed)
-    if path.exists():
-        found = _files.read_json(path)
-        # Older files do not say what they were trained with.
-        if any(found.get(key, value) != value for key, value in named.items()):
-            raise ValueError(
-                f"{path} is of another learning rate or number of epochs. Choose another folder "
-                "(--runs), or delete what is in it."
-            )
-        return
-    result = train(part, kind, scenario, method, seed, **changed)
-    _files.write_json(path, {**named, **result})
-    print(f"{path.stem}: {result.get('test', result.get('course', [None])[-1])}", flush=True)
+    return runs / part / f"{kind}-{scenario}-{method}-{seed}.json", named
+
+
+def _is_done(runs: Path, case: _Case, changed: Any) -> bool:
+    path, named = _place(runs, case, changed)
+    if not path.exists():
+        return False
+    found = _files.read_json(path)
+    # Older files do not say what they were trained with.
+    if any(found.get(key, value) != value for key, value in named.items()):
+        raise ValueError(
+            f"{path} is of another learning rate or number of epochs. Choose another folder "
+            "(--runs), or delete what is in it."
+        )
+    return True
 
 
 def gathered(part: str, runs: Path | str) -> dict[str, Any]:
@@ -129,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 @reported
+@reporting.on_workers
 def main(argv: list[str] | None = None) -> int:
     """Run the experiment from the command line; 0 if all went well."""
     arguments = vars(_parser().parse_args(argv))

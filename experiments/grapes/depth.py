@@ -86,6 +86,7 @@ def table(root: Path | str | None = None) -> str:
 
 
 @reporting.reported
+@reporting.on_workers
 def main(argv: list[str] | None = None) -> int:
     """Measure what is missing; 0 if all went well."""
     parser = argparse.ArgumentParser(prog="python -m experiments.grapes.depth")

@@ -11,6 +11,7 @@ from experiments.level_tuned.tasks import TASKS
 
 
 @reporting.reported
+@reporting.on_workers
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line; 0 if all went well."""
     parser = reporting.parser(

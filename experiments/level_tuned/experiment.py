@@ -1,5 +1,6 @@
 """Search settings of all-memristive networks, and compare couplings of their neurons."""
 
+import functools
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 from experiments import reporting
 from experiments.level_tuned.learning import runs
 from experiments.level_tuned.tasks import TASKS
-from snukeras import _files
+from snukeras import _executors, _files
 
 SEEDS = range(10)
 SEARCH_SEEDS = range(100, 103)
@@ -32,26 +33,28 @@ def search(name: str, folder: Path) -> list[dict[str, Any]]:
     The most things learned count, then the agreement of the synapses.
     """
     definition = TASKS[name]
-
-    def tried(coupling: str, condition: dict[str, Any], seeds: list[int]) -> dict[str, Any]:
-        task = definition["make"](**condition)
-        trials = []
-        for level, depression in itertools.product(definition["level"], definition["depression"]):
-            found = runs(task, coupling, level, depression, definition["steps"], seeds, test=False)
-            trial = {"level": level, "depression": depression}
-            for key in ("learned", "agreement"):
-                trial[key] = float(np.mean([run[key] for run in found]))
-            trial["events"] = float(np.mean([sum(run["events"].values()) for run in found]))
-            trials.append(trial)
-        best = max(trials, key=lambda t: (t["learned"], t["agreement"]))
-        return {"chosen": {key: best[key] for key in ("level", "depression")}, "tried": trials}
-
     cases = [
         {"coupling": coupling, "condition": condition, "seeds": [*SEARCH_SEEDS]}
         for condition in definition["searched"]
         for coupling in sorted(set(SETTINGS_OF.values()))
     ]
-    return reporting.gather(folder / f"search_{name}.json", cases, tried)
+    return reporting.gather(folder / f"search_{name}.json", cases, functools.partial(_tried, name))
+
+
+def _tried(name: str, coupling: str, condition: dict[str, Any], seeds: list[int]) -> dict[str, Any]:
+    """Try all settings of a coupling; return the chosen ones, and the figures of all."""
+    definition = TASKS[name]
+    task = definition["make"](**condition)
+    trials = []
+    for level, depression in itertools.product(definition["level"], definition["depression"]):
+        found = runs(task, coupling, level, depression, definition["steps"], seeds, test=False)
+        trial = {"level": level, "depression": depression}
+        for key in ("learned", "agreement"):
+            trial[key] = float(np.mean([run[key] for run in found]))
+        trial["events"] = float(np.mean([sum(run["events"].values()) for run in found]))
+        trials.append(trial)
+    best = max(trials, key=lambda t: (t["learned"], t["agreement"]))
+    return {"chosen": {key: best[key] for key in ("level", "depression")}, "tried": trials}
 
 
 def settings(folder: Path, name: str, coupling: str, condition: dict[str, Any]) -> dict[str, float]:
@@ -69,6 +72,33 @@ def couplings(name: str, condition: dict[str, Any]) -> list[str]:
     """Return the couplings that run at a condition: controls do not run everywhere."""
     controlled = TASKS[name].get("controlled", [condition])
     return [c for c in COUPLINGS if SETTINGS_OF[c] == c or condition in controlled]
+
+
+def _by_seed(
+    name: str,
+    condition: dict[str, Any],
+    coupling: str,
+    chosen: dict[str, float],
+    seeds: Sequence[int],
+) -> list[dict[str, Any]]:
+    """Train a network a seed: each in a task of its own where there is an executor."""
+    executor = reporting.executor()
+    parts = [[*seeds]] if executor is None else [[seed] for seed in seeds]
+    tasks = [(name, condition, coupling, chosen, part) for part in parts]
+    found = dict(_executors.gather(_of_seeds, tasks, executor, seeded=True))
+    return [run for number in sorted(found) for run in found[number]]
+
+
+def _of_seeds(
+    name: str,
+    condition: dict[str, Any],
+    coupling: str,
+    chosen: dict[str, float],
+    seeds: list[int],
+) -> list[dict[str, Any]]:
+    definition = TASKS[name]
+    task = definition["make"](**condition)
+    return runs(task, coupling, chosen["level"], chosen["depression"], definition["steps"], seeds)
 
 
 def experiment(name: str, folder: Path, seeds: Sequence[int] = SEEDS) -> list[dict[str, Any]]:
@@ -102,9 +132,7 @@ def experiment(name: str, folder: Path, seeds: Sequence[int] = SEEDS) -> list[di
             missing = [s for s in seeds if s not in [seed["seed"] for seed in done]]
             if not missing:
                 continue
-            found = runs(
-                task, coupling, chosen["level"], chosen["depression"], run["steps"], missing
-            )
+            found = _by_seed(name, condition, coupling, chosen, missing)
             # What was run with other settings goes.
             case = (coupling, condition)
             known = [old for old in known if (old["coupling"], old["condition"]) != case]

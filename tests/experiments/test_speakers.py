@@ -27,7 +27,7 @@ def test_every_speaker_is_held_out_with_every_seed(content, tmp_path, monkeypatc
         return {"seed": seed, "valid": figure, "test": figure - 1, "epoch": 1, "seconds": 1.0,
                 "parameters": 7, "history": []}  # fmt: skip
 
-    monkeypatch.setattr(speakers.training, "train_seed", train_seed)
+    monkeypatch.setattr(speakers.training.spread, "train_seed", train_seed)
     results = speakers.experiment("tiny", tmp_path / "runs", content, root=tmp_path)
     assert [(speaker, seed) for speaker, seed, _ in trained] == [
         (speaker, seed) for speaker in speakers.SPEAKERS for seed in (0, 1)

@@ -107,6 +107,7 @@ def test_a_seed_that_diverges(tmp_path):
         train(content, executor=work.Direct())
 
 
+@pytest.mark.slow
 def test_trials_on_an_executor_are_those_of_one_process(tmp_path, whole):
     found = []
     for name in ("serial", "lost"):
@@ -144,6 +145,7 @@ def test_bad_options(words, options, says, capsys):
     assert raised.value.code == 2 and says in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_cluster_that_does_not_answer_is_one_line(tmp_path, monkeypatch, capsys):
     pytest.importorskip("distributed", reason="Dask is not installed")
     monkeypatch.setattr(_executors, "_ANSWER_S", 0.3)
