@@ -3,6 +3,7 @@
 Each training runs in processes of its own: devices and clusters are set before TensorFlow starts.
 """
 
+import importlib.util
 import json
 import os
 import socket
@@ -95,3 +96,15 @@ def test_multi_worker_mirrored_strategy(one_device, tmp_path):
         workers.append(start(tmp_path, "workers", f"worker{index}", TF_CONFIG=json.dumps(config)))
     for result in finish(workers):
         assert_same_training(result, one_device)
+
+
+@pytest.mark.slow
+def test_data_parallel_on_jax(tmp_path):
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip("JAX is not installed")
+    virtual = "--xla_force_host_platform_device_count=2"
+    one, two = (
+        finish([start(tmp_path, mode, mode, KERAS_BACKEND="jax", **environment)])[0]
+        for mode, environment in (("one", {}), ("parallel", {"XLA_FLAGS": virtual}))
+    )
+    assert_same_training(two, one)

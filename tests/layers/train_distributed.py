@@ -1,14 +1,14 @@
 """Train a small network on one device or several; run by test_distribution.py, not by pytest.
 
-Usage: train_distributed.py one|mirrored|workers WEIGHTS.npz
-With `workers`, TF_CONFIG names the cluster and this process's place in it.
+Usage: train_distributed.py one|mirrored|workers|parallel WEIGHTS.npz
+With `workers`, TF_CONFIG names the cluster and this process's place in it. `parallel` is
+keras.distribution, on the devices that JAX has.
 """
 
 import sys
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from snukeras.layers import SNU, SSNU
 
@@ -32,11 +32,18 @@ def main(mode, path):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, 16, 12, 5)).astype("float32")
     x[:, 9:] = 0  # masked steps
-    if mode == "one":
+    replicas = 1
+    if mode == "parallel":
+        devices = keras.distribution.list_devices()
+        replicas = len(devices)
+        keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
+    if mode in ("one", "parallel"):
         model = compiled_model()
         before = model.get_weights()
         losses = model.fit(x, y, batch_size=8, epochs=3, shuffle=False, verbose=0).history["loss"]
     elif mode == "mirrored":
+        import tensorflow as tf
+
         cpu = tf.config.list_physical_devices("CPU")[0]
         two = [tf.config.LogicalDeviceConfiguration()] * 2
         tf.config.set_logical_device_configuration(cpu, two)
@@ -46,6 +53,8 @@ def main(mode, path):
         before = model.get_weights()
         losses = model.fit(x, y, batch_size=8, epochs=3, shuffle=False, verbose=0).history["loss"]
     else:
+        import tensorflow as tf
+
         # The strategy must be made before any other operation runs.
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
         with strategy.scope():
@@ -65,13 +74,14 @@ def main(mode, path):
             for batch in batches:
                 step(batch)
             losses.append(float(model.get_metrics_result()["loss"]))
-    replicas = tf.distribute.get_strategy() if mode == "one" else strategy
+    if mode in ("mirrored", "workers"):
+        replicas = strategy.num_replicas_in_sync
     after = model.get_weights()
     names = [v.path for v in model.weights]
     np.savez(
         path,
         losses=losses,
-        replicas=replicas.num_replicas_in_sync,
+        replicas=replicas,
         **{f"before/{name}": value for name, value in zip(names, before, strict=True)},
         **{f"after/{name}": value for name, value in zip(names, after, strict=True)},
     )
