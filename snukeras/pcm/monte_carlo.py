@@ -7,6 +7,7 @@ import importlib
 import json
 import tempfile
 import time as clock
+import warnings
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
@@ -445,7 +446,10 @@ def _unpacked(packed: _Packed) -> _Work:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         path.write_bytes(packed.model)
-        model = keras.models.load_model(path)
+        with warnings.catch_warnings():
+            # A model that was never trained has an optimizer without its variables.
+            warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+            model = keras.models.load_model(path)
     chip: Config = {
         name: keras.saving.deserialize_keras_object(value) if kind == "keras" else value
         for name, (kind, value) in packed.chip.items()
