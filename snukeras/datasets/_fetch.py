@@ -105,7 +105,7 @@ def fetch(
     if not cached.exists():
         if _AT_HAND.get():
             raise ConnectionError(f"{source.name} is not on this machine.")
-        _download(source, cached)
+        download(source, cached)
     elif not by_content:
         _check(source, cached, f"Delete {cached} to have it downloaded again.")
     return cached
@@ -171,7 +171,7 @@ def _blocks(source: Source, target: Path) -> Iterator[bytes]:
         ) from error
 
 
-def _download(source: Source, target: Path) -> None:
+def download(source: Source, target: Path) -> None:
     """Download to a temporary name, check, and only then give the file its name."""
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{source.name}.", dir=target.parent)

@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         "--target",
         default="pcm",
         metavar="NAME",
-        help="onnx or c (C99), both without map; pcm (default); --list-targets; or PATH.json",
+        help="onnx, c (C99) or web (a page), without map; pcm (default); PATH.json; --list-targets",
     )
     add("--output", metavar="DIR", help="folder to make (default NAME-TARGET)")
     add("--overwrite", action="store_true", help="replace an earlier export")
@@ -196,6 +196,12 @@ def _add_more(parser: argparse.ArgumentParser) -> None:
         choices=("dynamic", "static"),
         help="also write an ONNX file with int8 weights; ranges of inputs found at each run "
         "(dynamic, the default) or on the samples (static)",
+    )
+    add(
+        "--web-runtime",
+        metavar="PATH",
+        help="where --target web gets onnxruntime-web from: its archive of npm, or a folder "
+        "(default: SNUKERAS_WEB_RUNTIME, else the cache, else a download)",
     )
     add("--nir", action="store_true", help="also write model.nir (needs --dt and the library nir)")
     add(
@@ -299,6 +305,11 @@ def _export(options: argparse.Namespace) -> int:
     # Check the output folder first: loading TensorFlow takes seconds.
     check_output(output, options.overwrite)
     with _terminal.status(options.json) as progress:
+        if options.target == "web":
+            from snukeras.export.web.runtime import find
+
+            progress("looking for onnxruntime-web")
+            find(options.web_runtime)
         _load_tensorflow(progress)
         from snukeras.export.crossbar.faults import read_faults
         from snukeras.export.exporter import export
@@ -324,6 +335,7 @@ def _export(options: argparse.Namespace) -> int:
             vectors=options.vectors,
             tile=_kind(options, opened.model),
             clip=options.clip,
+            web_runtime=options.web_runtime,
             samples=_samples(options, opened.model, (opened.metrics or {}).get("task")),
             chips=options.chips,
             times=options.times or TIMES,
@@ -347,6 +359,8 @@ def _export(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse options that do not fit together."""
+    from snukeras.export.crossbar.targets import WITHOUT_MAP
+
     if options.model is None:
         raise BadInputError(
             "MODEL is missing.", "Give a .keras or .nir file or zoo:NAME, or see --help."
@@ -363,7 +377,9 @@ def _check(options: argparse.Namespace) -> None:
             raise BadInputError(f"--{name} is for a MODEL in an .nir file.", "Leave it out.")
     if options.metric and not options.samples:
         raise BadInputError("--metric is for --samples with targets.", "Add --samples FILE.npz.")
-    if options.target in ("onnx", "c"):
+    if options.web_runtime is not None and options.target != "web":
+        raise BadInputError("--web-runtime is for --target web.", "Leave it out.")
+    if options.target in WITHOUT_MAP:
         sizes = ("tile", "g_max", "g_min", "levels", "pairs", "clip")
         for name in (*sizes, "faults", "csv", "pack", "chips", "times"):
             if getattr(options, name):
@@ -379,9 +395,9 @@ def _check(options: argparse.Namespace) -> None:
 
 def _hardware(options: argparse.Namespace) -> "Target | None":
     """Return the target with the options that change it; None for ONNX alone."""
-    from snukeras.export.crossbar.targets import load_target
+    from snukeras.export.crossbar.targets import WITHOUT_MAP, load_target
 
-    if options.target in ("onnx", "c"):
+    if options.target in WITHOUT_MAP:
         return None
     changes: TargetChanges = {}
     if isinstance(options.tile, tuple):
@@ -399,11 +415,12 @@ def _hardware(options: argparse.Namespace) -> "Target | None":
 
 def _kind(options: argparse.Namespace, model: "keras.Model") -> "str | Tile | None":
     """Return the kind of tile: that of the option, else that of a network on tiles."""
+    from snukeras.export.crossbar.targets import WITHOUT_MAP
     from snukeras.pcm import AnalogNetwork
 
     if isinstance(options.tile, str):
         return options.tile
-    asked = options.tile is not None or options.target in ("onnx", "c")
+    asked = options.tile is not None or options.target in WITHOUT_MAP
     if asked or not isinstance(model, AnalogNetwork):
         return None
     return model.tile
@@ -423,27 +440,19 @@ def _samples(
         None where there are none of these; chorales are for networks that play them.
     """
     from snukeras.export.network import Network
-    from snukeras.export.samples import CHORALES, Samples, samples_from_file
+    from snukeras.export.samples import Samples, samples_from_file
 
     network = Network.read(model)
     if options.samples:
         return samples_from_file(options.samples, network, options.metric)
-    if task is not None:
+    # What a page plays has names, which the songs of the data set have not.
+    if task is not None and not (options.target == "web" and network.plays_chorales):
         from snukeras.zoo.tasks import TASKS
 
         part = TASKS[task].part() if task in TASKS else None
         if part is not None:
             return Samples.part(part)
-    if not network.plays_chorales:
-        return None
-    try:
-        from snukeras.zoo.samples import read
-
-        _, rolls = read()
-    except (ImportError, OSError, ValueError):
-        return None
-    samples = Samples.songs(rolls, CHORALES, model.input_shape[1])
-    return samples if samples.batches else None
+    return Samples.chorales(network)
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -586,6 +595,7 @@ def _list_targets() -> int:
 
     print("onnx: ONNX only, no crossbar map")
     print("c: one step as plain C99, float32 and int8, beside ONNX; no crossbar map")
+    print("web: a page that runs the network in a browser, beside ONNX; no crossbar map")
     for name in available_targets():
         print(f"{name}: {load_target(name).title}")
     return 0

@@ -20,7 +20,7 @@ from snukeras.export.crossbar.device_list import write_device_list
 from snukeras.export.crossbar.faults import Fault
 from snukeras.export.crossbar.load import load_map
 from snukeras.export.crossbar.map import CrossbarMap
-from snukeras.export.crossbar.targets import Target, load_target
+from snukeras.export.crossbar.targets import WITHOUT_MAP, Target, load_target
 from snukeras.export.crossbar.writer import Clip, MapOptions, write_map
 from snukeras.export.errors import BadInputError, ExportWarning
 from snukeras.export.folder import (
@@ -65,6 +65,11 @@ from snukeras.export.vectors import checked, write_vectors
 from snukeras.export.verify.folder import verify
 from snukeras.export.verify.int8 import write_int8
 from snukeras.export.verify.results import Verification
+from snukeras.export.web.files import WebEntry
+from snukeras.export.web.files import describe as describe_page
+from snukeras.export.web.files import make as make_page
+from snukeras.export.web.runtime import VERSION as RUNTIME_VERSION
+from snukeras.export.web.runtime import Runtime, find
 from snukeras.pcm import AnalogNetwork, DifferentialPair, Tile, get_tile
 
 MAX_SEED = 2**63 - 1
@@ -85,6 +90,7 @@ class _Job:
     tiled: AnalogNetwork | None
     on_tiles: OnTiles | None
     c: bool
+    web: Runtime | None
     simulated: Simulated
     name: str
     source: Path | None
@@ -110,6 +116,7 @@ def export(
     tile: str | Path | Tile | None = None,
     clip: Clip = None,
     samples: Samples | None = None,
+    web_runtime: str | Path | None = None,
     chips: int | None = None,
     times: Sequence[float] = TIMES,
     overwrite: bool = False,
@@ -123,8 +130,8 @@ def export(
     Args:
         model: Sequential or functional model of float32 policy.
         output: Folder to make; everything is written beside it first and renamed when complete.
-        target: "onnx" (no crossbar map), "c" (also one step as C99), a target's name or file, or a
-            `Target`.
+        target: "onnx" (no crossbar map), "c" (also one step as C99), "web" (also a page that runs
+            the network in a browser), a target's name or file, or a `Target`.
         scale: "column" or "tensor": one scale of conductance per column or per matrix. Matrices
             on the levels of a PCMConstraint have the range of the constraint instead.
         seed: Seed of the random input, where there are no samples, and of the first chip.
@@ -145,7 +152,11 @@ def export(
             A calibrated network on tiles brings its kind and ranges, where the target is a name.
         clip: Where weights are cut before they are mapped: a number of standard deviations, or
             "best" (see `snukeras.pcm.DifferentialPair`). A network on tiles brings its own.
-        samples: Input for the comparison; random by default.
+        samples: Input for the comparison, and what a page plays; random by default, chorales on the
+            page of a network that plays them.
+        web_runtime: Where a page gets onnxruntime-web from: the archive of npm, or a folder that
+            holds it. Default: what the variable SNUKERAS_WEB_RUNTIME names, else the cache, else a
+            download into it.
         chips: How many chips the forecast simulates; None for 3, or 1 of a large network.
         times: Seconds after programming at which it reads them.
         overwrite: Replace an earlier export at `output`.
@@ -179,6 +190,7 @@ def export(
         raise BadInputError(f"seed must be an integer from 0 to {MAX_SEED}. Received: {seed!r}.")
     if int8 is not None and int8 not in MODES:
         raise BadInputError(f"int8 must be one of {MODES} or None. Received: {int8!r}.")
+    runtime = _runtime(target, web_runtime)
     simulated = Simulated(chips, tuple(float(t) for t in times), seed)
     tiled = checked(model) if vectors else None
     progress("reading the network")
@@ -196,12 +208,15 @@ def export(
             tiled=tiled,
             on_tiles=on_tiles,
             c=target == "c",
+            web=runtime,
             simulated=simulated,
             name=name or model.name,
             source=None if source is None else Path(source),
             metrics=metrics,
             progress=progress,
         )
+        if samples is None and runtime is not None:
+            samples = Samples.chorales(network)
         report = _run(job, samples or Samples.random(network, seed))
     if report.verification.reload is not None:
         warnings.warn(
@@ -216,7 +231,18 @@ def export(
 def _target(target: str | Target) -> Target | None:
     if isinstance(target, Target):
         return target
-    return None if target in ("onnx", "c") else load_target(target)
+    return None if target in WITHOUT_MAP else load_target(target)
+
+
+def _runtime(target: str | Target, place: str | Path | None) -> Runtime | None:
+    """Return what a page runs with, where one is asked for."""
+    if target == "web":
+        return find(place)
+    if place is not None:
+        raise BadInputError(
+            f'web_runtime is for target="web". Received: target={target!r}.', "Leave it out."
+        )
+    return None
 
 
 def _on_tiles(
@@ -268,8 +294,9 @@ def _run(job: _Job, samples: Samples) -> Report:
         network.model.save(folder / SOURCE)
     else:
         shutil.copyfile(job.source, folder / SOURCE)
-    # The C comes first: it refuses more than ONNX does.
+    # C and page come first: they refuse more than ONNX does.
     c = _write_c(job, samples) if job.c else None
+    web = _write_web(job, job.web, origin, samples) if job.web else None
     nir, described = _write_graphs(job, origin)
     if job.int8 is not None:
         progress("quantising the ONNX graph")
@@ -296,7 +323,7 @@ def _run(job: _Job, samples: Samples) -> Report:
         said = risks(crossbar, verification, found, network.digital_kernels)
         found = dataclasses.replace(found, risks=said)
     progress("writing the report")
-    report = _report(job, origin, nir, c, described, crossbar, found, verification)
+    report = _report(job, origin, nir, c, web, described, crossbar, found, verification)
     (folder / PAGE).write_text(page(report, crossbar), encoding="utf-8")
     report = dataclasses.replace(
         report,
@@ -321,9 +348,17 @@ def _write_c(job: _Job, samples: Samples) -> CEntry:
     return describe(made)
 
 
-def _write_graphs(job: _Job, origin: Source) -> tuple[NirFile | None, OnnxEntry]:
-    """Write the NIR graph, the ONNX graph and its streaming form."""
-    network, folder, progress = job.network, job.folder, job.progress
+def _write_web(job: _Job, runtime: Runtime, origin: Source, samples: Samples) -> WebEntry:
+    """Write the page, and what it runs with."""
+    job.progress("writing the page")
+    made = make_page(job.network, samples, job.name, _metadata(job, origin))
+    for name, data in {**made.files(), **runtime}.items():
+        (job.folder / name).write_bytes(data)
+    return describe_page(made, RUNTIME_VERSION)
+
+
+def _metadata(job: _Job, origin: Source) -> dict[str, str]:
+    """Return the texts in the ONNX files."""
     metadata = {
         "snukeras.version": __version__,
         "snukeras.source": origin.name,
@@ -332,6 +367,13 @@ def _write_graphs(job: _Job, origin: Source) -> tuple[NirFile | None, OnnxEntry]
     }
     if job.metrics:
         metadata["snukeras.metrics"] = json.dumps(job.metrics, allow_nan=False)
+    return metadata
+
+
+def _write_graphs(job: _Job, origin: Source) -> tuple[NirFile | None, OnnxEntry]:
+    """Write the NIR graph, the ONNX graph and its streaming form."""
+    network, folder, progress = job.network, job.folder, job.progress
+    metadata = _metadata(job, origin)
     nir = None
     if job.nir_dt is not None:
         progress("building the NIR graph")
@@ -374,6 +416,7 @@ def _report(
     origin: Source,
     nir: NirFile | None,
     c: CEntry | None,
+    web: WebEntry | None,
     described: OnnxEntry,
     crossbar: CrossbarMap | None,
     found: Forecast | None,
@@ -388,7 +431,7 @@ def _report(
         metrics=job.metrics,
         parameters=int(job.network.model.count_params()),
         options=Options(
-            target=job.target.name if job.target else "c" if job.c else "onnx",
+            target=_label(job),
             scale=job.options.scale,
             seed=job.options.seed,
             pack=job.options.pack,
@@ -402,11 +445,19 @@ def _report(
         onnx=described,
         nir=nir,
         c=c,
+        web=web,
         map=None if crossbar is None else _describe_map(crossbar),
         forecast=found,
         verification=verification,
         files={},
     )
+
+
+def _label(job: _Job) -> str:
+    """Return what was asked for as the target."""
+    if job.target is not None:
+        return job.target.name
+    return "c" if job.c else "web" if job.web else "onnx"
 
 
 def _packages() -> dict[str, str]:

@@ -19,10 +19,14 @@ C, C_HEADER = "model.c", "model.h"
 C_INT8, C_INT8_HEADER = "model_int8.c", "model_int8.h"
 C_MAIN, C_INPUT, C_EXPECTED = "main.c", "sequence.csv", "expected.csv"
 C_FILES = (C, C_HEADER, C_INT8, C_INT8_HEADER, C_MAIN, C_INPUT, C_EXPECTED)
+WEB, WEB_NETWORK, WEB_PAGE = "model-web.onnx", "network.json", "index.html"
+WEB_PLAYER, WEB_STYLE, WEB_LICENCE = "player.js", "player.css", "onnxruntime-license.txt"
+WEB_FILES = (WEB, WEB_NETWORK, WEB_PAGE, WEB_PLAYER, WEB_STYLE, WEB_LICENCE)
+WEB_RUNTIME = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 REPORT, PAGE, CHECKSUMS = "report.json", "report.html", "checksums.sha256"
 FILES = frozenset(
-    {ONNX, INT8, STREAMING, NIR, VECTORS, *C_FILES, MAP, CSV, SOURCE, SAMPLES, REPORT, PAGE}
-    | {CHECKSUMS}
+    {ONNX, INT8, STREAMING, NIR, VECTORS, *C_FILES, *WEB_FILES, *WEB_RUNTIME, MAP, CSV, SOURCE}
+    | {SAMPLES, REPORT, PAGE, CHECKSUMS}
 )
 
 Progress = Callable[[str], None]

@@ -63,6 +63,24 @@ class Samples:
         return cls(kind, [[roll[None, :-1]] for roll in rolls], [roll[None, 1:] for roll in rolls])
 
     @classmethod
+    def chorales(cls, network: Network) -> "Samples | None":
+        """Take the chorales that ship.
+
+        Returns:
+            None where the network plays none, or takes longer pieces.
+        """
+        if not network.plays_chorales:
+            return None
+        from snukeras.zoo.samples import read
+
+        try:
+            _, rolls = read()
+        except (OSError, ValueError):
+            return None
+        found = cls.songs(rolls, CHORALES, network.topology.inputs[0][1].shape[1])
+        return found if found.batches else None
+
+    @classmethod
     def part(cls, part: "Part") -> "Samples":
         """Take a part of the test split of a task of the zoo."""
         return cls(part.what, [[batch] for batch in part.inputs], part.targets, part.metric)

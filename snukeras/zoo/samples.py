@@ -46,6 +46,7 @@ class Chorale(TypedDict):
     """What is used of the description of a chorale."""
 
     name: str
+    title: str
 
 
 class Description(TypedDict):
@@ -79,6 +80,14 @@ def read(folder: Path | str | None = None) -> tuple[list[str], list[piano_roll.R
     names = [chorale["name"] for chorale in description["chorales"]]
     with np.load(folder / ROLLS, allow_pickle=False) as arrays:
         return names, [arrays[name] for name in names]
+
+
+def titles() -> list[str]:
+    """Return number and melody of each sample chorale: "BWV 153.9, Ach Gott, wie manches ..."."""
+    path = presets.content_folder() / FOLDER / DESCRIPTION
+    description = _files.read_json(path)
+    _files.check_type(description, Description, path)
+    return [f"{chorale['name']}, {chorale['title']}" for chorale in description["chorales"]]
 
 
 def make(folder: Path | str) -> None:

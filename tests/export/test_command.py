@@ -321,7 +321,7 @@ def test_read_back_into_another_model(inside, model_file, capsys):
 @pytest.mark.parametrize("name", ["jsb_snu", "mnist_snu", "ptb_ssnu", "nottingham_snu"])
 def test_presets_are_compared_on_their_task_where_its_data_is_at_hand(name, data_folder):
     model = snukeras.zoo.load(name)
-    options = argparse.Namespace(samples=None, metric=None)
+    options = argparse.Namespace(samples=None, metric=None, target="pcm")
     samples = command._samples(options, model, snukeras.zoo.info(name)["task"])
     assert " of the test split of " in samples.kind and samples.targets is not None
     outputs = [np.asarray(model(feeds[0])) for feeds in samples.batches]

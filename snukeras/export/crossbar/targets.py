@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from jsonschema import Draft202012Validator
 
+# What --target takes beside the name of hardware.
+WITHOUT_MAP = ("onnx", "c", "web")
 ENTRY_POINTS = "snukeras.export_targets"
 # Largest conductances that a target may have, uS; and the smallest range, as a share of the
 # largest conductance, that the float32 numbers of a map resolve.

@@ -9,6 +9,7 @@ from snukeras.export.nir.write import NirFile
 from snukeras.export.records import Record, named, optional
 from snukeras.export.report.forecast import Forecast
 from snukeras.export.verify.results import Verification
+from snukeras.export.web.files import WebEntry
 
 FORMAT = "snukeras-export-report"
 
@@ -94,7 +95,8 @@ class Report(Record):
         parameters: Number of parameters.
         options: What was asked.
         network: Its calls of layers, in order.
-        onnx, nir, map, forecast, verification, c: What was written and found; None where not asked.
+        onnx, nir, map, forecast, verification, c, web: What was written and found; None where not
+            asked.
         files: All files but report.json and the list of checksums.
     """
 
@@ -114,3 +116,4 @@ class Report(Record):
     verification: Verification
     files: dict[str, FileEntry]
     c: CEntry | None = None
+    web: WebEntry | None = None

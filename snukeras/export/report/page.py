@@ -25,7 +25,7 @@ from snukeras.export.report.drawing import (
     tile,
 )
 from snukeras.export.report.forecast import Forecast
-from snukeras.export.report.terminal import c_text, int8_texts, nir_text, unit_text
+from snukeras.export.report.terminal import c_text, int8_texts, nir_text, unit_text, web_text
 from snukeras.export.verify.onnx import BOUND
 from snukeras.export.verify.results import MetricResult, Verification
 
@@ -480,6 +480,8 @@ def _verification(found: Verification) -> Iterator[str]:
         rows.append(["NIR graph", nir_text(found)])
     if found.c is not None:
         rows.append(["C", c_text(found.c)])
+    if found.web is not None:
+        rows.append(["web page", web_text(found.web)])
     names = {"keras": "Keras", "onnx": "ONNX Runtime", "int8": "ONNX Runtime, int8"}
     names |= {"c": "C", "c_int8": "C, int8", "map": "the map's weights"}
     if found.metric is not None:

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
         MetricResult,
         UnitResult,
         Verification,
+        WebResult,
     )
+    from snukeras.export.web.files import WebEntry
 
 _DRIFT = {"none": "not compensated", "global": "compensated"}
 _NAMES = {"keras": "Keras", "onnx": "ONNX", "int8": "ONNX int8", "map": "map"}
@@ -92,9 +94,13 @@ def show(report: "Report", folder: Path) -> None:
     if report.c is not None:
         for line in c_sizes(report.c):
             screen.line(line)
+    if report.web is not None:
+        for line in web_lines(report.web, folder):
+            screen.line(line)
     screen.line(f"Files in {folder}:")
+    wide = max(22, *(len(name) + 1 for name in report.files))
     for name, file in report.files.items():
-        screen.line(f"  {name:<22}{size_text(file.bytes):>10}")
+        screen.line(f"  {name:<{wide}}{size_text(file.bytes):>10}")
     screen.line("  report.json, checksums.sha256")
     if verification.reload is not None:
         screen.line(f"`snukeras-export verify` cannot load the model: {verification.reload}.")
@@ -146,6 +152,8 @@ def show_verification(verification: "Verification", screen: Screen | None = None
         screen.line(f"  NIR graph against Keras: {nir_text(verification)}")
     if verification.c is not None:
         screen.line(f"  C against Keras: {c_text(verification.c)}")
+    if verification.web is not None:
+        screen.line(f"  Page against Keras: {web_text(verification.web)}")
     metric = verification.metric
     if metric is not None:
         texts = [f"{_NAMES[name]} {value:.4f}" for name, value in metric.values.items()]
@@ -234,6 +242,23 @@ def c_sizes(c: "CEntry") -> list[str]:
         lines.append(f"  code measured on {c.measured_on}")
     if c.int8_left_out:
         lines.append(f"C, int8: left out. {c.int8_left_out}")
+    return lines
+
+
+def web_text(web: "WebResult") -> str:
+    """Say how the page came out."""
+    if not web.ok:
+        return f"DIFFERS: {web.problem}"
+    text = f"{web.samples} sample(s), {web.steps} steps, largest output difference "
+    text += f"{web.max_difference:.2g}"
+    return f"{text}, {web.flips} of {web.outputs:,} spikes differ" if web.outputs else text
+
+
+def web_lines(web: "WebEntry", folder: Path) -> list[str]:
+    """Say how the page is opened, and how it runs the network."""
+    lines = [f"Page: `python -m http.server -d {folder}`, then http://localhost:8000"]
+    if web.reason is not None:
+        lines.append(f"  it runs whole sequences, since no single step has a form: {web.reason}")
     return lines
 
 

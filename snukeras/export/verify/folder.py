@@ -21,6 +21,7 @@ from snukeras.export.folder import (
     SAMPLES,
     SOURCE,
     STREAMING,
+    WEB,
     C,
     Progress,
     check_sums,
@@ -36,6 +37,7 @@ from snukeras.export.verify.nir import compare_nir
 from snukeras.export.verify.onnx import compare_onnx, compare_streaming
 from snukeras.export.verify.results import Verification
 from snukeras.export.verify.running import Run, first_outputs, runner
+from snukeras.export.verify.web import compare_web
 from snukeras.export.verify.weights import compare_device_list, compare_map
 from snukeras.network import topology
 from snukeras.network.matrices import leaves
@@ -143,7 +145,7 @@ def verify(
         samples: The input.
         progress: Called with what is being done.
         crossbar: The map of the folder, where it has been read and checked already.
-        name: The network's name, which the C bears.
+        name: The network's name, which C and page bear.
 
     Returns:
         The verification, and the network rebuilt from the map, if there is one.
@@ -191,9 +193,13 @@ def verify(
         progress("compiling and comparing the C")
         c, found = compare_c(network, folder, samples, name)
         outputs |= found
+    web = None
+    if (folder / WEB).is_file():
+        progress("comparing the page")
+        web = compare_web(network, folder, samples, name)
     progress("computing the metric of the samples")
     metric, left_out = metric_of(outputs, samples)
-    parts = [compared.result, streaming, int8, mapped, devices, nir, c]
+    parts = [compared.result, streaming, int8, mapped, devices, nir, c, web]
     verification = Verification(
         ok=all(part.ok for part in parts if part is not None),
         samples=samples.kind,
@@ -207,6 +213,7 @@ def verify(
         metric_left_out=left_out,
         int8=int8,
         c=c,
+        web=web,
     )
     return verification, twin
 

@@ -87,7 +87,7 @@ def compare_onnx(network: Network, onnx_file: str | bytes, samples: Samples) -> 
     traces = add_traces(inner)
     traced = session(inner.SerializeToString())
     del inner
-    twins = {entry.name: _Twin(entry) for entry in layers}
+    twins = {entry.name: UnitTwin(entry) for entry in layers}
     for feeds in samples.batches:
         values = run(feeds)
         given, inside = run_onnx(runtime, feeds), run_onnx(traced, feeds)
@@ -125,7 +125,7 @@ def _compare_output(
     return OutputResult(worst, before.ok and same)
 
 
-class _Twin:
+class UnitTwin:
     """A layer of units that gives the outputs of all steps, in the order of processing."""
 
     def __init__(self, entry: UnitLayer) -> None:
@@ -159,7 +159,7 @@ class _Twin:
 
 
 def _compare_unit(
-    twin: _Twin,
+    twin: UnitTwin,
     values: dict[Key, np.ndarray],
     inside: dict[str, np.ndarray],
     trace: Traced,

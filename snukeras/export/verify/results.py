@@ -212,6 +212,27 @@ class CResult(Record):
 
 
 @dataclasses.dataclass(frozen=True)
+class WebResult(Record):
+    """The page, its ONNX file run as a browser runs it, against Keras.
+
+    Attributes:
+        ok: Whether all holds.
+        samples, steps: What was compared.
+        max_difference: Largest difference of outputs.
+        outputs, flips: Spikes compared, and those that differ within rounding.
+        problem: What differs, in words, or "".
+    """
+
+    ok: bool
+    samples: int
+    steps: int
+    max_difference: float
+    outputs: int
+    flips: int
+    problem: str
+
+
+@dataclasses.dataclass(frozen=True)
 class MetricResult(Record):
     """The metric of the samples, by "keras", "onnx", "int8", "c", "c_int8" and "map"."""
 
@@ -235,6 +256,7 @@ class Verification(Record):
         reload: Why `snukeras-export verify` cannot load the model later, or None.
         int8: The int8 file against the float file, or None.
         c: The C against Keras; None where there is none.
+        web: The page against Keras; None where there is none.
     """
 
     ok: bool
@@ -250,6 +272,7 @@ class Verification(Record):
     reload: str | None = None
     int8: Int8Result | None = None
     c: CResult | None = None
+    web: WebResult | None = None
 
     def failures(self) -> list[str]:
         """Return what is wrong, in words."""
@@ -283,6 +306,8 @@ class Verification(Record):
             found.append(f"the NIR graph differs: {self.nir.problem}")
         if self.c is not None and not self.c.ok:
             found.append(f"the C differs: {self.c.problem}")
+        if self.web is not None and not self.web.ok:
+            found.append(f"the page differs: {self.web.problem}")
         return found
 
 
