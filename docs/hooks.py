@@ -37,6 +37,21 @@ PAGES = {
 }
 COPIED = (".png", ".svg", ".json", ".csv", ".snumap", "_reader.py", ".c", ".h")
 
+# The picture that the player takes the place of, where `python docs/front_page.py` has built one.
+_PLAYER = re.compile(r"<!-- player -->\n(.*?)<!-- end of the player -->\n", re.DOTALL)
+_PLAYER_HTML = """\
+Beside it stands the same network as a chip of analog memory holds it a year after it was written.
+Press Play; all of it is computed in your browser.
+
+<link rel="stylesheet" href="try/player.css">
+<script type="module" src="try/player.js"></script>
+<div data-snu-player data-networks="try/trained try/a_year_later" data-runtime="try"
+data-titles="As trained|On a chip, a year later" data-size="14 MB" markdown>
+
+{picture}
+</div>
+"""
+
 _SOURCES = {place: source for source, place in PAGES.items() if source != "README.md"}
 _CODE = re.compile(r"(^```.*?^```$)", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"(!?)\[([^\[\]]*)\]\(([^()\s]+)\)")
@@ -74,6 +89,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Leave out comments, which are for tests, and let links lead to places of the site."""
     place = page.file.src_uri
     source = _SOURCES.get(place, f"docs/{place}")
+    if (ROOT / "docs" / "try").is_dir():
+        markdown = _PLAYER.sub(lambda found: _PLAYER_HTML.format(picture=found[1]), markdown)
     parts = _CODE.split(markdown)
     # Code is left as it is: every second part.
     parts[::2] = [

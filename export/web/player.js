@@ -116,7 +116,9 @@ export class Network {
 
   async #slice() {
     if (!this.whole) {
-      this.whole = await this.session.run(this.#feed(this.sample.values, this.sample.shape));
+      this.whole = await this.session.run({
+        ...this.#feed(this.sample.values, this.sample.shape), ...this.states,
+      });
       const over = [
         ...this.known.layers.map((layer) => layer.tensor),
         ...this.known.outputs.filter((output) => output.over_time).map((output) => output.name),
@@ -307,10 +309,15 @@ class Raster {
     context.clearRect(x, 1, this.width, this.canvas.clientHeight - 2);
     (this.#columns.get(at) ?? []).forEach((value, line) => {
       if (value === 0) return;
-      const alpha = this.kind === "signed" ? Math.abs(value) / (this.#largest || 1) : Math.min(1, value);
-      const signed = value < 0 ? this.colours.orange : this.colours.blue;
-      context.globalAlpha = Math.max(0, alpha);
-      context.fillStyle = this.kind === "ink" ? this.colours.ink : signed;
+      const { ink, blue, orange } = this.colours;
+      if (this.kind === "ink") {
+        // 2 and -1 are spikes that another network does not have, or has alone.
+        context.globalAlpha = value < 0 ? 0.4 : Math.min(1, value);
+        context.fillStyle = value < 0 || value > 1 ? orange : ink;
+      } else {
+        context.globalAlpha = this.kind === "signed" ? Math.abs(value) / (this.#largest || 1) : Math.min(1, value);
+        context.fillStyle = value < 0 ? orange : blue;
+      }
       context.fillRect(x, this.#y(line), this.width, Math.max(1, this.step));
     });
     context.globalAlpha = 1;
@@ -352,14 +359,27 @@ class Pictures {
     return element;
   }
 
-  /** Show a step; `heard` is the row of keys that it heard, `coming` the next one or null. */
-  show(now, heard, coming) {
+  /**
+   * Show a step; `heard` is the row of keys that it heard, `coming` the next one or null, `others` the
+   * layers of the network that this one is compared with, or null.
+   */
+  show(now, heard, coming, others) {
     for (const { name, spiking } of this.network.known.layers) {
       const values = now.layers[name];
-      this.layers[name] ??= this.#layer(name, spiking, values.length);
-      this.layers[name].column(now.step, values);
-      const share = values.reduce((sum, value) => sum + (value > 0), 0) / values.length;
-      if (spiking) this.layers[name].say(`${this.layers[name].text}, ${Math.round(100 * share)}% now`);
+      const picture = (this.layers[name] ??= this.#layer(name, spiking, values.length));
+      const share = (counted) => `${Math.round((100 * counted) / values.length)}%`;
+      const other = spiking ? others?.[name] : undefined;
+      if (other) {
+        // A spike of this network alone is 2, one of the other alone -1.
+        const shown = values.map((value, at) => (value === other[at] ? value : value ? 2 : -1));
+        picture.column(now.step, shown);
+        const differ = shown.reduce((sum, value) => sum + (value !== 0 && value !== 1), 0);
+        picture.say(`Spikes of ${name}: ${share(differ)} differ, orange (pale: missing)`);
+        continue;
+      }
+      picture.column(now.step, values);
+      const spikes = values.reduce((sum, value) => sum + (value > 0), 0);
+      if (spiking) picture.say(`${picture.text}, ${share(spikes)} of them now`);
     }
     for (const [name, values] of Object.entries(now.outputs)) {
       if (this.keys) this.#expected(name, now.step, Array.from(values), heard, coming);
@@ -377,7 +397,7 @@ class Pictures {
 
   #expected(name, step, values, heard, coming) {
     const { low, high } = this.keys;
-    const picture = (this.outputs[name] ??= new Raster(this.parent, "Expected notes, framed: those that came", {
+    const picture = (this.outputs[name] ??= new Raster(this.parent, "Expected notes; framed: what came", {
       rows: high - low, columns: this.columns, height: 150, kind: "blue", upwards: true, labels: this.keys.labels,
     }));
     picture.column(step + 1, values.slice(low, high));
@@ -424,7 +444,7 @@ class Player {
     this.runtime = element.dataset.runtime ?? this.folders[0];
     this.piano = new Piano();
     element.classList.add("snu-player");
-    element.replaceChildren();
+    const still = [...element.childNodes];
     this.controls = this.#add("div", "snu-controls");
     this.play = this.#button("Play", () => (this.#timer === null ? this.#start() : this.#stop()));
     this.play.classList.add("snu-main");
@@ -434,6 +454,8 @@ class Player {
     this.speed.value = "2";
     this.sound = this.#sound();
     this.status = this.#add("span", "snu-status", this.controls);
+    this.still = this.#add("div", "snu-still"); // until the networks are there
+    this.still.append(...still);
     this.heard = this.#add("div", "snu-heard");
     this.panels = this.#add("div", "snu-networks");
     this.note = this.#add("p", "snu-note");
@@ -494,6 +516,7 @@ class Player {
   async #load() {
     this.play.disabled = this.once.disabled = true;
     this.status.textContent = "loading";
+    if ("start" in this.element.dataset) this.still.remove();
     const opened = [];
     // One after the other: both share the runtime.
     for (const folder of this.folders) opened.push(await Network.open(folder, this.runtime));
@@ -508,6 +531,7 @@ class Player {
       title.textContent = `${known.name.replace(/^zoo:/, "")} in the browser`;
     }
     await this.#compare();
+    this.still.remove();
     await this.#begin();
     this.play.disabled = this.once.disabled = false;
   }
@@ -615,7 +639,9 @@ class Player {
       } else if (known.steps === "one" && known.input.over_time) {
         this.input.column(step, stepOf(this.sample, step));
       }
-      this.pictures.forEach((pictures, at) => pictures.show(this.waiting[at], heard, coming));
+      const [{ layers }] = this.waiting;
+      this.pictures.forEach((pictures, at) =>
+        pictures.show(this.waiting[at], heard, coming, at ? layers : null));
       this.status.textContent = `step ${step + 1} of ${steps}`;
       this.waiting = await this.#next();
       if (this.waiting[0] === null) {

@@ -14,7 +14,7 @@ import onnx
 
 from snukeras import __version__, _content
 from snukeras._files import JsonObject
-from snukeras.export.errors import BadInputError, UnsupportedLayersError
+from snukeras.export.errors import BadInputError, ExportError, UnsupportedLayersError
 from snukeras.export.folder import (
     WEB,
     WEB_LICENCE,
@@ -99,7 +99,7 @@ def make(
         metadata: Texts for the ONNX file.
 
     Raises:
-        BadInputError: The network has several inputs.
+        BadInputError: The network has several inputs, or takes batches of one size alone.
         UnsupportedLayersError: Layers have no form in ONNX; all are named.
     """
     plan = network.topology
@@ -108,6 +108,12 @@ def make(
         raise BadInputError(
             f"A page feeds a network with one input. Received: {len(plan.inputs)} ({names}).",
             "Join them in the model, or export with --target onnx.",
+        )
+    batch = plan.inputs[0][1].shape[0] if plan.inputs[0][1].shape else None
+    if batch not in (None, 1):
+        raise BadInputError(
+            f"A page feeds one sample at a time. The model takes batches of {batch}.",
+            "Build it anew with a batch of 1, or of any size, and copy the weights.",
         )
     name, reason = network.model.name, None
     try:
@@ -130,7 +136,7 @@ def make(
         "keys": network.plays_chorales and all(_is_roll(array) for array in played),
         "input": _input(plan.inputs[0][1], proto),
         "outputs": [_output(output, ref) for output, ref in plan.outputs],
-        "states": [] if reason else _states(proto),
+        "states": _states(proto, len(plan.outputs)),
         "layers": layers,
         "samples": [
             {"name": label, **packed(array)}
@@ -149,11 +155,10 @@ def describe(page: Page, runtime: str) -> WebEntry:
 
 def packed(array: np.ndarray) -> JsonObject:
     """Return an array as JSON: its shape, type and bytes; small whole numbers take a byte each."""
-    kind = "float32"
-    if array.dtype.kind in "iub" or bool(np.all(array == np.rint(array))):
-        kind = "int32"
-        if array.size and array.min() >= 0 and array.max() < 256:
-            kind = "uint8"
+    kind = "int64" if array.dtype.kind in "iub" else "float32"
+    whole = kind == "int64" or bool(np.all(array == np.rint(array)))
+    if whole and array.size and array.min() >= -(2**31) and array.max() < 2**31:
+        kind = "uint8" if array.min() >= 0 and array.max() < 256 else "int32"
     data = np.ascontiguousarray(array).astype(np.dtype(kind).newbyteorder("<"))
     return {
         "shape": list(array.shape),
@@ -210,10 +215,10 @@ def _layer(unit: UnitLayer, tensor: str, mask: str | None) -> JsonObject:
     }
 
 
-def _states(proto: onnx.ModelProto) -> list[JsonObject]:
-    """Pair the states that enter the streaming form with those that leave it."""
+def _states(proto: onnx.ModelProto, outputs: int) -> list[JsonObject]:
+    """Pair the states that enter with those that leave, which come behind the outputs."""
     entering = list(proto.graph.input)[1:]
-    leaving = list(proto.graph.output)[len(proto.graph.output) - len(entering) :]
+    leaving = list(proto.graph.output)[outputs : outputs + len(entering)]
     return [
         {
             "in": before.name,
@@ -278,9 +283,16 @@ def _check(network: Network, graph: bytes, known: JsonObject, sample: np.ndarray
     """Return what Keras makes of the first sample, for the page to compare itself with."""
     feeds = [sample[None]]
     masks = {}
-    if any(layer["mask"] for layer in known["layers"]):
-        masks = masks_of(known, run_onnx(session(graph), feeds))
-    seen = Reference(network).run(feeds, masks)
+    try:
+        if any(layer["mask"] for layer in known["layers"]):
+            masks = masks_of(known, run_onnx(session(graph), feeds))
+        seen = Reference(network).run(feeds, masks)
+    except Exception as error:  # Keras and ONNX Runtime raise whatever their parts raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise ExportError(
+            f"The model does not run on a sample of the shape {sample.shape}: {reason}",
+            "Give input that fits with samples= (Python) or --samples FILE.npz.",
+        ) from error
     shown = {layer["name"] for layer in known["layers"]} - set(masks)
     over_time = {output["name"]: output["over_time"] for output in known["outputs"]}
     return {

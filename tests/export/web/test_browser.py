@@ -1,6 +1,9 @@
 """The page in headless Chromium, with the real onnxruntime-web: it computes what Keras computes."""
 
+import importlib.util
+import json
 import os
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,11 +15,13 @@ from snukeras.datasets import _fetch
 from snukeras.export import export
 from snukeras.export.samples import Samples
 from snukeras.export.verify.onnx import run_onnx, session
+from snukeras.export.verify.running import reset
 from snukeras.export.web import runtime
 from snukeras.layers import SNU, SSNU, ConvSNU1D, RateCoding
 
 pytestmark = pytest.mark.slow
 LAYERS = keras.layers
+ROOT = Path(__file__).resolve().parents[3]
 _BOUND = 1e-5
 _STATUS = "document.querySelector('.snu-status').textContent"
 
@@ -171,6 +176,17 @@ def maps():
     )
 
 
+def stateful():
+    return keras.Sequential(
+        [
+            keras.Input(batch_shape=(1, 9, 4), name="x"),
+            SNU(8, return_sequences=True, stateful=True, threshold=0.1, name="first"),
+            SNU(6, stateful=True, threshold=0.1, name="last"),
+            LAYERS.Dense(3, name="y"),
+        ]
+    )
+
+
 def words():
     tokens = keras.Input((None,), dtype="int32", name="words")
     x = LAYERS.Embedding(20, 6, mask_zero=True)(tokens)
@@ -178,20 +194,22 @@ def words():
     return keras.Model(tokens, LAYERS.Dense(3, name="y")(x))
 
 
-@pytest.mark.parametrize("make", [classifier, soft, maps, words])
+@pytest.mark.parametrize("make", [classifier, soft, maps, stateful, words])
 def test_other_networks_show_their_samples(page, tmp_path, make):
     keras.utils.set_random_seed(1)
     model, folder = make(), tmp_path / "out"
     report = export(model, folder, target="web", seed=2)
     assert report.verification.ok
     samples = Samples.load(folder / "samples.npz").batches[0][0]
+    index = len(samples) - 1
     page.resize(1280)
     page.messages.clear()
     with served(folder) as address:
         page.open(address)
         page.wait("document.querySelector('[data-checked]')")
-        outputs, layers = run(page, 1)
-        expected = model.predict(samples[1:2], verbose=0)[0]
+        outputs, layers = run(page, index)
+        reset(model)
+        expected = model.predict(samples[index:], verbose=0)[0]
         (got,) = outputs.values()
         assert np.abs((got if len(got) == len(expected) else got[-1]) - expected).max() <= _BOUND
         page.wait("!document.querySelector('.snu-main').disabled")
@@ -212,3 +230,46 @@ def test_a_page_that_lacks_a_file_says_so(page, chorales, tmp_path):
         page.wait("document.querySelector('.snu-problem')")
         said = page.value("document.querySelector('.snu-problem').textContent")
         assert said == "The network could not be run: /model-web.onnx cannot be read (404)."
+
+
+def module(name):
+    path = ROOT / "docs" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", path)
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def test_the_front_page_plays_two_networks(page, tmp_path):
+    pytest.importorskip("mkdocs")
+    hooks = module("hooks")
+    module("front_page").build(tmp_path / "try", runtime.find())
+    text = (ROOT / "docs" / "index.md").read_text("utf-8")
+    (picture,) = hooks._PLAYER.findall(text)
+    html = hooks._PLAYER_HTML.format(picture=picture)
+    head = '<!DOCTYPE html><meta name="viewport" content="width=device-width"><title>front</title>'
+    (tmp_path / "index.html").write_text(head + html, "utf-8")
+    page.messages.clear()
+    with served(tmp_path) as address:
+        page.resize(1280)
+        page.open(address)
+        page.wait("document.querySelector('.snu-main')")
+        # Until somebody presses Play nothing is loaded, and the picture stays.
+        assert "jsb_snu.png" in page.value("document.querySelector('.snu-still').textContent")
+        assert page.value("document.querySelectorAll('canvas').length") == 0
+        page.value("document.querySelector('.snu-main').click()")
+        page.wait(f"/step [3-9] of 31/.test({_STATUS})")
+        assert page.value("document.querySelector('.snu-still')") is None
+        checked = json.loads(page.value("document.querySelector('[data-checked]').dataset.checked"))
+        assert [found["different"] for found in checked] == [0, 0]
+        assert max(found["worst"] for found in checked) <= _BOUND
+        titles = page.value("[...document.querySelectorAll('h3')].map((h) => h.textContent)")
+        assert titles == ["As trained", "On a chip, a year later"]
+        captions = page.value(
+            "[...document.querySelectorAll('figcaption')].map((c) => c.textContent)"
+        )
+        assert len(captions) == 5 and "% differ, orange" in captions[3]
+        page.resize(390)
+        assert page.value("document.documentElement.scrollWidth") <= 390
+        page.value("document.querySelector('.snu-main').click()")
+    assert page.messages == []

@@ -196,6 +196,8 @@ def test_small_whole_numbers_take_a_byte():
     for array, kind in (
         (np.array([[0.0, 1.0]], "float32"), "uint8"),
         (np.array([-1, 300], "int64"), "int32"),
+        (np.array([2**40], "int64"), "int64"),
+        (np.array([1e12, np.inf], "float32"), "float32"),
         (np.array([0.5], "float32"), "float32"),
     ):
         entry = packed(array)
@@ -207,6 +209,15 @@ def test_two_inputs_are_refused_in_a_sentence(tmp_path):
     both = SNU(4, return_sequences=True)(LAYERS.Concatenate()(given))
     with pytest.raises(BadInputError, match=r"one input\. Received: 2 \(left, right\)"):
         export(keras.Model(given, both), tmp_path / "out", target="web")
+    assert not any(tmp_path.iterdir())
+
+
+def test_batches_of_one_size_are_refused(tmp_path):
+    model = keras.Sequential(
+        [keras.Input(batch_shape=(3, None, 4)), SNU(4, return_sequences=True, stateful=True)]
+    )
+    with pytest.raises(BadInputError, match="The model takes batches of 3"):
+        export(model, tmp_path / "out", target="web")
     assert not any(tmp_path.iterdir())
 
 
