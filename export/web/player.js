@@ -434,8 +434,8 @@ class Pictures {
 
 /** The player: controls, what is heard, and the pictures of each network. */
 class Player {
-  #timer = null;
-  #busy = false;
+  #timer = null; // null where nothing plays
+  #queue = Promise.resolve();
 
   constructor(element) {
     this.element = element;
@@ -449,7 +449,7 @@ class Player {
     this.play = this.#button("Play", () => (this.#timer === null ? this.#start() : this.#stop()));
     this.play.classList.add("snu-main");
     this.once = this.#button("Step", () => this.#alone());
-    this.piece = this.#choice("Piece", [], () => this.#begin());
+    this.piece = this.#choice("Piece", [], () => this.#other());
     this.speed = this.#choice("Speed", [["1", "slow"], ["2", "normal"], ["8", "fast"]], () => {});
     this.speed.value = "2";
     this.sound = this.#sound();
@@ -502,15 +502,14 @@ class Player {
     return box;
   }
 
-  async #guarded(work) {
-    try {
-      await work();
-    } catch (error) {
+  /** Do what was asked for, behind what is being done. */
+  #guarded(work) {
+    this.#queue = this.#queue.then(work).catch((error) => {
       this.#stop();
       this.note.classList.add("snu-problem");
       this.note.textContent = `The network could not be run: ${error.message ?? error}.`;
       console.error(error);
-    }
+    });
   }
 
   async #load() {
@@ -549,9 +548,15 @@ class Player {
     this.element.dataset.checked = JSON.stringify(found);
   }
 
-  async #begin() {
+  async #other() {
     const going = this.#timer !== null;
     this.#stop();
+    await this.#begin();
+    if (going) await this.#start();
+  }
+
+  /** Put the chosen piece on, from its beginning. */
+  async #begin() {
     const index = Number(this.piece.value || 0);
     for (const network of this.networks) network.start(index);
     for (const pictures of this.pictures ?? []) pictures.end();
@@ -569,7 +574,6 @@ class Player {
       (network, at) => new Pictures(this.panels, network, this.titles[at], this.rows, columns),
     );
     this.status.textContent = `${first.steps} steps`;
-    if (going) await this.#start();
   }
 
   /** The next step of each network; one after the other, for they share the runtime. */
@@ -621,35 +625,29 @@ class Player {
 
   /** Show one step in all pictures; the next one is computed meanwhile. */
   async #advance() {
-    if (this.#busy) return;
-    this.#busy = true;
-    try {
-      if (this.ended) await this.#begin();
-      const [{ step, steps }] = this.waiting;
-      const heard = this.rows && stepOf(this.sample, step);
-      const coming = this.rows && step + 1 < steps ? stepOf(this.sample, step + 1) : null;
-      const { known } = this.networks[0];
-      if (this.rows) {
-        this.input.column(step, heard.subarray(this.rows.low, this.rows.high));
-        this.piano.sound(sounding(heard));
-      } else if (known.input.frame) {
-        const { frame_length: length, frame_step: hop } = known.input.frame;
-        const part = this.sample.values.subarray(step * hop, step * hop + length);
-        this.input.column(step, [Math.sqrt(part.reduce((sum, x) => sum + x * x, 0) / length) * 4]);
-      } else if (known.steps === "one" && known.input.over_time) {
-        this.input.column(step, stepOf(this.sample, step));
-      }
-      const [{ layers }] = this.waiting;
-      this.pictures.forEach((pictures, at) =>
-        pictures.show(this.waiting[at], heard, coming, at ? layers : null));
-      this.status.textContent = `step ${step + 1} of ${steps}`;
-      this.waiting = await this.#next();
-      if (this.waiting[0] === null) {
-        this.ended = true;
-        this.#stop(1000 / Number(this.speed.value));
-      }
-    } finally {
-      this.#busy = false;
+    if (this.ended) await this.#begin(); // once more
+    const [{ step, steps }] = this.waiting;
+    const heard = this.rows && stepOf(this.sample, step);
+    const coming = this.rows && step + 1 < steps ? stepOf(this.sample, step + 1) : null;
+    const { known } = this.networks[0];
+    if (this.rows) {
+      this.input.column(step, heard.subarray(this.rows.low, this.rows.high));
+      this.piano.sound(sounding(heard));
+    } else if (known.input.frame) {
+      const { frame_length: length, frame_step: hop } = known.input.frame;
+      const part = this.sample.values.subarray(step * hop, step * hop + length);
+      this.input.column(step, [Math.sqrt(part.reduce((sum, x) => sum + x * x, 0) / length) * 4]);
+    } else if (known.steps === "one" && known.input.over_time) {
+      this.input.column(step, stepOf(this.sample, step));
+    }
+    const [{ layers }] = this.waiting;
+    this.pictures.forEach((pictures, at) =>
+      pictures.show(this.waiting[at], heard, coming, at ? layers : null));
+    this.status.textContent = `step ${step + 1} of ${steps}`;
+    this.waiting = await this.#next();
+    if (this.waiting[0] === null) {
+      this.ended = true;
+      this.#stop(1000 / Number(this.speed.value));
     }
   }
 
@@ -657,9 +655,13 @@ class Player {
     if (!this.networks) await this.#load();
     this.play.textContent = "Pause";
     const tick = async () => {
-      this.#timer = setTimeout(() => this.#guarded(tick), 1000 / Number(this.speed.value));
+      if (this.#timer === null) return; // stopped meanwhile
+      const next = performance.now() + 1000 / Number(this.speed.value);
       await this.#advance();
+      if (this.#timer === null) return;
+      this.#timer = setTimeout(() => this.#guarded(tick), Math.max(0, next - performance.now()));
     };
+    this.#timer = 0;
     await tick();
   }
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import time
 from pathlib import Path
 
 import keras
@@ -98,7 +99,7 @@ def test_the_page_plays_and_shows(page, chorales, tmp_path):
         # Sound off, and stop.
         page.value("document.querySelector('input[type=checkbox]').click()")
         page.value("document.querySelector('.snu-main').click()")
-        assert page.value("document.querySelector('.snu-main').textContent") == "Play"
+        page.wait("document.querySelector('.snu-main').textContent === 'Play'")
         captions = page.value(
             "[...document.querySelectorAll('figcaption')].map((c) => c.textContent)"
         )
@@ -110,6 +111,19 @@ def test_the_page_plays_and_shows(page, chorales, tmp_path):
             "40, 4, 60, c.height - 8).data.filter((v, n) => n % 4 == 3 && v).length)"
         )
         assert len(painted) == 3 and min(painted) > 50
+        # To its end, and once more; stopped, it stays where it is.
+        page.value("document.querySelectorAll('select')[1].add(new Option('faster', 40))")
+        page.value("document.querySelectorAll('select')[1].value = '40'")
+        page.value("document.querySelector('.snu-main').click()")
+        page.wait(f"/step 31 of 31/.test({_STATUS})")
+        page.wait("document.querySelector('.snu-main').textContent === 'Play'")
+        page.value("document.querySelector('.snu-main').click()")
+        page.wait(f"/step [3-9] of 31/.test({_STATUS})")
+        page.value("document.querySelector('.snu-main').click()")
+        page.wait("document.querySelector('.snu-main').textContent === 'Play'")
+        stopped = page.value(_STATUS)
+        time.sleep(0.2)
+        assert page.value(_STATUS) == stopped
         # Another piece begins anew.
         page.value(
             "const s = document.querySelector('select'); s.value = 3;"
@@ -247,8 +261,8 @@ def test_the_front_page_plays_two_networks(page, tmp_path):
     text = (ROOT / "docs" / "index.md").read_text("utf-8")
     (picture,) = hooks._PLAYER.findall(text)
     html = hooks._PLAYER_HTML.format(picture=picture)
-    head = '<!DOCTYPE html><meta name="viewport" content="width=device-width"><title>front</title>'
-    (tmp_path / "index.html").write_text(head + html, "utf-8")
+    head = '<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
+    (tmp_path / "index.html").write_text(f"<!DOCTYPE html><title>front</title>{head}{html}")
     page.messages.clear()
     with served(tmp_path) as address:
         page.resize(1280)
