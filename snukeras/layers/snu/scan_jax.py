@@ -1,7 +1,9 @@
 """The scan over time of SNU and SSNU on JAX: loops that XLA compiles, with a backward loop.
 
-Sequences are laid out (time, batch, units) here: a step is one block of memory. Each step
-overwrites its own input product, or the gradient of its output, with what it writes.
+Sequences stay as Keras has them, (batch, time, units): to turn them round costs more than the
+loops do. A step forward overwrites its own input product with what it writes. A step backward
+writes into a sequence of its own, since XLA would copy the whole gradient of the outputs at every
+step to keep what several results read.
 """
 
 from collections.abc import Callable
@@ -25,14 +27,14 @@ _Inputs = tuple[jax.Array, ...]
 
 
 class _Fixed(NamedTuple):
-    """What has no gradient: dropout (batch, units) and mask (time, batch), or None."""
+    """What has no gradient: dropout (batch, units) and mask (batch, time), or None."""
 
     dropout: jax.Array | None
     mask: jax.Array | None
 
 
 class _Saved(NamedTuple):
-    """What the forward pass keeps, (time, batch, units).
+    """What the forward pass keeps, (batch, time, units).
 
     Attributes:
         states: the membrane potentials s.
@@ -60,15 +62,8 @@ def scan(
         keep, source: of no use here. JAX knows whether gradients are wanted, and what the drive
             is made of.
     """
-    mask = None if call.mask is None else call.mask.T
-    outputs, last, states = _scan(
-        dynamics, membranes, _swapped(drive), call.differentiable, _Fixed(call.dropout, mask)
-    )
-    return _swapped(outputs), last, None if states is None else _swapped(states)
-
-
-def _swapped(sequence: jax.Array) -> jax.Array:
-    return jnp.swapaxes(sequence, 0, 1)
+    fixed = _Fixed(call.dropout, call.mask)
+    return _scan(dynamics, membranes, drive, call.differentiable, fixed)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -172,8 +167,9 @@ def run(
             new_y, new_s = (jnp.where(on[:, None], n, old) for n, old in ((new_y, y), (new_s, s)))
         return (new_y, new_s), (new_y.astype(drive.dtype), new_s)
 
-    (_, last), (outputs, states) = lax.scan(step, (y, s), (drive, fixed.mask))
-    return outputs, last, states
+    mask = None if fixed.mask is None else fixed.mask.T
+    (_, last), (outputs, states) = lax.scan(step, (y, s), (jnp.swapaxes(drive, 0, 1), mask))
+    return jnp.swapaxes(outputs, 0, 1), last, jnp.swapaxes(states, 0, 1)
 
 
 def _gate(dynamics: Dynamics, y: jax.Array) -> jax.Array:
@@ -195,7 +191,7 @@ def _fence(like: jax.Array) -> Callable[[jax.Array], jax.Array]:
     """
     if jax.default_backend() != "cpu":
         return lambda x: x
-    opaque = (like.ravel()[0] > 0).astype(jnp.int32)  # 0 or 1, by the data
+    opaque = (like[0, 0, 0] > 0).astype(jnp.int32)  # 0 or 1, by the data
 
     def fenced(x: jax.Array) -> jax.Array:
         loop = lax.while_loop(lambda c: c[0] < 0, lambda c: (c[0] + 1, c[1] + 1), (opaque, x))
@@ -220,7 +216,7 @@ def _values(sequence: jax.Array, dtype: Any) -> jax.Array:
 
 
 def _put(sequence: jax.Array, t: Any, value: jax.Array) -> jax.Array:
-    return lax.dynamic_update_index_in_dim(sequence, _stored(value), t, 0)
+    return lax.dynamic_update_index_in_dim(sequence, _stored(value), t, 1)
 
 
 def _walk(
@@ -251,12 +247,12 @@ def _walk(
         s, y, sequences = carry
         # From zero state the term below is zero, whatever h(0 - threshold) is.
         before = y if carries else h.value(s - threshold)
-        a = _values((sequences[0] if in_place else stored)[t], drive.dtype).astype(s.dtype)
+        a = _values((sequences[0] if in_place else stored)[:, t], drive.dtype).astype(s.dtype)
         if dynamics.recurrent:
             a += _fed_back(kernel, before, fixed.dropout)
         a += decay * s * _gate(dynamics, before)
         new = dynamics.state_activation(a)
-        on = None if fixed.mask is None else fixed.mask[t][:, None]
+        on = None if fixed.mask is None else fixed.mask[:, t, None]
         new = fenced(new if on is None else jnp.where(on, new, s))
         shown = h.value(new - threshold)
         if on is not None:
@@ -264,7 +260,7 @@ def _walk(
         return new, shown if carries else y, record(t, a, new, shown, sequences)
 
     start = (s, y if carries else jnp.zeros((), s.dtype), sequences)
-    last, _, sequences = lax.fori_loop(0, drive.shape[0], body, start)
+    last, _, sequences = lax.fori_loop(0, drive.shape[1], body, start)
     return last, sequences
 
 
@@ -343,25 +339,25 @@ class _Backward:
         self.states, self.arguments, self.values = saved
         self.known = derivative_from_value(dynamics.state_activation)
         mask = fixed.mask
-        self.started: jax.Array = None if mask is None else started(mask.T).T
+        self.started: jax.Array = None if mask is None else started(mask)
         self.zeros = jnp.zeros_like(self.s)
 
     def run(self, to_outputs: jax.Array, to_last: jax.Array) -> tuple[jax.Array, _Inputs]:
         """Return the gradients; see `_backward`."""
         dynamics, dtype = self.dynamics, to_outputs.dtype
-        fenced = _fence(self.states)
+        fenced, upstream = _fence(self.states), _stored(to_outputs)
 
         def body(number: Any, carry: tuple) -> tuple:
             *given, sequence = carry
             t = steps - 2 - number
-            to_a, carried = self.step(t, _values(sequence[t], dtype), fenced, *given)
+            to_a, carried = self.step(t, _values(upstream[:, t], dtype), fenced, *given)
             return *carried, _put(sequence, t, to_a.astype(dtype))
 
         # The last step alone gets the last state's gradient.
-        steps = self.states.shape[0]
+        steps = self.states.shape[1]
         sums = (self.zeros, self.zeros)
-        to_a, carry = self.step(steps - 1, to_outputs[-1], fenced, self.zeros, to_last, *sums)
-        sequence = _put(_stored(to_outputs), steps - 1, to_a.astype(dtype))
+        to_a, carry = self.step(steps - 1, to_outputs[:, -1], fenced, self.zeros, to_last, *sums)
+        sequence = _put(jnp.zeros_like(upstream), steps - 1, to_a.astype(dtype))
         after, passed, to_decay, to_threshold, sequence = lax.fori_loop(
             0, steps - 1, body, (*carry, sequence)
         )
@@ -396,20 +392,20 @@ class _Backward:
         Returns:
             The gradient of the argument of the step, and what the step before it is given.
         """
-        dynamics, s = self.dynamics, self.states[t]
+        dynamics, s = self.dynamics, self.states[:, t]
         z = s - self.threshold
-        y = dynamics.output.value(z) if self.values is None else self.values[t]
+        y = dynamics.output.value(z) if self.values is None else self.values[:, t]
         to_s, to_y = self.send_back(s, y, after)
         to_z = (to_shown.astype(s.dtype) + to_y) * dynamics.output.derivative(z, y)
         to_s += to_z + passed
         if self.to_states is not None:
-            to_s += self.to_states[t]
+            to_s += self.to_states[:, t]
         to_a = self.through_activation(t, s, to_s)
         by_decay = after * s * _gate(dynamics, y)
         passed, carried = self.zeros, to_a
         if self.fixed.mask is not None:
             # Before its first unmasked step a sample is still in its first state.
-            on, begun = self.fixed.mask[t][:, None], self.started[t][:, None]
+            on, begun = self.fixed.mask[:, t, None], self.started[:, t, None]
             to_a = jnp.where(on, to_a, 0.0)
             carried = jnp.where(begun, to_a, after)
             passed = jnp.where(begun & ~on, to_s, 0.0)
@@ -428,7 +424,7 @@ class _Backward:
         if self.known is not None:
             return self.known(s) * to_s
         assert self.arguments is not None
-        return jax.vjp(self.dynamics.state_activation, self.arguments[t])[1](to_s)[0]
+        return jax.vjp(self.dynamics.state_activation, self.arguments[:, t])[1](to_s)[0]
 
     def send_back(
         self, s: jax.Array, y: jax.Array, after: jax.Array
@@ -451,9 +447,9 @@ class _Backward:
         if y is None:
             y = self.dynamics.output.value(self.states - self.threshold)
         if self.started is not None:
-            y = jnp.where(self.started[:, :, None], y, self.y)
-        fed = jnp.concatenate([self.y[None], y[:-1]])
-        fed = fed if self.fixed.dropout is None else fed * self.fixed.dropout
+            y = jnp.where(self.started[:, :, None], y, self.y[:, None])
+        fed = jnp.concatenate([self.y[:, None], y[:, :-1]], axis=1)
+        fed = fed if self.fixed.dropout is None else fed * self.fixed.dropout[:, None]
         dtype, units = self.kernel.dtype, self.kernel.shape[0]
         product = fed.astype(dtype).reshape(-1, units).T @ to_drive.astype(dtype).reshape(-1, units)
         return product.astype(dtype)
