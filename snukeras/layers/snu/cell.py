@@ -126,6 +126,8 @@ class SNUCell(ReducedKernels, keras.layers.SimpleRNNCell):
     threshold_weight: keras.Variable | None = None
     # Set by the layer for a call: the cell then puts out y and s side by side.
     shows_membrane = False
+    # Set likewise: what was put out is carried as a first state.
+    carries_shown = False
 
     def __init__(
         self,
@@ -376,7 +378,7 @@ class SNUCell(ReducedKernels, keras.layers.SimpleRNNCell):
     def call(
         self, inputs: Tensor, states: list[Tensor], training: bool = False
     ) -> tuple[Tensor, list[Tensor]]:
-        y, s = states
+        y, s = states[-2:]
         input_mask = self.get_dropout_mask(inputs)
         recurrent_mask = self.get_recurrent_dropout_mask(y)
         if training and input_mask is not None:
@@ -388,7 +390,8 @@ class SNUCell(ReducedKernels, keras.layers.SimpleRNNCell):
             a = a + self.recur(y * recurrent_mask if dropped else y)
         s = self.state_activation(a + self.remain(s, y))
         y = self.output_function(s - self.threshold_tensor())
-        return (ops.concatenate([y, s], axis=-1) if self.shows_membrane else y), [y, s]
+        shown = ops.concatenate([y, s], axis=-1) if self.shows_membrane else y
+        return shown, [shown, y, s] if self.carries_shown else [y, s]
 
     def get_initial_state(self, batch_size: int | None = None) -> list[Tensor]:
         return [ops.zeros((batch_size, self.units), dtype=self.compute_dtype) for _ in range(2)]

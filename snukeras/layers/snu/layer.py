@@ -315,11 +315,19 @@ class UnitLayer(keras.layers.RNN):
         self.cell.get_dropout_mask(sequences[:, 0])
         self.cell.get_recurrent_dropout_mask(state[0])
         asked = self.return_sequences
-        self.cell.shows_membrane, self.return_sequences = membranes, asked or every
+        # At masked steps the loop of JAX shows the first state again: it must be what is put out.
+        carried = mask is not None and keras.backend.backend() == "jax"
+        if carried:
+            shown = ops.concatenate(state, axis=-1) if membranes else state[0]
+            state = [ops.zeros_like(shown), *state]
+        self.cell.shows_membrane, self.cell.carries_shown = membranes, carried
+        self.return_sequences = asked or every
         try:
             last, outputs, states = self.inner_loop(sequences, state, mask=mask, training=training)
         finally:
-            self.cell.shows_membrane, self.return_sequences = False, asked
+            self.cell.shows_membrane = self.cell.carries_shown = False
+            self.return_sequences = asked
+        states = list(states)[1:] if carried else states
         if not (asked or every):
             outputs = last[:, None]
         if not membranes:
