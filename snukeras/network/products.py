@@ -79,7 +79,14 @@ def replaceable(layer: keras.Layer) -> set[str]:
 def matmul(layer: keras.Layer, role: str, x: Tensor) -> Tensor:
     """Return x (..., rows) times a weight of a layer, (..., columns), in the dtype of x."""
     weight, product = getattr(layer, role), of(layer, role)
-    return ops.matmul(x, ops.cast(weight, x.dtype)) if product is None else product(x, weight)
+    if product is not None:
+        return product(x, weight)
+    weight = ops.cast(weight, x.dtype)
+    if keras.backend.backend() == "torch":
+        from snukeras.network import products_torch
+
+        return products_torch.times(x, ops.convert_to_tensor(weight))
+    return ops.matmul(x, weight)
 
 
 def convolve(

@@ -235,6 +235,27 @@ def fused(folder):
         raise AssertionError("implementation='fused' was accepted with unroll=True")
 
 
+def large(folder):
+    """Many products in one, and many blocks of steps, give what single steps give."""
+    rng = np.random.default_rng(8)
+    x = (rng.random((16, 40, 100)) < 0.3).astype("float32")
+    for cls, recurrent in ((SNU, False), (SSNU, True)):
+        results = []
+        for implementation in ("fused", "cell"):
+            keras.utils.set_random_seed(1)
+            spiking = {"pseudo_derivative": "tanh"} if cls is SNU else {}
+            layer = cls(256, "relu", 0.5, recurrent=recurrent, implementation=implementation,
+                        return_sequences=True, return_state=True, **spiking)  # fmt: skip
+            layer.build(x.shape)
+            values = np.random.default_rng(2)
+            # Sums of such numbers are exact in any order, so that no spike hangs on rounding.
+            parts = [np.round(5 * values.normal(size=w.shape)) / 256 for w in layer.weights]
+            layer.set_weights(parts)
+            results.append(loss_and_gradients(layer, x, None, None))
+        for one, other in zip(*results, strict=True):
+            np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-3, err_msg=cls.__name__)
+
+
 def loss_of(layer, x, mask, state):
     """A number that depends on all results of a layer, each in its own way."""
     results = layer(x, initial_state=state, mask=mask, training=True)
@@ -340,6 +361,7 @@ CHECKS = (
     stateful,
     padding,
     fused,
+    large,
     convolutions,
     second_derivatives,
     sound,

@@ -1,8 +1,8 @@
 """The scan over time of SNU and SSNU on torch: loops of few operations, and a backward loop.
 
-An operation of torch costs microseconds whatever it computes, so all that does not depend on the
-step before is computed for all steps at once. What is left in the backward loop of a unit without
-recurrent kernel is one operation a step. Loops write into sequences that are allocated once.
+An operation of torch costs microseconds whatever it computes, so loops have few and write into
+sequences that are allocated once. `folded_torch.py` is the backward loop of most units: what does
+not depend on the step after is computed for many steps at once. The one here takes any unit.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,6 +19,7 @@ from snukeras.layers.snu.dynamics import (
     derivative_from_value,
     started,
 )
+from snukeras.layers.snu.folded_torch import folds, gradients, send_back, to_kernel
 
 
 def scan(
@@ -79,8 +80,17 @@ class _Scan(torch.autograd.Function):
             results = run(ctx.dynamics, given[0], call)
             found = _differentiable_gradients(results, given, upstream)
         else:
-            backward = _Backward(ctx.dynamics, call, outputs, states, arguments)
-            found = backward.run(given[0].dtype, *upstream)
+            # Half precision may have rounded the outputs, but for those that are 0 and 1.
+            if outputs.dtype == states.dtype or isinstance(ctx.dynamics.output, Step):
+                values = outputs.to(states.dtype)
+            else:
+                values = ctx.dynamics.output.value(states - call.threshold)
+            upstream = [None if each is None else each.to(states.dtype) for each in upstream]
+            if folds(ctx.dynamics, call):
+                found = gradients(ctx.dynamics, call, values, states, *upstream)
+            else:
+                found = _Backward(ctx.dynamics, call, values, states, arguments).run(*upstream)
+            found[0] = found[0].to(given[0].dtype)
         return (None, None, None, *found)
 
 
@@ -164,18 +174,16 @@ def _forward(
     decay, threshold, _, y, s, _, mask, _ = call
     g, spiking = dynamics.state_activation, isinstance(dynamics.output, Step)
     known = derivative_from_value(g) is not None
-    # Of spikes that nothing but the gate of the next step reads, the gate alone is computed.
-    silent = spiking and not (dynamics.recurrent or dynamics.lateral_inhibition)
     inputs = drive.to(s.dtype)
-    states = torch.empty_like(inputs)
+    outputs = torch.empty_like(inputs)
+    # Without a backward pass a state is written where the one before the last was.
+    states = torch.empty_like(inputs) if keep else torch.empty_like(inputs[:, :2])
     arguments = torch.empty_like(inputs) if keep and not known else None
-    outputs = None if silent else torch.empty_like(inputs)
-    shown: Any = [None] * inputs.shape[1] if outputs is None else outputs.unbind(1)
-    rows = zip(inputs.unbind(1), states.unbind(1), shown, strict=True)
+    rows = list(states.unbind(1))
     left = decay * (1.0 - _gate(dynamics, y))
-    fired = torch.empty_like(s, dtype=torch.bool)
-    nothing = torch.zeros((), dtype=s.dtype, device=s.device)
-    for t, (z, new, row) in enumerate(rows):
+    fresh = torch.empty_like(s)
+    for t, (z, row) in enumerate(zip(inputs.unbind(1), outputs.unbind(1), strict=True)):
+        new = rows[t % len(rows)]
         torch.addcmul(z, s, left, out=new)
         if dynamics.recurrent:
             new += _fed_back(call, y)
@@ -185,20 +193,11 @@ def _forward(
         if mask is not None:
             torch.where(mask[:, t, None], new, s, out=new)
         s = new
-        if row is None:
-            torch.gt(s, threshold, out=fired)
-            before, left = left, torch.where(fired, nothing, decay)
-            if mask is not None:
-                # Before its first unmasked step a sample is still in its first state.
-                left = torch.where(mask[:, t, None], left, before)
-            continue
         _fire(s, threshold, row, spiking)
         if mask is not None:
             torch.where(mask[:, t, None], row, y, out=row)
         y = row
-        left = decay * (1.0 - _gate(dynamics, y))
-    if outputs is None:
-        outputs = torch.gt(states, threshold)
+        left = torch.addcmul(decay, decay, _gate(dynamics, y), value=-1, out=fresh)
     return outputs.to(drive.dtype), s.clone(), states, arguments
 
 
@@ -220,40 +219,37 @@ def _fire(s: torch.Tensor, threshold: torch.Tensor, y: torch.Tensor, spiking: bo
 
 
 class _Backward:
-    """One backward pass.
+    """One backward pass, step by step, whatever the unit.
 
     Args:
         dynamics, call: the unit and its run.
-        outputs, states, arguments: what the forward pass kept.
+        values, states, arguments: what the forward pass kept, in one dtype.
     """
 
     def __init__(
         self,
         dynamics: Dynamics,
         call: Call,
-        outputs: torch.Tensor,
+        values: torch.Tensor,
         states: torch.Tensor,
         arguments: torch.Tensor | None,
     ) -> None:
         self.dynamics, self.call = dynamics, call
         self.states, self.arguments = states, arguments
         self.started: Any = None if call.mask is None else started(call.mask)
-        z = states - call.threshold
-        exact = outputs.dtype == states.dtype or isinstance(dynamics.output, Step)
-        self.values = outputs.to(states.dtype) if exact else dynamics.output.value(z)
+        self.values = values
         # The derivatives of h and of g (None for a linear or unknown one), and what the gate
         # leaves of a state.
-        self.slope: Any = dynamics.output.derivative(z, self.values)
+        self.slope: Any = dynamics.output.derivative(states - call.threshold, values)
         self.of_g: Any = None
         if dynamics.state_activation is keras.activations.relu:
             self.of_g = (states > 0).to(states.dtype)
-        self.left = call.decay * (1.0 - _gate(dynamics, self.values))
+        self.left = call.decay * (1.0 - _gate(dynamics, values))
         # The gradients that come back through H, one for each step.
         self.back = torch.empty_like(states) if dynamics.recurrent else None
 
     def run(
         self,
-        dtype: torch.dtype,
         to_outputs: torch.Tensor | None,
         to_last: torch.Tensor | None,
         to_states: torch.Tensor | None,
@@ -261,23 +257,19 @@ class _Backward:
         """Return the gradients of drive, decay, threshold, kernel, first y and first s.
 
         Args:
-            dtype: that of the drive.
             to_outputs, to_last, to_states: gradients of the results of the scan, or None.
         """
         call, dynamics = self.call, self.dynamics
         shown = torch.zeros_like(self.states) if to_outputs is None else to_outputs
-        shown = shown.to(self.states.dtype)
         # The gradient of each state by what its own step shows.
         own = shown * self.slope
         own = own if to_states is None else own + to_states
         passed = torch.zeros_like(call.s) if to_last is None else to_last
-        folds = call.mask is None and not dynamics.lateral_inhibition and self.arguments is None
-        loop = self.folded if folds else self.step_by_step
-        to_a, after, first, passed = loop(own, passed)
-        back = self.send_back(first) if dynamics.recurrent else None
+        to_a, after, first, passed = self.steps(own, passed)
+        back = send_back(call, first) if dynamics.recurrent else None
         to_y = self.through_gate(call.decay * call.s * first, call.y, back)
         to_s = call.decay * (1.0 - _gate(dynamics, call.y)) * first + passed
-        found: list[torch.Tensor | None] = [to_a.to(dtype), None, None, None, to_y, to_s]
+        found: list[torch.Tensor | None] = [to_a, None, None, None, to_y, to_s]
         if dynamics.trainable_decay:
             by_decay = after * self.states * (1.0 - _gate(dynamics, self.values))
             by_first = first * call.s * (1.0 - _gate(dynamics, call.y))
@@ -286,11 +278,14 @@ class _Backward:
             to_y = self.through_gate(call.decay * self.states * after, self.values, self.back)
             found[2] = -self.begun((shown + to_y) * self.slope).sum((0, 1))
         if dynamics.recurrent:
-            found[3] = self.to_kernel(to_a)
+            y = self.values
+            if self.started is not None:
+                y = torch.where(self.started[:, :, None], y, call.y[:, None])
+            found[3] = to_kernel(call, y, to_a)
         return found
 
-    def folded(self, own: torch.Tensor, passed: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Take all steps backward where a step is linear in the gradient after it.
+    def steps(self, own: torch.Tensor, passed: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Take all steps backward.
 
         Args:
             own: gradient of the state of each step by what the step itself shows.
@@ -300,35 +295,13 @@ class _Backward:
             Gradients of the arguments of all steps; for each step that of the argument after it;
             that of the first argument; and what a masked first step hands on.
         """
-        through, slope = self.left - self.call.decay * self.states * self.slope, self.slope
-        own[:, -1] += passed
-        if self.of_g is not None:
-            own *= self.of_g
-            through *= self.of_g
-            slope = slope * self.of_g if self.dynamics.recurrent else slope
-        to_a = torch.empty_like(own)
-        after = torch.zeros_like(passed)
-        rows = [x.unbind(1) for x in (own, through, slope, to_a)]
-        for t in range(own.shape[1] - 1, -1, -1):
-            shown, factor, steep, row = (each[t] for each in rows)
-            torch.addcmul(shown, factor, after, out=row)
-            if self.back is not None:
-                back = self.send_back(after)
-                self.back[:, t] = back
-                row.addcmul_(steep, back)
-            after = row
-        zeros = torch.zeros_like(passed)
-        return to_a, torch.cat([to_a[:, 1:], zeros[:, None]], 1), after, zeros
-
-    def step_by_step(self, own: torch.Tensor, passed: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Take all steps backward, whatever the unit; as `folded`."""
         to_a, afters = torch.empty_like(own), torch.empty_like(own)
         after, zeros = torch.zeros_like(passed), torch.zeros_like(passed)
         for t in range(own.shape[1] - 1, -1, -1):
             afters[:, t] = after
             back = None
             if self.back is not None:
-                back = self.send_back(after)
+                back = send_back(self.call, after)
                 self.back[:, t] = back
             lost = self.call.decay * self.states[:, t] * after
             to_y = self.through_gate(lost, self.values[:, t], back)
@@ -344,12 +317,6 @@ class _Backward:
                 after = torch.where(begun, found, after)
             to_a[:, t] = found
         return to_a, afters, after, passed
-
-    def send_back(self, after: torch.Tensor) -> torch.Tensor:
-        """Return the gradient of y through H, given that of the argument after it."""
-        call = self.call
-        back = (after.to(call.kernel.dtype) @ call.kernel.T).to(after.dtype)
-        return back if call.dropout is None else back * call.dropout
 
     def through_gate(
         self, lost: torch.Tensor, y: torch.Tensor, back: torch.Tensor | None
@@ -376,13 +343,3 @@ class _Backward:
         if self.started is None:
             return sequence
         return torch.where(self.started[:, :, None], sequence, 0.0)
-
-    def to_kernel(self, to_a: torch.Tensor) -> torch.Tensor:
-        """Return the gradient of H, given the gradients of the arguments of all steps."""
-        call, y = self.call, self.values
-        if self.started is not None:
-            y = torch.where(self.started[:, :, None], y, call.y[:, None])
-        fed = torch.cat([call.y[:, None], y[:, :-1]], 1)
-        fed = fed if call.dropout is None else fed * call.dropout[:, None]
-        fed, to_a = (x.to(call.kernel.dtype).flatten(0, 1) for x in (fed, to_a))
-        return fed.T @ to_a
