@@ -1,10 +1,14 @@
-"""Where TensorFlow runs a computation: on how many replicas, and inside a graph or not."""
+"""Where the backend runs a computation: on how many replicas, inside a graph or not, when done."""
 
 import contextlib
 import sys
 import types
+from collections.abc import Callable
 
 import keras
+import numpy as np
+
+from snukeras._types import Tensor
 
 
 def replicas() -> int:
@@ -25,6 +29,46 @@ def outside_of_graphs() -> contextlib.AbstractContextManager:
     return tf.init_scope()
 
 
+def needs_tensorflow(what: str) -> None:
+    """Refuse what runs on TensorFlow alone.
+
+    Raises:
+        ValueError: the backend is another; the message says which one can.
+    """
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        raise ValueError(
+            f"{what} needs the TensorFlow backend. Received: the backend {backend}; "
+            "set KERAS_BACKEND=tensorflow"
+        )
+
+
+def scope_of(model: keras.Model) -> contextlib.AbstractContextManager:
+    """Return a context in which variables are made where those of a model are."""
+    if keras.backend.backend() != "tensorflow":
+        return contextlib.nullcontext()
+    scope: contextlib.AbstractContextManager = model.distribute_strategy.scope()
+    return scope
+
+
+def tell(function: Callable[..., None], *tensors: Tensor) -> None:
+    """Call a function with arrays whenever a step of JAX has computed these tensors.
+
+    A compiled step of JAX changes no variables but those that the model hands it.
+    """
+    import jax
+
+    jax.debug.callback(lambda *arrays: function(*map(np.asarray, arrays)), *tensors)
+
+
+def wait_for_told() -> None:
+    """Wait until all that `tell` was given has been told."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.effects_barrier()
+
+
 def tracing() -> bool:
     """Return True while TensorFlow traces a function: Python then runs once, not at every call."""
     if keras.backend.backend() != "tensorflow":
@@ -32,6 +76,15 @@ def tracing() -> bool:
     import tensorflow as tf
 
     return not tf.executing_eagerly()
+
+
+def known(variable: keras.Variable) -> bool:
+    """Return False while a function is traced to which the values of a variable are an argument."""
+    if keras.backend.backend() != "jax":
+        return not tracing()
+    import jax
+
+    return not isinstance(keras.ops.convert_to_tensor(variable), jax.core.Tracer)
 
 
 def exporting() -> str | None:

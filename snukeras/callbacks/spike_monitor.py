@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from snukeras import _arguments
+from snukeras import _arguments, _strategy
 from snukeras._types import Logs, Tensor
 from snukeras.network import observers
 
@@ -19,13 +19,22 @@ _TOO_MANY = 0.9
 class _Counts(keras.metrics.Metric, observers.Observer):
     """Count the spikes of each unit of a layer in training.
 
-    A metric, so that Keras mirrors its variables on replicas.
+    A metric, so that Keras mirrors its variables on replicas. On JAX the counts are arrays of
+    NumPy, to which the compiled step sends its sums.
     """
 
     def __init__(self, units: int, name: str) -> None:
         super().__init__(name=name, dtype="float32")
         self.spikes = self.add_variable((units,), "zeros", name="spikes")
         self.steps = self.add_variable((), "zeros", name="steps")
+        self._told: list[np.ndarray] | None = None
+        self.reset_state()
+
+    def reset_state(self) -> None:
+        _strategy.wait_for_told()
+        super().reset_state()
+        if keras.backend.backend() == "jax":
+            self._told = [np.zeros(self.spikes.shape), np.zeros(())]
 
     def observe(self, run: observers.Run) -> None:
         if run.training:
@@ -33,18 +42,27 @@ class _Counts(keras.metrics.Metric, observers.Observer):
 
     def update_state(self, spikes: Tensor, mask: Tensor | None = None) -> None:
         """Add the spikes (batch, time, ..., units) of a batch, but for masked steps."""
-        spikes = ops.cast(spikes, "float32")
+        spikes = ops.cast(ops.stop_gradient(spikes), "float32")
         places = ops.size(spikes[..., 0])
         if mask is not None:
             mask = ops.cast(mask, "float32")
             places = ops.sum(mask) * ops.cast(ops.size(spikes[0, 0, ..., 0]), "float32")
             spikes = spikes * ops.reshape(mask, (*ops.shape(mask), *[1] * (spikes.ndim - 2)))
-        self.spikes.assign_add(ops.sum(spikes, axis=tuple(range(spikes.ndim - 1))))
+        spikes = ops.sum(spikes, axis=tuple(range(spikes.ndim - 1)))
+        if self._told is not None:
+            _strategy.tell(self._add, spikes, places)
+            return
+        self.spikes.assign_add(spikes)
         self.steps.assign_add(ops.cast(places, "float32"))
+
+    def _add(self, spikes: np.ndarray, steps: np.ndarray) -> None:
+        assert self._told is not None
+        self._told = [self._told[0] + spikes, self._told[1] + steps]
 
     def result(self) -> np.ndarray:
         """Return the rate of each unit, NumPy, shape (units,)."""
-        spikes, steps = (
+        _strategy.wait_for_told()
+        spikes, steps = self._told or (
             ops.convert_to_numpy(ops.convert_to_tensor(v)) for v in (self.spikes, self.steps)
         )
         return spikes / max(float(steps), 1.0)
@@ -78,7 +96,7 @@ class SpikeMonitor(keras.callbacks.Callback):
 
     Raises:
         ValueError: `saturated` is out of range; or, when the training begins, the model has no
-            spiking layers, or the backend is not TensorFlow.
+            spiking layers.
     """
 
     def __init__(self, saturated: float = 0.95, warn: bool = True) -> None:
@@ -95,18 +113,13 @@ class SpikeMonitor(keras.callbacks.Callback):
         """Begin to watch a model; Keras calls this before it makes the training step."""
         super().set_model(model)
         self._stop()
-        if keras.backend.backend() != "tensorflow":
-            raise ValueError(
-                "SpikeMonitor counts inside the training step of TensorFlow. Received: the backend "
-                f"{keras.backend.backend()}. Use snukeras.trace(model, x) after an epoch instead."
-            )
         layers = observers.units_of(model, spiking_only=True)
         if not layers:
             raise ValueError(
                 f"SpikeMonitor needs a model with spiking layers, such as snukeras.layers.SNU. "
                 f"Received: {model.name!r}, which has none."
             )
-        with model.distribute_strategy.scope():
+        with _strategy.scope_of(model):
             self._counts = {
                 name: _Counts(layer.cell.units, f"spikes_of_{layer.name}")
                 for name, layer in layers.items()

@@ -42,6 +42,8 @@ class ClipWeights(keras.callbacks.Callback):
             )
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        # To ask for the model lets JAX put the weights of the step into its variables.
+        assert self.model is not None
         for matrix in self._matrices:
             values = ops.convert_to_numpy(matrix.variable)
             flat = matrix.unrolling.matrix(values)

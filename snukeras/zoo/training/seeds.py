@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
-from snukeras import _files
+from snukeras import _files, _strategy
 from snukeras._files import JsonObject
 from snukeras.zoo import recipes
 from snukeras.zoo.recipes import Recipe
@@ -100,10 +100,11 @@ def train_seed(
         content, restart, tensorboard, progress: As for `train`.
 
     Raises:
-        ValueError: A run that was begun with another recipe.
+        ValueError: A run that was begun with another recipe, or another backend than TensorFlow.
         RuntimeError: Another process trains in the folder.
         FloatingPointError: The training diverged.
     """
+    _strategy.needs_tensorflow("Training in the zoo, whose figures are TensorFlow's,")
     # Once: the models may be published anew while this one trains.
     sources = transfer.sources(recipe, content)
     identity = identity_of(recipe, sources)
