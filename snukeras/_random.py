@@ -51,6 +51,38 @@ def draw(seed: Seed | None, stream: int = 0) -> Tensor:
     return pair + ops.convert_to_tensor([0, stream], dtype=pair.dtype) if stream else pair
 
 
+class Counted:
+    """A generator whose every draw, also in a compiled function of JAX, takes the next seed.
+
+    JAX compiles the state of a generator in as a constant where no model hands it on: every step
+    would draw the same numbers. There the function asks the host, which counts.
+
+    Args:
+        seed: int, or None for a random one.
+    """
+
+    def __init__(self, seed: int | None) -> None:
+        self.generator = keras.random.SeedGenerator(seed)
+        self._pair: np.ndarray | None = None
+
+    def next(self) -> Seed:
+        """Return what `draw` takes next."""
+        if keras.backend.backend() != "jax":
+            return self.generator
+        import jax
+        from jax.experimental import io_callback
+
+        if self._pair is None:
+            self._pair = ops.convert_to_numpy(self.generator.state.value).astype("uint32")
+        return io_callback(self._count, jax.ShapeDtypeStruct((2,), "uint32"))
+
+    def _count(self) -> np.ndarray:
+        assert self._pair is not None
+        pair = self._pair
+        self._pair = pair + np.array([0, 1], "uint32")
+        return pair
+
+
 def normal(shape: tuple[int, ...], dtype: Dtype, seed: Seed, stream: int = 0) -> Tensor:
     """Draw standard normal numbers; `seed` and `stream` as in `draw`."""
     dtype = keras.backend.standardize_dtype(dtype)

@@ -6,6 +6,7 @@ from keras import ops
 
 from snukeras import _arguments
 from snukeras._arrays import like, to_tensor
+from snukeras._random import Counted
 from snukeras._strategy import outside_of_graphs, replicas
 from snukeras._types import Array, Config, Tensor
 from snukeras.pcm.pairs import ROUNDINGS, DifferentialPair, check_levels
@@ -74,7 +75,7 @@ class PCMConstraint(keras.constraints.Constraint):
         self.seed = seed
         self._pair = DifferentialPair(g_max=1.0, levels=self.levels, scale=self.scale)
         # Made here and not at the first call, which may be inside a compiled function.
-        self._seed_generator = keras.random.SeedGenerator(seed)
+        self._seeds = Counted(seed)
         self._replicas = replicas()
         # By id of the kernel, with the kernel itself, so that no other can get its id.
         self._remainders: dict[int, tuple[keras.Variable, keras.Variable]] = {}
@@ -107,11 +108,12 @@ class PCMConstraint(keras.constraints.Constraint):
         """List the variables behind the rounding of a kernel, on which its training depends."""
         if self.rounding == "feedback":
             return [self._remainder(variable)]
-        return [self._seed_generator.state] if self.rounding == "stochastic" else []
+        return [self._seeds.generator.state] if self.rounding == "stochastic" else []
 
     def _quantized(self, w: Array, rounding: str) -> Array:
         scales = 1.0 / to_tensor(self.max_weight(w), "weights")
-        quantized = self._pair.quantize(w, scales, rounding, seed=self._seed_generator)
+        seed = self._seeds.next() if rounding == "stochastic" else None
+        quantized = self._pair.quantize(w, scales, rounding, seed=seed)
         return like(ops.cast(quantized, w.dtype), w) if hasattr(w, "dtype") else quantized
 
     def _with_feedback(self, variable: keras.Variable) -> Tensor:

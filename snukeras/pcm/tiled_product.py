@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from snukeras._random import normal_like
+from snukeras._strategy import known
 from snukeras._types import Array, Config, Initializer, Tensor
 from snukeras.network.matrices import Unrolling
 from snukeras.pcm.converters import converted
@@ -189,7 +190,7 @@ class TiledProduct(keras.layers.Layer):
     def uncalibrated(self) -> bool:
         """Whether a range is still to be found from data."""
         found = [v for v in (self.input_range, self.output_range) if v is not None]
-        return any(np.isnan(ops.convert_to_numpy(v)).any() for v in found)
+        return any(known(v) and np.isnan(ops.convert_to_numpy(v)).any() for v in found)
 
     @property
     def ideal(self) -> bool:
