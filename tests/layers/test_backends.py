@@ -9,9 +9,9 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 SCRIPT = Path(__file__).with_name("check_backend.py")
@@ -25,49 +25,83 @@ CHECKS = [
     "stateful",
     "padding",
     "fused",
+    "large",
     "convolutions",
     "second_derivatives",
     "sound",
 ]
 
 
-OTHER_PARTS = ["constraint", "optimizer", "grapes", "analog", "trace", "zoo", "export", "refused"]
+OTHER_PARTS = [
+    "constraint",
+    "noise",
+    "clipping",
+    "devices_as_noise",
+    "noise_undone",
+    "monitor",
+    "monitor_warns",
+    "optimizer",
+    "grapes",
+    "analog",
+    "chip",
+    "trace",
+    "zoo",
+    "export",
+    "refused",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("backends")
 
 
 @functools.cache
-def errors_on(backend, script=SCRIPT):
+def errors_on(backend, script, folder):
     """Run all checks of a script on a backend, once; the errors by check."""
     checkout = str(Path(__file__).resolve().parents[2])
-    with tempfile.TemporaryDirectory() as folder:
-        run = subprocess.run(
-            [sys.executable, str(script), folder],
-            env={
-                **os.environ,
-                "KERAS_BACKEND": backend,
-                "PYTHONPATH": checkout + os.pathsep + os.environ.get("PYTHONPATH", ""),
-            },
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+    run = subprocess.run(
+        [sys.executable, str(script), str(folder)],
+        env={
+            **os.environ,
+            "KERAS_BACKEND": backend,
+            "PYTHONPATH": checkout + os.pathsep + os.environ.get("PYTHONPATH", ""),
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert run.returncode == 0, run.stderr[-3000:]
     return json.loads(run.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_backend(backend, check):
+def test_backend(backend, check, folder):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
-    error = errors_on(backend)[check]
+    error = errors_on(backend, SCRIPT, folder)[check]
     assert error is None, error
 
 
 @pytest.mark.parametrize("check", OTHER_PARTS)
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_other_parts(backend, check):
+def test_other_parts(backend, check, folder):
+    """The checks hold, and their figures are those of TensorFlow.
+
+    Random numbers of devices differ; of these, mean and deviation are compared.
+    """
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
-    error = errors_on(backend, SCRIPT.with_name("check_other_parts.py"))[check]
-    assert error is None, error
+    figures = []
+    for each in (backend, "tensorflow"):
+        error = errors_on(each, SCRIPT.with_name("check_other_parts.py"), folder)[check]
+        assert error is None, f"{each}: {error}"
+        with np.load(folder / each / "figures.npz") as held:
+            figures.append({n: held[n] for n in held if n.startswith(f"{check}/")})
+    found, expected = figures
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        loose = {"rtol": 0.05, "atol": 0.02} if name.endswith("statistics") else {"atol": 2e-5}
+        np.testing.assert_allclose(found[name], value, **loose, err_msg=name)
