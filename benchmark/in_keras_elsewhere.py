@@ -3,6 +3,7 @@
 The models, data and optimizers are those of `in_keras`.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,21 +20,17 @@ def build(
 ) -> Callable[[], Any]:
     """Return a function that does one step; the counterpart of `in_keras.build`.
 
-    A training step is `train_on_batch`, which does what `fit` does for each batch. An inference
-    step calls the model compiled by `jax.jit`, or under `torch.inference_mode`.
+    A training step is the function that `fit` calls for each batch, without the callbacks. An
+    inference step calls the model compiled by `jax.jit`, or under `torch.inference_mode`.
     """
     x, y = network.data()
     model = model_of(contestant, network)
     if work == "train":
         compile_model(model, contestant, network, optimizer, rate)
-        x, y = (keras.ops.convert_to_tensor(each) for each in (x, y))
-
-        def step() -> Any:
-            return model.train_on_batch(x, y, return_dict=True)["loss"]
-
-        step.reset = model.reset_metrics  # type: ignore[attr-defined]
-        return step
-    if keras.backend.backend() == "jax":
+        batch = tuple(keras.ops.convert_to_tensor(each) for each in (x, y))
+        model.train_on_batch(*batch)
+        return _trained_by_jax(model, batch) if _on_jax() else _trained_by_torch(model, batch)
+    if _on_jax():
         return _in_jax(model, x)
     import torch
 
@@ -44,6 +41,40 @@ def build(
             return model(inputs, training=False)
 
     return infer
+
+
+def _on_jax() -> bool:
+    return keras.backend.backend() == "jax"
+
+
+def _trained_by_torch(model: keras.Model, batch: tuple) -> Callable[[], Any]:
+    def step() -> Any:
+        return model.train_function([batch])["loss"]
+
+    # The loss that Keras reports is the mean since the last reset.
+    step.reset = model.reset_metrics  # type: ignore[attr-defined]
+    return step
+
+
+def _trained_by_jax(model: keras.Model, batch: tuple) -> Callable[[], Any]:
+    parts = (*_parts(model), model.optimizer.variables, model.metrics_variables)
+    # Copied: the step takes the memory of its state.
+    state = tuple([v.value.copy() for v in part] for part in parts)
+    batches = itertools.repeat(batch)
+
+    def step() -> Any:
+        nonlocal state
+        logs, state = model.train_function(state, batches)
+        return logs["loss"]
+
+    def reset() -> None:
+        nonlocal state
+        state = (*state[:3], [jax.numpy.zeros_like(v) for v in state[3]])
+
+    import jax
+
+    step.reset = reset  # type: ignore[attr-defined]
+    return step
 
 
 def _in_jax(model: keras.Model, x: np.ndarray) -> Callable[[], Any]:

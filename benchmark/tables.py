@@ -3,6 +3,12 @@
     python -m benchmark --output
 
 measures (with --scaling, --memory and --profile the other parts); the tables here read its file.
+Those of the backends read another, measured with Adam:
+
+    python -m benchmark --optimizer adam --threads all --output benchmark/results/backends.json \
+        --contestants "snukeras SNU" "snukeras SNU, jit" "snukeras SNU recurrent*" \
+        "snukeras SNU on*" "keras LSTM" "keras LSTM on*" "torch LSTM" "spyx*" "snntorch*" \
+        "spikingjelly*"
 """
 
 import math
@@ -13,6 +19,7 @@ from typing import Any
 from benchmark import report
 
 FILE = Path(__file__).resolve().parent / "results" / "benchmark.json"
+BACKENDS = FILE.with_name("backends.json")
 PEERS = ("spyx", "jax", "snntorch", "spikingjelly", "norse")
 # The step of a training or inference at most as long as this part of torch LSTM's.
 BARS = {
@@ -31,10 +38,12 @@ def table(part: str = "short", file: Path | str | None = None) -> str:
 
     Args:
         part: "short" (this package beside others), "one" or "all" (everybody, by threads), "bars"
-            (what was aimed at and what was measured), "scaling", "memory", "profile".
+            (what was aimed at and what was measured), "scaling", "memory", "profile"; "backends"
+            (TensorFlow, JAX and torch in one), "aims" (what was aimed at there).
         file: Results of `python -m benchmark`; those of the checkout by default.
     """
-    results = report.load(FILE if file is None else Path(file))
+    default = BACKENDS if part in ("backends", "aims") else FILE
+    results = report.load(default if file is None else Path(file))
     parts: dict[str, Callable[[], str]] = {
         "short": lambda: _short(results["speed"]),
         "bars": lambda: _bars(results["speed"]),
@@ -43,6 +52,8 @@ def table(part: str = "short", file: Path | str | None = None) -> str:
         "scaling": lambda: report.markdown(results, "scaling"),
         "memory": lambda: report.markdown(results, "memory"),
         "profile": lambda: report.markdown(results, "profile"),
+        "backends": lambda: report.markdown(results, "all"),
+        "aims": lambda: _backend_aims(results["speed"]),
     }
     if part not in parts:
         raise ValueError(f"Argument `part` must be one of {list(parts)}. Received: part={part!r}")
@@ -199,4 +210,45 @@ def _lstms(speed: dict, case: tuple[str, str], threads: str, jit: bool) -> float
     return _quotient(
         _unit(_rows(speed, case, threads, "keras"), "LSTM", jit),
         _unit(_rows(speed, case, threads, "snukeras"), "SNU recurrent", jit),
+    )
+
+
+# The unit of this package on a backend, what it is to be faster than (or at most so many times as
+# slow as), and the least quotient of the two times.
+_BACKEND_AIMS = (
+    ("SNU", "keras-jax", ("spyx",), 1.0),
+    ("SNU recurrent", "keras-jax", ("tensorflow",), 1 / 1.15),
+    ("SNU", "keras-torch", ("snntorch", "spikingjelly"), 1.0),
+)
+
+
+def _backend_aims(speed: dict[str, Any]) -> str:
+    """Return how many of our steps on a backend take as long as one of another, by network."""
+    cases = [case for case in BARS if any((r["network"], r["work"]) == case for r in speed["rows"])]
+    body = []
+    for unit, framework, others, least in _BACKEND_AIMS:
+        for other in others:
+            line, reached = [_aim(unit, framework, other, least)], True
+            for case in cases:
+                here = [r for r in speed["rows"] if (r["network"], r["work"]) == case]
+                here = [r for r in here if r["precision"] == "float32" and r["threads"] == "all"]
+                mine = _unit([r for r in here if r["framework"] == framework], unit)
+                if other == "tensorflow":
+                    beside = _unit([r for r in here if r["framework"] == other], unit, False)
+                else:
+                    beside = next((r for r in here if r["library"] == other), None)
+                quotient = _quotient(beside, mine)
+                line.append("" if quotient is None else f"{quotient:.2f}")
+                reached &= quotient is not None and quotient >= least
+            body.append([*line, "yes" if reached else "no"])
+    header = ["time of the other / ours", *(" ".join(case) for case in cases), "reached"]
+    return report.markdown_table(header, body)
+
+
+def _aim(unit: str, framework: str, other: str, least: float) -> str:
+    backend = framework.removeprefix("keras-")
+    beside = "TensorFlow's path" if other == "tensorflow" else other
+    wanted = "more than 1" if least == 1.0 else f"at least {least:.2f}"
+    return f"`{unit}` on {backend}, {beside}: {wanted}".replace(
+        "`SNU recurrent`", "recurrent `SNU`"
     )
