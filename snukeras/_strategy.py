@@ -78,6 +78,16 @@ def tracing() -> bool:
     return not tf.executing_eagerly()
 
 
+def widest(dtype: str) -> str:
+    """Return a dtype of 64 bits, or that of 32 bits where JAX would cut it short with a warning."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        if not jax.config.jax_enable_x64:
+            return dtype.replace("64", "32")
+    return dtype
+
+
 def known(variable: keras.Variable) -> bool:
     """Return False while a function is traced to which the values of a variable are an argument."""
     if keras.backend.backend() != "jax":

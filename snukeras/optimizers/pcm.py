@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from snukeras import _arguments
-from snukeras._strategy import outside_of_graphs, replicas
+from snukeras._strategy import outside_of_graphs, replicas, widest
 from snukeras._types import Config, Tensor
 from snukeras.constraints import PCMConstraint
 from snukeras.network.matrices import is_kernel
@@ -159,8 +159,8 @@ class PCMOptimizer(keras.optimizers.Optimizer):
             super().build(variables)
             self._matrices = tuple(chosen)
             n = sum(matrix.size for matrix in chosen)
-            self.clock = self._state("clock", (), "float64")
-            self.steps = self._state("steps", (), "int64")
+            self.clock = self._state("clock", (), widest("float64"))
+            self.steps = self._state("steps", (), widest("int64"))
             self.conductance = self._state("conductance", (2, n))
             self.pulses_since_reset = self._state("pulses_since_reset", (2, n))
             self.last_pulse = self._state("last_pulse", (2, n))
