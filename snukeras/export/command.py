@@ -73,6 +73,12 @@ def main(argv: list[str] | None = None) -> int:
     except MemoryError:
         _complain("There is not enough memory for this.", "")
         return 5
+    except ModuleNotFoundError as error:
+        _complain(
+            f"The package {error.name} is not installed, and an export needs it.",
+            "`pip install snukeras` brings all that is needed.",
+        )
+        return 5
     except OSError as error:
         _complain(f"{error.filename or 'A file'}: {error.strerror or error}.", "")
         return 5

@@ -5,7 +5,6 @@ from typing import Unpack
 import keras
 import numpy as np
 from keras import ops
-from scipy.signal import get_window
 
 from snukeras import _arguments, _strategy
 from snukeras._arguments import LayerArguments
@@ -143,6 +142,9 @@ class LogMel(keras.layers.Layer):
 
     def _power_by_products(self, samples: Tensor) -> Tensor:
         """Return the powers (batch, frames, frequencies) by a convolution, for what has no FFT."""
+        # Not at the top: all other layers do without SciPy.
+        from scipy.signal import get_window
+
         window = get_window("hann", self.frame_length)
         spectrum = np.fft.rfft(np.eye(self.frame_length) * window)
         kernel = np.concatenate([spectrum.real, spectrum.imag], axis=1)[:, None]

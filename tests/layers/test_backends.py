@@ -105,3 +105,55 @@ def test_other_parts(backend, check, folder):
     for name, value in expected.items():
         loose = {"rtol": 0.05, "atol": 0.02} if name.endswith("statistics") else {"atol": 2e-5}
         np.testing.assert_allclose(found[name], value, **loose, err_msg=name)
+
+
+# What stands among the requirements of the package, and layers do without.
+BARE = """
+import sys
+
+for name in sys.argv[2:]:
+    sys.modules[name] = None  # as if it were not installed
+import keras
+import numpy as np
+
+import snukeras
+
+for name in snukeras.__all__:
+    getattr(snukeras, name)
+x = np.ones((4, 3, 5), "float32")
+model = keras.Sequential([keras.Input((3, 5)), snukeras.layers.SNU(2)])
+model.compile("adam", "mse")
+model.fit(x, x[:, 0, :2], verbose=0, callbacks=[snukeras.callbacks.PCMNoise()])
+snukeras.zoo.load("jsb_snu")
+from snukeras.export.command import main as export
+from snukeras.zoo.command import main as zoo
+
+assert zoo(["list"]) == 0
+assert zoo(["verify", "jsb_snu"]) == 0
+assert export(["zoo:jsb_snu", "--output", sys.argv[1]]) == 5
+assert not [name for name in sys.argv[2:] if sys.modules[name]]
+"""
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_without_requirements(backend, tmp_path):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    missing = ["tensorflow", "onnx", "onnxruntime", "jsonschema"]
+    missing += ["scipy"] if backend == "torch" else []  # JAX itself needs SciPy
+    checkout = str(Path(__file__).resolve().parents[2])
+    run = subprocess.run(
+        [sys.executable, "-c", BARE, str(tmp_path / "out"), *missing],
+        env={
+            **os.environ,
+            "KERAS_BACKEND": backend,
+            "PYTHONPATH": checkout + os.pathsep + os.environ.get("PYTHONPATH", ""),
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    told = run.stderr.strip().splitlines()[-2:]
+    assert "is not installed, and an export needs it" in told[0], run.stderr

@@ -441,14 +441,34 @@ def interval(results: Results, split: Split) -> str:
         results: The results of a model.
         split: "valid" or "test".
     """
-    from scipy.special import stdtrit
-
     mean, deviation = results[split]["mean"], results[split]["deviation"]
     if deviation is None:
         return f"{mean:.3f}"
     seeds = len(results["seeds"])
-    half = float(stdtrit(seeds - 1, 0.975)) * deviation / math.sqrt(seeds)
+    half = _quantile(seeds - 1) * deviation / math.sqrt(seeds)
     return f"{mean:.3f} ± {half:.3f}"
+
+
+def _quantile(freedom: int) -> float:
+    """Return the 97.5 % quantile of Student's t, without SciPy.
+
+    Abramowitz and Stegun, 26.7.3 and 26.7.4, have the probability within -t and t as a sum.
+    """
+
+    def within(t: float) -> float:
+        angle = math.atan(t / math.sqrt(freedom))
+        sine, square, odd = math.sin(angle), math.cos(angle) ** 2, freedom % 2
+        term, total = (math.cos(angle) if odd else 1.0), 0.0
+        for k in range(freedom // 2):
+            total += term
+            term *= square * (2 * k + 1 + odd) / (2 * k + 2 + odd)
+        return 2.0 / math.pi * (angle + sine * total) if odd else sine * total
+
+    low, high = 0.0, 100.0
+    for _ in range(60):
+        middle = (low + high) / 2.0
+        low, high = (low, middle) if within(middle) > 0.95 else (middle, high)
+    return low
 
 
 def _deviation(results: Results, split: Split) -> str:
