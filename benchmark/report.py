@@ -121,9 +121,10 @@ def _speed_markdown(speed: dict[str, Any], threads: str) -> str:
     count = speed["processors"] if threads == "all" else 1
     caption = (
         f"ms per step of a batch{ratio}, {count} thread{'s' if count > 1 else ''}, "
-        f"{speed['processor']}; the faster of jit_compile on (ʲ) and off. "
-        "Floor: the matrix products alone, by the fastest engine."
+        f"{speed['processor']}; the faster of jit_compile on (ʲ) and off."
     )
+    if any(floor["threads"] == threads for floor in speed["floors"]):
+        caption += " Floor: the matrix products alone, by the fastest engine."
     return f"{markdown_table(header, body)}\n{caption}\n{_sources(speed)}\n"
 
 

@@ -5,10 +5,11 @@
 measures (with --scaling, --memory and --profile the other parts); the tables here read its file.
 Those of the backends read another, measured with Adam:
 
-    python -m benchmark --optimizer adam --threads all --output benchmark/results/backends.json \
-        --contestants "snukeras SNU" "snukeras SNU, jit" "snukeras SNU recurrent*" \
-        "snukeras SNU on*" "keras LSTM" "keras LSTM on*" "torch LSTM" "spyx*" "snntorch*" \
-        "spikingjelly*"
+    python -m benchmark --optimizer adam --threads all --rounds 3 --burst 0.3
+        --contestants "snukeras SNU" "snukeras SNU, jit" "snukeras SNU on*"
+        "snukeras SNU recurrent" "snukeras SNU recurrent, jit" "snukeras SNU recurrent on*"
+        "keras LSTM" "keras LSTM on*" "torch LSTM" "spyx*" "snntorch*" "spikingjelly*"
+        --output benchmark/results/backends.json
 """
 
 import math

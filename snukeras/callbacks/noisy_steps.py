@@ -75,7 +75,7 @@ class NoisySteps:
     """
 
     # The methods of optimizers that get the gradients.
-    APPLY = ("apply", "apply_gradients")
+    APPLY: tuple[str, ...] = ("apply", "apply_gradients")
 
     def __init__(
         self,

@@ -77,3 +77,24 @@ def test_bars_say_what_was_not_reached(content):
 def test_unknown_part(content):
     with pytest.raises(ValueError, match="'nothing'"):
         tables.table("nothing", content)
+
+
+def test_backends_say_what_was_not_reached(content):
+    results = report.load(content)
+    for case in tables.BARS:
+        others = [("spyx", "LIF", "jax", 20.0), ("snntorch", "Leaky", "torch", 40.0)]
+        others += [("spikingjelly", "LIFNode", "torch", 30.0)]
+        others += [("snukeras", "SNU", "keras-jax", 16.0), ("snukeras", "SNU", "keras-torch", 32.0)]
+        others += [("snukeras", "SNU recurrent", "keras-jax", 33.0)]
+        for library, unit, framework, milliseconds in others:
+            made = row(case, "all", library, unit, milliseconds)
+            results["speed"]["rows"].append({**made, "framework": framework})
+    path = content.with_name(tables.BACKENDS.name)
+    report.save(path, results)
+    found = {
+        line.strip("| ").split(" | ", 1)[0]: line.strip("| ").split(" | ", 1)[1]
+        for line in tables.table("aims", path).splitlines()[2:]
+    }
+    assert found["recurrent `SNU` on jax, TensorFlow's path: at least 0.87"].endswith("0.91 | yes")
+    assert found["`SNU` on torch, snntorch: more than 1"].startswith("1.25 | ")
+    assert found["`SNU` on torch, spikingjelly: more than 1"].endswith("0.94 | no")

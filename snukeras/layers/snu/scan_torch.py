@@ -85,12 +85,14 @@ class _Scan(torch.autograd.Function):
                 values = outputs.to(states.dtype)
             else:
                 values = ctx.dynamics.output.value(states - call.threshold)
-            upstream = [None if each is None else each.to(states.dtype) for each in upstream]
+            to_results = [None if each is None else each.to(states.dtype) for each in upstream]
             if folds(ctx.dynamics, call):
-                found = gradients(ctx.dynamics, call, values, states, *upstream)
+                found = gradients(ctx.dynamics, call, values, states, *to_results)
             else:
-                found = _Backward(ctx.dynamics, call, values, states, arguments).run(*upstream)
-            found[0] = found[0].to(given[0].dtype)
+                found = _Backward(ctx.dynamics, call, values, states, arguments).run(*to_results)
+            to_drive = found[0]
+            assert to_drive is not None
+            found[0] = to_drive.to(given[0].dtype)
         return (None, None, None, *found)
 
 
