@@ -4,11 +4,10 @@ import contextlib
 import sys
 import types
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
-
-from snukeras._types import Tensor
 
 
 def replicas() -> int:
@@ -51,7 +50,7 @@ def scope_of(model: keras.Model) -> contextlib.AbstractContextManager:
     return scope
 
 
-def tell(function: Callable[..., None], *tensors: Tensor) -> None:
+def tell(function: Callable[..., None], *tensors: Any) -> None:
     """Call a function with arrays whenever a step of JAX has computed these tensors.
 
     A compiled step of JAX changes no variables but those that the model hands it.

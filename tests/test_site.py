@@ -62,6 +62,7 @@ def test_there_are_twenty_errors_and_their_words_are_those_of_the_code():
         "must be an integer of at least", "Such units carry no information",
         "gets nothing but zeros on the data", "cannot reach the rate", "must hold finite numbers",
         "needs one replica and the backend", "must be created inside strategy.scope()",
+        "needs the TensorFlow backend. Received: the backend",
         "PCMNoise found no trainable kernels", "must not have been used before",
         "Received: one without weights; call it or", "These weights stay digital",
         "has wires too resistive for the first order of IR drop", "Add --overwrite",

@@ -152,6 +152,11 @@ def refused(folder):
     from snukeras.zoo import command
 
     _refuses(lambda: command.main(["train", "jsb_snu", "--runs", str(folder)]), "TensorFlow")
+    from snukeras.export.command import main
+
+    path = str(folder / "separable.keras")
+    keras.Sequential([keras.Input((6, 5)), keras.layers.SeparableConv1D(3, 2)]).save(path)
+    _refuses(lambda: main([path, "--output", str(folder / "separable")]), "tensorflow")
 
 
 def _refuses(function, word):

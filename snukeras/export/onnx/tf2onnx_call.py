@@ -53,6 +53,11 @@ def through_tf2onnx(context: Context, call: Call, values: list[Value]) -> list[V
         raise CannotLowerError("it is stateful in a form that has no place for its states in ONNX")
     if context.streaming and type(layer) not in _STEPWISE:
         raise CannotLowerError("it may mix steps, so it cannot stream")
+    if keras.backend.backend() != "tensorflow":
+        raise CannotLowerError(
+            "it has no ONNX form of its own for these arguments; tf2onnx may know it, and needs "
+            "KERAS_BACKEND=tensorflow"
+        )
     if importlib.util.find_spec("tf2onnx") is None:
         raise CannotLowerError(
             "it has no ONNX form of its own for these arguments; tf2onnx may know it: "
