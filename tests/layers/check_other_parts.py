@@ -154,9 +154,9 @@ def refused(folder):
     _refuses(lambda: command.main(["train", "jsb_snu", "--runs", str(folder)]), "TensorFlow")
     from snukeras.export.command import main
 
-    path = str(folder / "separable.keras")
-    keras.Sequential([keras.Input((6, 5)), keras.layers.SeparableConv1D(3, 2)]).save(path)
-    _refuses(lambda: main([path, "--output", str(folder / "separable")]), "tensorflow")
+    path = str(folder / "sparsemax.keras")
+    keras.Sequential([keras.Input((6,)), keras.layers.Activation("sparsemax")]).save(path)
+    _refuses(lambda: main([path, "--target", "onnx", "--output", str(folder / "no")]), "tensorflow")
 
 
 def _refuses(function, word):
