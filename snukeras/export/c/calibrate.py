@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from snukeras.export.c.plan import Dense, Plan
+from snukeras.export.c.plan import Dense, Neurons, Plan
 from snukeras.export.c.quantise import Range
 from snukeras.export.network import Network
 from snukeras.export.samples import Samples
@@ -11,7 +11,7 @@ from snukeras.network.topology import Key
 
 
 def ranges(plan: Plan, network: Network, samples: Samples) -> dict[str, Range]:
-    """Return the ranges of inputs and of outputs of Dense layers, by label.
+    """Return the ranges of inputs, of outputs of Dense layers, and of potentials put out, by label.
 
     Args:
         plan: The plan of the network.
@@ -19,7 +19,11 @@ def ranges(plan: Plan, network: Network, samples: Samples) -> dict[str, Range]:
         samples: Its input.
     """
     tensors = [*plan.inputs]
-    tensors += [each.target for each in plan.operations if isinstance(each, Dense)]
+    tensors += [
+        each.target
+        for each in plan.operations
+        if isinstance(each, Dense) or (isinstance(each, Neurons) and each.threshold is None)
+    ]
     keys: list[Key] = sorted({tensor.key for tensor in tensors})
     run = runner(network.topology, network.model, keys)
     found: dict[str, Range] = {}

@@ -11,6 +11,7 @@ from snukeras.export.c.plan import (
     Convolution,
     Dense,
     Mean,
+    Neurons,
     Operation,
     Plan,
     Product,
@@ -22,14 +23,20 @@ from snukeras.export.c.text import (
     array,
     contribution,
     equation,
+    found_spikes,
     indented,
     index_type,
+    kept_outputs,
     largest_lines,
+    leaked,
+    lif_equation,
     number,
+    reset_function,
     spike_list,
     spread,
     step_arguments,
     struct_bytes,
+    unused,
 )
 
 _HELPERS = """\
@@ -98,6 +105,7 @@ class _Writer:
         self.fields: list[Field] = []
         self.functions: list[str] = []
         self.lines: list[str] = []
+        self.resets: list[str] = []
         self.held: set[str] = set()
         # An output that is computed last is written where the caller wants it.
         self.places = {
@@ -129,10 +137,7 @@ class _Writer:
             f"void {plan.name}_step({step_arguments(plan, 'float')})\n"
             f"{{\n{indented([*start, *self.lines])}\n}}"
         )
-        reset = (
-            f"void {plan.name}_reset(struct {plan.name} *net)\n{{\n"
-            "    memset(net, 0, sizeof *net);\n}"
-        )
+        reset = reset_function(plan, self.resets)
         code = "\n\n".join(
             [
                 f"/* {plan.name}: one step in float32, written by snukeras; see model.h. */",
@@ -159,6 +164,8 @@ class _Writer:
         match operation:
             case Units():
                 self.units(operation)
+            case Neurons():
+                self.neurons(operation)
             case Dense():
                 self.dense(operation)
             case Activate():
@@ -170,8 +177,9 @@ class _Writer:
 
     def constant(self, name: str, values: np.ndarray) -> str:
         """Keep a constant array; return how C calls it."""
-        self.constants[f"{self.plan.name}_{name}"] = np.asarray(values, "float32")
-        return f"{self.plan.name}_{name}"
+        name = unused(f"{self.plan.name}_{name}", self.constants)
+        self.constants[name] = np.asarray(values, "float32")
+        return name
 
     def per_unit(self, name: str, values: np.ndarray, places: int) -> str:
         """Return the value of unit j in C: a number where all are equal, else from an array."""
@@ -256,6 +264,77 @@ class _Writer:
             loop = self.constant(f"{label}_recurrent_kernel", units.loop.rows)
             self.lines += self.add_product(units.loop, loop, units.target, s)
         self.decide(units, s, threshold)
+
+    def neurons(self, neurons: Neurons) -> None:
+        """Add a LIF layer."""
+        label, size, target = neurons.label, neurons.target.size, neurons.target
+        v = f"net->{label}_v"
+        self.fields.append(Field("float", f"{label}_v", size, f"potentials of {neurons.call}"))
+        if np.any(neurons.start):
+            start = self.per_unit(f"{label}_start", neurons.start, 1)
+            self.resets.append(f"for (j = 0; j < {size}; j++) {v}[j] = {start};")
+        self.lines.append(f"/* {neurons.call}: {lif_equation(neurons)} */")
+        if target.spikes:
+            self.spikes(target, f"spikes of {neurons.call}")
+        else:
+            self.places[target.label] = f"net->{label}_y"
+            self.fields.append(Field("float", f"{label}_y", size, f"outputs of {neurons.call}"))
+        if neurons.delayed:
+            self.lines += kept_outputs(neurons, self.fields, "float")
+        x = self.current(neurons)
+        decay, gain = (
+            self.per_unit(f"{label}_{name}", getattr(neurons, name), 1)
+            for name in ("decay", "gain")
+        )
+        drive = f"{x}[j]" if np.all(neurons.gain == 1.0) else f"{gain} * {x}[j]"
+        if np.any(neurons.bias):
+            drive += f" + {self.per_unit(f'{label}_bias', neurons.bias, 1)}"
+        subtract = ""
+        if neurons.subtracted is not None:
+            taken = self.per_unit(f"{label}_reset_by", neurons.subtracted, 1)
+            times = "" if neurons.target.spikes else f" * net->{label}_y[j]"
+            subtract = f"{v}[j] -= {taken}{times};"
+        self.lines += leaked(neurons, f"{v}[j] = {decay} * {v}[j] + {drive};", subtract, "0.0f")
+        self.fire(neurons)
+
+    def current(self, neurons: Neurons) -> str:
+        """Add the lines of what goes into the neurons; return where it is."""
+        label, size, source = neurons.label, neurons.target.size, neurons.source
+        if neurons.loop is None and neurons.synaptic_decay is None and not source.spikes:
+            return self.numbers(source)
+        i = f"net->{label}_i"
+        self.fields.append(Field("float", f"{label}_i", size, f"currents of {neurons.call}"))
+        left = "0.0f"
+        if neurons.synaptic_decay is not None:
+            slow = self.per_unit(f"{label}_synaptic_decay", neurons.synaptic_decay, 1)
+            left = f"{slow} * {i}[j]"
+        x = "" if source.spikes else f" + {self.numbers(source)}[j]"
+        self.lines.append(f"for (j = 0; j < {size}; j++) {i}[j] = {left}{x};")
+        if source.spikes:
+            spikes, count = spike_list(source)
+            self.lines.append(f"for (k = 0; k < (int32_t){count}; k++) {i}[{spikes}[k]] += 1.0f;")
+        if neurons.loop is not None:
+            kernel = self.constant(f"{label}_recurrent_kernel", neurons.loop.rows)
+            self.lines += self.add_product(neurons.loop, kernel, neurons.target, i)
+        return i
+
+    def fire(self, neurons: Neurons) -> None:
+        """Add the lines from potentials to outputs."""
+        label, size = neurons.label, neurons.target.size
+        v, y = f"net->{label}_v", f"net->{label}_{'pending' if neurons.delayed else 'y'}"
+        if neurons.threshold is None:
+            self.lines.append(f"for (j = 0; j < {size}; j++) {y}[j] = {v}[j];")
+            return
+        threshold = self.per_unit(f"{label}_threshold", neurons.threshold, 1)
+        if neurons.several:
+            self.lines += [
+                f"for (j = 0; j < {size}; j++) {{",
+                f"    const float whole = floorf({v}[j] / {threshold});",
+                f"    {y}[j] = whole > 0.0f ? whole : 0.0f;",
+                "}",
+            ]
+            return
+        self.lines += found_spikes(neurons, f"{v}[j] > {threshold}")
 
     def places_of_soft(self, units: Units) -> None:
         """Let soft outputs be read where the layer keeps them."""

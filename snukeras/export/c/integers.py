@@ -14,6 +14,7 @@ from snukeras.export.c.quantise import (
     IntegerCoding,
     IntegerDense,
     IntegerMean,
+    IntegerNeurons,
     IntegerOperation,
     Integers,
     IntegerUnits,
@@ -27,12 +28,18 @@ from snukeras.export.c.text import (
     array,
     contribution,
     equation,
+    found_spikes,
     indented,
     index_type,
+    kept_outputs,
     largest_lines,
+    leaked,
+    lif_equation,
+    reset_function,
     spike_list,
     spread,
     step_arguments,
+    unused,
 )
 
 # By name what they call; each is written where it is used.
@@ -128,6 +135,7 @@ class _Writer:
         self.used: list[str] = []
         self.functions: list[str] = []
         self.lines: list[str] = []
+        self.resets: list[str] = []
         self.held: set[str] = set()
         self.inputs = {tensor.label for tensor in self.plan.inputs}
         self.places = {
@@ -160,7 +168,7 @@ class _Writer:
                 *arrays,
                 *helpers,
                 *self.functions,
-                f"void {name}_reset(struct {name} *net)\n{{\n    memset(net, 0, sizeof *net);\n}}",
+                reset_function(plan, self.resets),
                 f"void {name}_step({step_arguments(plan, 'int16_t')})\n"
                 f"{{\n{indented([*start, *self.lines])}\n}}",
             ]
@@ -200,6 +208,8 @@ class _Writer:
         match operation:
             case IntegerUnits():
                 self.units(operation)
+            case IntegerNeurons():
+                self.neurons(operation)
             case IntegerDense():
                 self.dense(operation)
             case IntegerActivate():
@@ -211,8 +221,9 @@ class _Writer:
 
     def constant(self, kind: str, name: str, values: np.ndarray) -> str:
         """Keep a constant array; return how C calls it."""
-        self.constants[f"{self.plan.name}_{name}"] = (kind, values)
-        return f"{self.plan.name}_{name}"
+        name = unused(f"{self.plan.name}_{name}", self.constants)
+        self.constants[name] = (kind, values)
+        return name
 
     def per_unit(self, name: str, values: np.ndarray, places: int) -> str:
         """Return the value of unit j in C: a number where all are equal, else from an array."""
@@ -345,6 +356,94 @@ class _Writer:
         self.use("shifted"), self.use("clipped")
         factor = self.per_unit(f"{label}_factor", rescale.factor, places)
         return f"clipped(shifted({sums} * {factor}, {rescale.right}), {-LARGEST}, {LARGEST})"
+
+    def neurons(self, neurons: IntegerNeurons) -> None:
+        """Add a LIF layer."""
+        of, label, size = neurons.of, neurons.of.label, neurons.of.target.size
+        v = f"net->{label}_v"
+        self.fields.append(Field("int32_t", f"{label}_v", size, f"potentials of {of.call}"))
+        self.use("shifted"), self.use("clipped")
+        if np.any(neurons.start):
+            start = self.per_unit(f"{label}_start", neurons.start, 1)
+            self.resets.append(f"for (j = 0; j < {size}; j++) {v}[j] = {start};")
+        self.lines.append(f"/* {of.call}: {lif_equation(of)} */")
+        if of.target.spikes:
+            self.spikes(of.target, f"spikes of {of.call}")
+        else:
+            self.places[of.target.label] = f"net->{label}_y"
+            self.fields.append(Field("int16_t", f"{label}_y", size, f"outputs of {of.call}"))
+        if of.delayed:
+            self.lines += kept_outputs(of, self.fields, "int16_t")
+        x = self.current(neurons)
+        decay = self.per_unit(f"{label}_decay", neurons.decay, 1)
+        drive = self.rescaled(f"(int64_t){x}", f"{label}_gain", neurons.drive, 1)
+        left = f"shifted((int64_t){v}[j] * {decay}, 15) + {drive}"
+        if np.any(neurons.bias):
+            left += f" + {self.per_unit(f'{label}_bias', neurons.bias, 1)}"
+        low, high = -LARGEST, LARGEST
+        subtract = ""
+        if neurons.subtracted is not None:
+            taken = self.per_unit(f"{label}_reset_by", neurons.subtracted, 1)
+            subtract = f"{v}[j] -= {taken};"
+            if of.several:
+                what = f"{v}[j] - (int64_t){taken} * net->{label}_y[j]"
+                subtract = f"{v}[j] = clipped({what}, {low}, {high});"
+        self.lines += leaked(of, f"{v}[j] = clipped({left}, {low}, {high});", subtract, "0")
+        self.fire(neurons)
+
+    def current(self, neurons: IntegerNeurons) -> str:
+        """Add the lines of what goes into the neurons; return that of neuron j."""
+        of, label, size = neurons.of, neurons.of.label, neurons.of.target.size
+        source = of.source
+        if of.loop is None and neurons.slow is None and not source.spikes:
+            return f"{self.numbers(source)}[j]"
+        i = f"net->{label}_i"
+        self.fields.append(Field("int32_t", f"{label}_i", size, f"currents of {of.call}"))
+        left, more = "0", ""
+        if neurons.slow is not None:
+            slow = self.per_unit(f"{label}_synaptic_decay", neurons.slow, 1)
+            left = f"(int32_t)shifted((int64_t){i}[j] * {slow}, 15)"
+        if of.loop is not None and neurons.loop is not None and neurons.loop_out is not None:
+            sums = f"net->{label}_sums"
+            self.fields.append(Field("int32_t", f"{label}_sums", size, f"sums of {of.call}"))
+            self.lines.append(f"for (j = 0; j < {size}; j++) {sums}[j] = 0;")
+            kernel = self.constant("int8_t", f"{label}_recurrent_kernel", neurons.loop)
+            product = Scaled(of.loop.with_rows(neurons.loop), None, 0, 0)
+            self.lines += self.add_product(product, kernel, of.target, sums)
+            out = self.rescaled(f"(int64_t){sums}[j]", f"{label}_loop", neurons.loop_out, 1)
+            more = f" + {out}"
+        one = 2**neurons.source_gain
+        if source.spikes:
+            spikes, count = spike_list(source)
+            self.lines += [
+                f"for (j = 0; j < {size}; j++) {i}[j] = {left};",
+                f"for (k = 0; k < (int32_t){count}; k++) {i}[{spikes}[k]] += {one};",
+            ]
+            whole = f"(int64_t){i}[j]{more}"
+        else:
+            whole = f"(int64_t){left} + {self.numbers(source)}[j] * {one}{more}"
+        self.lines.append(
+            f"for (j = 0; j < {size}; j++) {i}[j] = clipped({whole}, {-LARGEST}, {LARGEST});"
+        )
+        return f"{i}[j]"
+
+    def fire(self, neurons: IntegerNeurons) -> None:
+        """Add the lines from potentials to outputs."""
+        of, label, size = neurons.of, neurons.of.label, neurons.of.target.size
+        v, y = f"net->{label}_v[j]", f"net->{label}_{'pending' if of.delayed else 'y'}"
+        if neurons.threshold is None:
+            shift = neurons.shift
+            z = f"shifted({v}, {shift})" if shift > 0 else f"(int64_t){v} * {2**-shift}"
+            self.lines.append(
+                f"for (j = 0; j < {size}; j++) {y}[j] = (int16_t)clipped({z}, -32767, 32767);"
+            )
+            return
+        threshold = self.per_unit(f"{label}_threshold", neurons.threshold, 1)
+        if of.several:
+            count = f"(int16_t)clipped({v} / {threshold}, 0, {neurons.most})"
+            self.lines.append(f"for (j = 0; j < {size}; j++) {y}[j] = {count};")
+            return
+        self.lines += found_spikes(of, f"{v} > {threshold}")
 
     def dense(self, dense: IntegerDense) -> None:
         """Add a Dense layer."""

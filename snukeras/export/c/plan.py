@@ -13,6 +13,7 @@ from snukeras.export.errors import ExportError, UnsupportedLayersError
 from snukeras.export.network import Network
 from snukeras.export.onnx.handlers import CannotLowerError, check_policy
 from snukeras.layers import (
+    LIF,
     SNU,
     SSNU,
     ConvSNU1D,
@@ -20,6 +21,7 @@ from snukeras.layers import (
     ConvSSNU1D,
     ConvSSNU2D,
     ElasticDistortion,
+    LIFCell,
     RateCoding,
     SNUCell,
     SSNUCell,
@@ -196,6 +198,40 @@ class Units:
 
 
 @dataclasses.dataclass(frozen=True)
+class Neurons:
+    """A LIF layer; the equations and names are those of `LIFCell`, numbers are (units,) float32.
+
+    Attributes:
+        label, call, layer, source, target: As above.
+        loop: Of the spikes of the step before.
+        decay, gain, bias, start: Of every neuron; `start` is the first potential.
+        threshold: None where the neurons put out their potential.
+        reset: "subtract", "zero", "silence" or None.
+        subtracted: What a spike takes from the potential, or None.
+        synaptic_decay: None without a synaptic current.
+        several: Whether outputs are counts of spikes, numbers then.
+        delayed: Whether outputs are those of the step before.
+    """
+
+    label: str
+    call: str
+    layer: LIF
+    source: Tensor
+    target: Tensor
+    loop: Matrix | None
+    decay: np.ndarray
+    gain: np.ndarray
+    bias: np.ndarray
+    start: np.ndarray
+    threshold: np.ndarray | None
+    reset: str | None
+    subtracted: np.ndarray | None
+    synaptic_decay: np.ndarray | None
+    several: bool
+    delayed: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class Dense:
     """A product, a bias and an activation."""
 
@@ -247,7 +283,7 @@ class Coding:
     probability: float
 
 
-Operation = Units | Dense | Activate | Mean | Coding
+Operation = Units | Neurons | Dense | Activate | Mean | Coding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,9 +304,9 @@ class Plan:
     operations: tuple[Operation, ...]
 
     @property
-    def units(self) -> list[Units]:
-        """The layers of units."""
-        return [each for each in self.operations if isinstance(each, Units)]
+    def units(self) -> list[Units | Neurons]:
+        """The layers of units and of LIF neurons."""
+        return [each for each in self.operations if isinstance(each, Units | Neurons)]
 
     @property
     def weights(self) -> int:
@@ -429,12 +465,7 @@ def own_layers() -> list[str]:
 @_takes(SNU, SSNU, keras.layers.RNN, *_CONVOLUTIONAL)
 def _units(reader: _Reader, call: Call, layer: Any, source: Tensor) -> None:
     cell = layer.cell
-    if not source.over_time:
-        raise CannotLowerError("it needs a sequence, and a step of its input has no time")
-    if layer.go_backwards:
-        raise CannotLowerError("go_backwards needs the whole sequence, not one step")
-    if layer.return_state:
-        raise CannotLowerError("return_state has no place in a step; the states are in the struct")
+    _check_step(layer, source)
     if getattr(layer, "return_membrane", False):
         raise CannotLowerError(
             "return_membrane has no place in one step; the potentials are in the struct"
@@ -470,6 +501,53 @@ def _units(reader: _Reader, call: Call, layer: Any, source: Tensor) -> None:
             bool(cell.lateral_inhibition),
         )
     )
+
+
+def _check_step(layer: Any, source: Tensor) -> None:
+    """Refuse what a layer with states cannot do one step after another.
+
+    Raises:
+        CannotLowerError: It needs the whole sequence, or puts out its states.
+    """
+    if not source.over_time:
+        raise CannotLowerError("it needs a sequence, and a step of its input has no time")
+    if layer.go_backwards:
+        raise CannotLowerError("go_backwards needs the whole sequence, not one step")
+    if layer.return_state:
+        raise CannotLowerError("return_state has no place in a step; the states are in the struct")
+
+
+@_takes(LIF)
+def _neurons(reader: _Reader, call: Call, layer: LIF, source: Tensor) -> None:
+    cell = layer.cell
+    _check_step(layer, source)
+    weight = cell.recurrent_kernel
+    spikes = cell.spiking and not cell.several
+    label, target = reader.put(call, (cell.units,), spikes, layer.return_sequences)
+    reader.operations.append(
+        Neurons(
+            label,
+            call.name,
+            layer,
+            source,
+            target,
+            None if weight is None else Matrix(_array(weight), 1),
+            _numbers(cell, "decay"),
+            _numbers(cell, "gain"),
+            _numbers(cell, "bias"),
+            _numbers(cell, "initial_potential"),
+            _numbers(cell, "threshold") if cell.spiking else None,
+            cell.reset,
+            _numbers(cell, "subtracted") if cell.reset == "subtract" else None,
+            None if cell.synaptic_decay is None else _numbers(cell, "synaptic_decay"),
+            cell.several,
+            cell.output_delay and cell.spiking,
+        )
+    )
+
+
+def _numbers(cell: LIFCell, name: str) -> np.ndarray:
+    return np.resize(np.asarray(getattr(cell, name), "float32"), cell.units)
 
 
 def _convolutions(cell: Any, source: Tensor) -> tuple[Product, Product | None]:

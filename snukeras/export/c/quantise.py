@@ -16,6 +16,8 @@ from snukeras.export.c.plan import (
     Coding,
     Dense,
     Mean,
+    Neurons,
+    Operation,
     Plan,
     Product,
     Tensor,
@@ -26,6 +28,8 @@ from snukeras.export.c.plan import (
 LARGEST = 2**30
 # Fractional bits: of sums at most, of outputs of sigmoid and the like, of what goes into them.
 SUM_BITS, SOFT_BITS, TABLE_BITS = 12, 14, 11
+# Of LIF neurons: the bits of the largest input in a current, of the smallest threshold.
+CURRENT_BITS, POTENTIAL_BITS = 18, 16
 # Values between the tabulated ones are interpolated; the tables have 512 parts of 2^6 / 2^11.
 PARTS, PART_BITS = 512, 6
 _SOFT = ("sigmoid", "tanh", "softmax")
@@ -89,6 +93,39 @@ class IntegerUnits:
 
 
 @dataclasses.dataclass(frozen=True)
+class IntegerNeurons:
+    """A LIF layer in integers; currents and potentials stay within LARGEST.
+
+    Attributes:
+        of: The layer.
+        source_gain: An element of the input counts 2^source_gain in the current.
+        loop: int8 weights of the spikes of the step before, or None.
+        loop_out: From their sums to the current.
+        slow, decay: synaptic_decay and decay in 1 / 2^15; `slow` is None without a current.
+        drive: From the current to the potential.
+        bits: Fractional bits of the potential.
+        bias, start, threshold, subtracted: In the units of the potential.
+        most: The largest count of spikes in a step.
+        shift: Bits that are rounded away of a potential that is put out; below 0 it is multiplied.
+    """
+
+    of: Neurons
+    source_gain: int
+    loop: np.ndarray | None
+    loop_out: Rescale | None
+    slow: np.ndarray | None
+    decay: np.ndarray
+    drive: Rescale
+    bits: int
+    bias: np.ndarray
+    start: np.ndarray
+    threshold: np.ndarray | None
+    subtracted: np.ndarray | None
+    most: int
+    shift: int
+
+
+@dataclasses.dataclass(frozen=True)
 class IntegerDense:
     """A Dense layer in integers; `out` leads to the output's bits, or to those of the tables."""
 
@@ -124,7 +161,9 @@ class IntegerCoding:
     thresholds: np.ndarray
 
 
-IntegerOperation = IntegerUnits | IntegerDense | IntegerActivate | IntegerMean | IntegerCoding
+IntegerOperation = (
+    IntegerUnits | IntegerNeurons | IntegerDense | IntegerActivate | IntegerMean | IntegerCoding
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +220,7 @@ def quantise(plan: Plan, ranges: dict[str, Range]) -> Integers:
 
     Args:
         plan: The plan.
-        ranges: Of inputs and of outputs of Dense layers, by label.
+        ranges: Of inputs, and of outputs of Dense layers and of neurons that do not fire, by label.
 
     Raises:
         NoIntegersError: A layer has no form in integers.
@@ -207,10 +246,12 @@ class _Quantiser:
         operations = tuple(self.operation(each) for each in self.plan.operations)
         return Integers(self.plan, self.bits, operations)
 
-    def operation(self, operation: Units | Dense | Activate | Mean | Coding) -> IntegerOperation:
+    def operation(self, operation: Operation) -> IntegerOperation:
         match operation:
             case Units():
                 return self.units(operation)
+            case Neurons():
+                return self.neurons(operation)
             case Dense():
                 return self.dense(operation)
             case Activate():
@@ -302,11 +343,74 @@ class _Quantiser:
             loop[0] if loop else None,
             bits,
             scale,
-            np.round(units.decay.astype("float64") * 2**15).astype("int64"),
+            _fraction(units.decay),
             None if units.bias is None else _rounded(bias / scale, bits),
             _rounded(units.threshold / scale, bits),
             None if units.spiking else _rescale(units.call, scale * 2.0 ** (TABLE_BITS - bits)),
         )
+
+    def neurons(self, neurons: Neurons) -> IntegerNeurons:
+        source, call = neurons.source, neurons.call
+        given, largest = self.bits[source.label], self.largest[source.label]
+        # Currents add up over steps: the input leaves them the upper half of their bits.
+        alone = neurons.loop is None and neurons.synaptic_decay is None
+        source_gain = 0 if alone else max(CURRENT_BITS - largest.bit_length(), 0)
+        current_bits = given + source_gain
+        bits = self.potential_bits(neurons)
+        most, loop, loop_out = 32767, None, None
+        if neurons.loop is not None:
+            scale = _scale([neurons.loop], [])
+            loop = np.clip(np.round(neurons.loop.rows.astype("float64") / scale), -127, 127)
+            loop = loop.astype("int64")
+            most = min(most, LARGEST // max(int(np.abs(loop).sum(axis=0).max()), 1))
+            loop_out = _rescale(call, scale * 2.0**current_bits)
+        drive = _rescale(call, neurons.gain.astype("float64") * 2.0 ** (bits - current_bits))
+        shift = 0
+        if neurons.threshold is None:
+            out = SOFT_BITS - 1 - self.ranges[neurons.target.label].power
+            shift = bits - out
+            self.keep(neurons.target, out, 32767)
+        else:
+            self.keep(neurons.target, 0, most if neurons.several else 1)
+
+        def whole(values: np.ndarray) -> np.ndarray:
+            return _rounded(values, bits)
+
+        threshold = None if neurons.threshold is None else whole(neurons.threshold)
+        if neurons.several and threshold is not None:
+            threshold = np.maximum(threshold, 1)
+        return IntegerNeurons(
+            neurons,
+            source_gain,
+            loop,
+            loop_out,
+            None if neurons.synaptic_decay is None else _fraction(neurons.synaptic_decay),
+            _fraction(neurons.decay),
+            drive,
+            bits,
+            whole(neurons.bias),
+            whole(neurons.start),
+            threshold,
+            None if neurons.subtracted is None else whole(neurons.subtracted),
+            most,
+            shift,
+        )
+
+    def potential_bits(self, neurons: Neurons) -> int:
+        """Return the bits of potentials: fine beside the smallest threshold, with room above."""
+        source = neurons.source
+        peak = self.largest[source.label] / 2.0 ** self.bits[source.label]
+        others = [neurons.bias, neurons.start, peak * np.abs(neurons.gain)]
+        others += [each for each in (neurons.threshold, neurons.subtracted) if each is not None]
+        top = max(float(np.abs(each).max()) for each in others)
+        fine = top
+        if neurons.threshold is None:
+            fine = self.ranges[neurons.target.label].peak
+        elif np.any(neurons.threshold):
+            fine = float(np.abs(neurons.threshold[neurons.threshold != 0]).min())
+        power = POTENTIAL_BITS - (math.ceil(math.log2(fine)) if fine > 2.0**-40 else 0)
+        room = LARGEST.bit_length() - 4 - (math.ceil(math.log2(top)) if top > 2.0**-40 else 0)
+        return max(min(power, room), -SOFT_BITS)
 
     def dense(self, dense: Dense) -> IntegerDense:
         bits = SOFT_BITS - 1 - self.ranges[dense.target.label].power
@@ -342,9 +446,14 @@ def _rounded(values: np.ndarray, bits: int) -> np.ndarray:
     return np.clip(found, -LARGEST - 1, LARGEST).astype("int64")
 
 
+def _fraction(values: np.ndarray) -> np.ndarray:
+    return np.round(values.astype("float64") * 2**15).astype("int64")
+
+
 def _rescale(call: str, factor: np.ndarray) -> Rescale:
     """Return factors of 31 bits and the shift that they share."""
-    right = min(math.floor(math.log2((2**31 - 1) / float(factor.max()))), 62)
+    largest = max(float(np.abs(factor).max()), 2.0**-31)
+    right = min(math.floor(math.log2((2**31 - 1) / largest)), 62)
     if right < 1:
         raise NoIntegersError(f"the weights of {call} are too large for 32 bits")
     return Rescale(np.round(factor * 2.0**right).astype("int64"), right)

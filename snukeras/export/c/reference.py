@@ -14,6 +14,7 @@ from snukeras.export.c.quantise import (
     IntegerCoding,
     IntegerDense,
     IntegerMean,
+    IntegerNeurons,
     IntegerOperation,
     Integers,
     IntegerUnits,
@@ -62,6 +63,8 @@ def _run(
     match operation:
         case IntegerUnits():
             return _units(operation, x, held)
+        case IntegerNeurons():
+            return _neurons(operation, x, held)
         case IntegerDense():
             places = operation.of.product.places
             sums = _product(operation.product, x)
@@ -111,6 +114,39 @@ def _units(units: IntegerUnits, x: np.ndarray, held: dict[str, np.ndarray]) -> n
         y = _sigmoid(_rescaled(margin, units.soft, places))
     held[f"{of.label} s"], held[f"{of.label} y"] = s, y
     return y
+
+
+def _neurons(lif: IntegerNeurons, x: np.ndarray, held: dict[str, np.ndarray]) -> np.ndarray:
+    of, shape = lif.of, (len(x), lif.of.target.size)
+    label, zeros = of.label, np.zeros(shape, "int64")
+    v = held.get(f"{label} v", np.broadcast_to(lif.start, shape))
+    y = held.get(f"{label} y", zeros)
+    i = x * 2**lif.source_gain
+    if lif.loop is not None and lif.loop_out is not None:
+        i = i + _rescaled(y @ lif.loop, lif.loop_out, 1)
+    if lif.slow is not None:
+        i = i + _shifted(held.get(f"{label} i", zeros) * lif.slow, 15)
+    i = np.clip(i, -LARGEST, LARGEST)
+    if of.reset == "zero":
+        v = v * (1 - y)
+    v = _shifted(v * lif.decay, 15) + _rescaled(i, lif.drive, 1) + lif.bias
+    v = np.clip(v, -LARGEST, LARGEST)
+    if of.reset == "silence":
+        v = v * (1 - y)
+    if lif.subtracted is not None:
+        v = v - lif.subtracted * y
+    if of.several:
+        v = np.clip(v, -LARGEST, LARGEST)
+    held[f"{label} v"], held[f"{label} i"] = v, i
+    if lif.threshold is None:
+        shift = lif.shift
+        return np.clip(_shifted(v, shift) if shift > 0 else v * 2**-shift, -32767, 32767)
+    if of.several:
+        now = np.clip(v // np.asarray(lif.threshold), 0, lif.most)
+    else:
+        now = (v > lif.threshold).astype("int64")
+    held[f"{label} y"] = now
+    return y if of.delayed else now
 
 
 def _product(scaled: Scaled, x: np.ndarray) -> np.ndarray:

@@ -1,11 +1,11 @@
 """Pieces of C text that float and integer sources share."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import numpy as np
 
-from snukeras.export.c.plan import Convolution, Plan, Product, Tensor, Units
+from snukeras.export.c.plan import Convolution, Neurons, Plan, Product, Tensor, Units
 
 WIDTH = 96
 
@@ -19,6 +19,15 @@ def number(value: float) -> str:
     """Return a float32 as C text that gives the same float32 back."""
     text = f"{np.float32(value):.9g}"
     return text + ("f" if "." in text or "e" in text else ".0f")
+
+
+def unused(name: str, taken: Container[str]) -> str:
+    """Return a name that is not taken: two layers can lead to one."""
+    found, number = name, 1
+    while found in taken:
+        number += 1
+        found = f"{name}_{number}"
+    return found
 
 
 def array(kind: str, name: str, values: np.ndarray) -> str:
@@ -170,4 +179,97 @@ def largest_lines(gates: str, y: str, n: int, places: int) -> list[str]:
         f"    for (j = 1; j < {n}; j++)",
         f"        if ({y}[i * {n} + j] > {gates}[i]) {gates}[i] = {y}[i * {n} + j];",
         "}",
+    ]
+
+
+def reset_function(plan: Plan, resets: list[str]) -> str:
+    """Return the function that puts a network at its start; `resets` set what is not zero."""
+    lines = ["memset(net, 0, sizeof *net);", *resets]
+    if resets:
+        lines = ["int32_t j;", *lines]
+    return f"void {plan.name}_reset(struct {plan.name} *net)\n{{\n{indented(lines)}\n}}"
+
+
+def lif_equation(neurons: Neurons) -> str:
+    """Return the equation of a LIF layer in words of C."""
+    i = "x"
+    if neurons.loop is not None:
+        i += " + y[t-1] H"
+    if neurons.synaptic_decay is not None:
+        i += " + synaptic_decay * i[t-1]"
+    named = "" if i == "x" else f"i = {i}; "
+    drive = "x" if i == "x" else "i"
+    drive = drive if np.all(neurons.gain == 1.0) else f"gain * {drive}"
+    drive += " + bias" if np.any(neurons.bias) else ""
+    v = {
+        "subtract": f"decay * v[t-1] + {drive} - reset_by * y[t-1]",
+        "zero": f"decay * v[t-1] * (1 - y[t-1]) + {drive}",
+        "silence": f"(decay * v[t-1] + {drive}) * (1 - y[t-1])",
+        None: f"decay * v[t-1] + {drive}",
+    }[neurons.reset]
+    fires = "y = 1 if v > threshold else 0"
+    if neurons.several:
+        fires = "y = how often v holds the threshold"
+    if neurons.threshold is None:
+        fires = "y = v"
+    late = ", put out a step late" if neurons.delayed else ""
+    return f"{named}v = {v}; {fires}{late}"
+
+
+def kept_outputs(neurons: Neurons, fields: list[Field], kind: str) -> list[str]:
+    """Return the lines that put out what the step before kept, with the members that keep it.
+
+    Args:
+        neurons: A LIF layer with outputs a step late.
+        fields: Members of the struct, to which the others are added.
+        kind: Type of outputs that are counts.
+    """
+    label, size = neurons.label, neurons.target.size
+    later, meaning = f"net->{label}_pending", f"of {neurons.call}, put out in the next step"
+    if not neurons.target.spikes:
+        fields.append(Field(kind, f"{label}_pending", size, f"outputs {meaning}"))
+        return [f"for (j = 0; j < {size}; j++) net->{label}_y[j] = {later}[j];"]
+    index = index_type(size)
+    fields.append(Field(index, f"{label}_pending", size, f"spikes {meaning}"))
+    fields.append(Field(index, f"{label}_waiting", None, "how many"))
+    spikes, count = spike_list(neurons.target)
+    return [
+        f"{count} = net->{label}_waiting;",
+        f"for (k = 0; k < (int32_t){count}; k++) {spikes}[k] = {later}[k];",
+    ]
+
+
+def leaked(neurons: Neurons, leak: str, subtract: str, zero: str) -> list[str]:
+    """Return the lines of the leak, the drive and the reset.
+
+    Args:
+        neurons: The LIF layer.
+        leak: The statement that leaks and drives the potential of neuron j.
+        subtract: The statement that takes away what the last output of neuron j asks for.
+        zero: A potential of zero, in C.
+    """
+    size, v = neurons.target.size, f"net->{neurons.label}_v"
+    loop = f"for (j = 0; j < {size}; j++) {leak}"
+    if neurons.reset is None:
+        return [loop]
+    if not neurons.target.spikes:  # counts, which are reset by subtraction alone
+        return [loop, f"for (j = 0; j < {size}; j++) {subtract}"]
+    spikes, count = spike_list(neurons.target)
+    each = f"for (k = 0; k < (int32_t){count}; k++)"
+    if neurons.reset == "subtract":
+        return [loop, f"{each} {subtract.replace('[j]', f'[{spikes}[k]]')}"]
+    drop = f"{each} {v}[{spikes}[k]] = {zero};"
+    return [drop, loop] if neurons.reset == "zero" else [loop, drop]
+
+
+def found_spikes(neurons: Neurons, fires: str) -> list[str]:
+    """Return the lines that list the neurons j that fire, where `fires` is the condition in C."""
+    label, size = neurons.label, neurons.target.size
+    spikes, count = spike_list(neurons.target)
+    if neurons.delayed:
+        spikes, count = f"net->{label}_pending", f"net->{label}_waiting"
+    return [
+        f"{count} = 0;",
+        f"for (j = 0; j < {size}; j++)",
+        f"    if ({fires}) {spikes}[{count}++] = ({index_type(size)})j;",
     ]

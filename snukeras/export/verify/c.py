@@ -11,7 +11,7 @@ from snukeras.export.c import quantise, reference
 from snukeras.export.c.compiler import CompileError, Program, find
 from snukeras.export.c.files import Made, make, stepped
 from snukeras.export.c.floats import Source
-from snukeras.export.c.plan import Tensor, Units
+from snukeras.export.c.plan import Neurons, Tensor, Units
 from snukeras.export.folder import C_HEADER, C_INT8, C_INT8_HEADER, C_MAIN, C
 from snukeras.export.network import Network
 from snukeras.export.samples import Samples
@@ -165,7 +165,7 @@ def _difference(
 
 
 def _compare_units(
-    units: Units, x: np.ndarray, y: np.ndarray, values: dict[Any, np.ndarray]
+    units: Units | Neurons, x: np.ndarray, y: np.ndarray, values: dict[Any, np.ndarray]
 ) -> tuple[int, np.ndarray, int]:
     """Compare a layer of units on its own input.
 
@@ -177,20 +177,23 @@ def _compare_units(
     maps = x.reshape(*x.shape[:2], *units.source.shape)
     s, bound = potentials_of(cell, maps, y)
     expected = _all_steps(units, values).reshape(y.shape)
-    if units.spiking:
+    if cell.spiking:
         different = (expected != y).sum(axis=(1, 2))
         wrong = contradictions(cell, s, bound, y)
         if different.any():
             given = values[units.source.key].reshape(maps.shape)
             wrong += contradictions(cell, *potentials_of(cell, given, expected), expected)
         return y.size, different, wrong
+    if isinstance(units, Neurons):
+        wrong = np.abs(y - s) > bound + _RELATIVE * np.abs(s) + _ABSOLUTE / 10
+        return 0, np.zeros(len(y), int), int(wrong.sum())
     threshold = np.resize(np.asarray(cell.threshold_values(), "float64"), s.shape[-1])
     off = np.abs(y - 1.0 / (1.0 + np.exp(threshold - s)))
     # The sigmoid's slope is a quarter at most.
     return 0, np.zeros(len(y), int), int((off > bound / 4 + _ABSOLUTE / 10).sum())
 
 
-def _all_steps(units: Units, values: dict[Any, np.ndarray]) -> np.ndarray:
+def _all_steps(units: Units | Neurons, values: dict[Any, np.ndarray]) -> np.ndarray:
     """Return what the Keras layer puts out at every step."""
     if units.layer.return_sequences:
         return values[units.target.key]

@@ -10,11 +10,15 @@ import pytest
 
 import snukeras
 from snukeras.export.c import compiler
+from snukeras.export.c.files import make
 from snukeras.export.c.plan import identifier
 from snukeras.export.c.quantise import SOFT_BITS, TABLE_BITS
 from snukeras.export.c.reference import _sigmoid
 from snukeras.export.command import main
-from snukeras.layers import SNU, SSNU, ConvSNU1D, ConvSNU2D, ConvSSNU2D, RateCoding
+from snukeras.export.network import Network
+from snukeras.export.samples import Samples
+from snukeras.export.verify.c import compare_c
+from snukeras.layers import LIF, SNU, SSNU, ConvSNU1D, ConvSNU2D, ConvSSNU2D, RateCoding
 
 LAYERS = keras.layers
 pytestmark = pytest.mark.skipif(compiler.find() is None, reason="there is no C compiler")
@@ -76,6 +80,24 @@ def images():
     )
 
 
+def neurons():
+    """Every form of LIF: resets, currents, loops, counts, spikes a step late, read-outs."""
+    forms = [
+        {"reset_by": [0.1, 0.2, 0.3], "gain": [1.0, 0.5, -2.0], "initial_potential": 0.3},
+        {"reset": "zero", "recurrent": True, "bias": [0.1, 0.0, -0.1]},
+        {"reset": "silence", "synaptic_decay": 0.5, "output_delay": True},
+        {"several": True, "threshold": 0.2, "recurrent": True, "synaptic_decay": [0.1, 0.2, 0.9]},
+        {"several": True, "threshold": [0.2, 0.3, 0.4], "reset": None, "output_delay": True},
+        {"decay": 1.0, "recurrent": True, "synaptic_decay": 0.2},
+    ]
+    wide = keras.initializers.RandomNormal(stddev=2.0)
+    layers = [LIF(3, return_sequences=True, **{"threshold": 0.4, **form}) for form in forms]
+    hidden = [part for lif in layers for part in (LAYERS.Dense(3, kernel_initializer=wide), lif)]
+    readout = LIF(3, threshold=None, reset=None, synaptic_decay=0.4, bias=0.1)
+    behind = LIF(3, threshold=0.9, recurrent=True, return_sequences=True, name="lif_2_next")
+    return sequential(keras.Input((None, 4)), *hidden, behind, LAYERS.Dense(3), readout)
+
+
 def soft():
     return sequential(
         keras.Input((None, 3)),
@@ -86,7 +108,9 @@ def soft():
 
 
 @pytest.mark.some_cases(1)
-@pytest.mark.parametrize("build", [dense, maps, lines, images, soft], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "build", [dense, maps, lines, images, neurons, soft], ids=lambda f: f.__name__
+)
 def test_c_equals_keras_and_int8_its_reference(build, tmp_path):
     report = snukeras.export.export(build(), tmp_path / "out", target="c", name="a net")
     found = report.verification.c
@@ -100,6 +124,17 @@ def test_c_equals_keras_and_int8_its_reference(build, tmp_path):
     assert report.c.name == "a_net" and report.c.float32.code > 0
     for word in ("malloc", "calloc", "free("):
         assert word not in (tmp_path / "out" / "model.c").read_text()
+
+
+def test_networks_of_other_libraries_become_c_with_the_same_spikes(tmp_path):
+    with np.load(Path(__file__).parent.parent / "nir/files/snntorch_recurrent_zero.npz") as file:
+        (tmp_path / "net.nir").write_bytes(file["nir"].tobytes())
+        samples = Samples("a run of its writer", [[file["x"]]])
+    network = Network.read(snukeras.export.read_nir(tmp_path / "net.nir", reset="zero"))
+    for name, text in make(network, samples, "peer").files.items():
+        (tmp_path / name).write_text(text)
+    found = compare_c(network, tmp_path, samples, "peer")[0]
+    assert found.ok and found.integers and found.flips == 0 and found.outputs == 2 * 30 * (6 + 3)
 
 
 @pytest.mark.slow
@@ -154,10 +189,6 @@ def test_example_reads_the_sequence_and_the_struct_has_the_size_that_is_told(tmp
         assert np.abs(got - expected).max() < bound
     wrong = subprocess.run([binary], input="1,2\n", capture_output=True, text=True)
     assert wrong.returncode == 1 and "line 1 does not hold 6 numbers" in wrong.stderr
-    from snukeras.export.c.files import make
-    from snukeras.export.network import Network
-    from snukeras.export.samples import Samples
-
     network = Network.read(dense())
     made = make(network, Samples.random(network), "sequential")
     assert (made.float32.ram, made.int8.ram) == (report.c.float32.ram, report.c.int8.ram)
