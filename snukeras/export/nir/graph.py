@@ -14,7 +14,7 @@ from snukeras.export.nir.file import MAX_EDGES, Edge, Graph, Node
 from snukeras.export.nir.writers import NEURONS
 
 # What a loop of a neuron may pass through.
-LINEAR: Final = ("Affine", "Linear", "Scale")
+LINEAR: Final = ("Affine", "Conv1d", "Conv2d", "Linear", "Scale")
 
 
 @dataclasses.dataclass

@@ -4,6 +4,7 @@ NIR orders maps as (channels, height, width), Keras as (height, width, channels)
 of NIR here; the tensors are those of Keras, with batch and time in front.
 """
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from snukeras.export.nir.writers import NEURONS, Writer
 Sizes = tuple[int, ...]
 Maker = Callable[[Node, Tensor, Sizes, str, Writer], tuple[Tensor, Sizes]]
 
+CONVOLUTIONS: Final = ("Conv1d", "Conv2d")
 # Elements of an input or a map, at most.
 _LARGEST = 2**22
 
@@ -188,7 +190,7 @@ def _at_each_step(layer: keras.Layer, x: Tensor, label: str) -> Tensor:
     return keras.layers.TimeDistributed(layer, name=label)(x)
 
 
-def _padded(x: Tensor, pads: Sequence[tuple[int, int]], label: str) -> Tensor:
+def padded(x: Tensor, pads: Sequence[tuple[int, int]], label: str) -> Tensor:
     """Add zeros around maps: the numbers before and behind each axis of places."""
     if not any(before or behind for before, behind in pads):
         return x
@@ -197,7 +199,35 @@ def _padded(x: Tensor, pads: Sequence[tuple[int, int]], label: str) -> Tensor:
     return _at_each_step(kind(pads[0] if one else tuple(pads)), x, f"{label}_padding")
 
 
-def _conv(node: Node, x: Tensor, sizes: Sizes, label: str, writer: Writer) -> tuple[Tensor, Sizes]:
+@dataclasses.dataclass(frozen=True)
+class Convolution:
+    """The numbers of a Conv1d or Conv2d node for maps of known sizes.
+
+    Attributes:
+        kernel: In the order of Keras, (..., channels, filters); over all channels.
+        bias: (filters,).
+        strides, dilation: By axis.
+        pads: Zeros before and behind each axis.
+        same: Whether the zeros are those of padding="same" instead.
+        places: The sizes of the map that it makes.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    strides: Sizes
+    dilation: Sizes
+    pads: tuple[tuple[int, int], ...]
+    same: bool
+    places: Sizes
+
+
+def convolution(node: Node, sizes: Sizes) -> Convolution:
+    """Read a convolution of maps of some sizes.
+
+    Raises:
+        BadInputError: Its numbers make no convolution of such maps.
+        NotReadError: Keras has no such convolution.
+    """
     weight, rank = node.number("weight"), 1 if node.kind == "Conv1d" else 2
     stride, dilation = _whole(node, "stride", rank), _whole(node, "dilation", rank)
     (groups,) = _whole(node, "groups", 1)
@@ -234,15 +264,22 @@ def _conv(node: Node, x: Tensor, sizes: Sizes, label: str, writer: Writer) -> tu
     ]
     _check_map(node, sizes, (weight.shape[0], *places))
     bias = np.broadcast_to(node.number("bias"), weight.shape[:1])
-    kind = keras.layers.Conv1D if rank == 1 else keras.layers.Conv2D
-    layer = kind(
-        weight.shape[0], weight.shape[2:], strides=stride, dilation_rate=dilation,
-        padding="same" if same else "valid", use_bias=bool(np.any(bias)),
-    )  # fmt: skip
-    out = _at_each_step(layer, _padded(x, [(p, p) for p in pads], label), label)
     kernel = np.moveaxis(_ungrouped(weight, groups), (0, 1), (-1, -2))
-    layer.set_weights([kernel, *([bias] if layer.use_bias else [])])
-    return out, (weight.shape[0], *places)
+    both = tuple((p, p) for p in pads)
+    return Convolution(kernel, bias, stride, dilation, both, same, tuple(places))
+
+
+def _conv(node: Node, x: Tensor, sizes: Sizes, label: str, writer: Writer) -> tuple[Tensor, Sizes]:
+    found = convolution(node, sizes)
+    *size, _, filters = found.kernel.shape
+    kind = keras.layers.Conv1D if len(size) == 1 else keras.layers.Conv2D
+    layer = kind(
+        filters, size, strides=found.strides, dilation_rate=found.dilation,
+        padding="same" if found.same else "valid", use_bias=bool(np.any(found.bias)),
+    )  # fmt: skip
+    out = _at_each_step(layer, padded(x, found.pads, label), label)
+    layer.set_weights([found.kernel, *([found.bias] if layer.use_bias else [])])
+    return out, (filters, *found.places)
 
 
 def _check_map(node: Node, sizes: Sizes, made: Sizes) -> None:
@@ -280,7 +317,7 @@ def _pool(node: Node, x: Tensor, sizes: Sizes, label: str, writer: Writer) -> tu
     whole = [n + sum(p) for n, p in zip(sizes[1:], pads, strict=True)]
     places = [(n - k) // s + 1 for n, k, s in zip(whole, size, stride, strict=True)]
     _check_map(node, sizes, (sizes[0], *places))
-    x = _padded(x, pads, label)
+    x = padded(x, pads, label)
     x = _at_each_step(keras.layers.AveragePooling2D(size, stride), x, label)
     if node.kind == "SumPool2d":
         x = keras.layers.Rescaling(float(math.prod(size)), name=f"{label}_sum")(x)

@@ -36,17 +36,28 @@ def problem(layer: LIF) -> str | None:
     return None
 
 
-def unit(nir: ModuleType, cell: LIFCell, dt: float) -> "NIRNode":
-    """Return the node of a cell that has no `problem`: LIF, IF, CubaLIF, LI or I."""
-    decay, gain = _of(cell, "decay"), _of(cell, "gain")
-    threshold = {"v_threshold": _of(cell, "threshold")} if cell.spiking else {}
+def unit(nir: ModuleType, cell: LIFCell, dt: float, order: np.ndarray) -> "NIRNode":
+    """Return the node of a cell that has no `problem`: LIF, IF, CubaLIF, LI or I.
+
+    Args:
+        nir: The library.
+        cell: The cell.
+        dt: Seconds of a step.
+        order: The neuron of each element of the node.
+    """
+
+    def of(name: str) -> np.ndarray:
+        return _of(cell, name)[order]
+
+    decay, gain = of("decay"), of("gain")
+    threshold = {"v_threshold": of("threshold")} if cell.spiking else {}
     if np.all(decay == 1.0):
         return (nir.IF if cell.spiking else nir.I)(r=gain / dt, **threshold)
     rate = 1.0 - decay
-    shared = {"r": gain / rate, "v_leak": _of(cell, "bias") / rate, **threshold}
+    shared = {"r": gain / rate, "v_leak": of("bias") / rate, **threshold}
     if cell.synaptic_decay is None:
         return (nir.LIF if cell.spiking else nir.LI)(tau=dt / rate, **shared)
-    slow = 1.0 - _of(cell, "synaptic_decay")
+    slow = 1.0 - of("synaptic_decay")
     return nir.CubaLIF(tau_mem=dt / rate, tau_syn=dt / slow, w_in=1.0 / slow, **shared)
 
 

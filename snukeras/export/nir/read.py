@@ -9,7 +9,7 @@ import keras
 
 from snukeras._types import Tensor
 from snukeras.export.errors import BadInputError, UnsupportedLayersError
-from snukeras.export.nir import layers, neurons
+from snukeras.export.nir import conv_neurons, layers, neurons
 from snukeras.export.nir.file import Graph, Node, read_graph
 from snukeras.export.nir.graph import Flat, flatten
 from snukeras.export.nir.layers import NotReadError, Sizes
@@ -294,9 +294,15 @@ class _Builder:
             return None
         node = self.flat.nodes[sources[0]]
         alone = self.flat.behind(node.name) == [unit] and node.name not in self.inside
-        if node.kind not in ("Affine", "Linear") or not alone:
+        if not alone:
             return None
-        return node.name if node.number("weight").ndim == 2 else None
+        if node.kind in layers.CONVOLUTIONS:
+            loop = [self.flat.nodes[name] for name in self.flat.loops.get(unit, ())]
+            fits = conv_neurons.is_conv_snu(node, self.steps[unit], loop)
+            fits = fits and (bool(loop) or unit not in self.flat.loops)
+            return node.name if fits else None
+        flat = node.kind in ("Affine", "Linear") and node.number("weight").ndim == 2
+        return node.name if flat else None
 
     def _neuron(self, node: Node) -> None:
         found = self.steps[node.name]
@@ -307,9 +313,20 @@ class _Builder:
         label = self.names.take(node.name)
         if given is None:
             kind = "behind a node that cannot be read"
+        elif products and products[0].kind in layers.CONVOLUTIONS:
+            tensor, kind, sizes = conv_neurons.conv_snu(
+                found, given.tensor, given.sizes, products[0], loop, label
+            )
+            self.made[node.name] = _Made(tensor, sizes)
         else:
             sizes = layers.product_sizes(products[0], given.sizes) if products else given.sizes
             back = None
+            if strange := [part for part in loop if part.kind in layers.CONVOLUTIONS]:
+                raise NotReadError(
+                    f"its recurrence leads through {strange[0].kind} {strange[0].name!r}, which is "
+                    "read behind a convolution, of neurons that reset to a value and are the same "
+                    "at all places"
+                )
             if node.name in self.flat.loops:
                 back = neurons.recurrence(node, self.flat, math.prod(sizes))
             make = neurons.snu if products else neurons.lif

@@ -1,4 +1,4 @@
-"""Maps in other simulators: CrossSim where it is installed, aihwkit against its documented API."""
+"""Maps in other simulators: CrossSim and aihwkit where they are installed."""
 
 import dataclasses
 import sys
@@ -100,6 +100,62 @@ def test_aihwkit_gets_the_differences_and_the_range(crossbar, monkeypatch):
     own = Config("mine")
     (found,) = snukeras.export.to_aihwkit(crossbar, own).values()
     assert found.analog.config.noise_model == "mine" and own.mapping.weight_scaling_omega == 0.5
+
+
+def test_aihwkit_computes_the_products_of_the_map(crossbar):
+    """The real package: PCM without noise of converters, then programmed and a day old."""
+    pytest.importorskip("aihwkit.nn", reason="aihwkit is not installed")
+    import torch
+    from aihwkit.simulator.configs import TorchInferenceRPUConfig
+
+    weights = crossbar.weights()["snu/kernel"]
+    x = np.random.default_rng(1).normal(size=(3, 12)).astype("float32")
+
+    def product(found):
+        with torch.no_grad():
+            return found.analog(torch.from_numpy(x)).numpy() * found.scale
+
+    exact = TorchInferenceRPUConfig()
+    exact.forward.is_perfect = True
+    (found,) = snukeras.export.to_aihwkit(crossbar, exact).values()
+    np.testing.assert_allclose(product(found), x @ weights, atol=1e-5)
+    (found,) = snukeras.export.to_aihwkit(crossbar).values()
+    tiles = list(found.analog.analog_tiles())
+    assert len(tiles) == 4  # 12 inputs on tiles of 8 rows, 7 outputs on tiles of 5 pairs
+    found.analog.eval()
+    fresh = np.abs(product(found) - x @ weights).max()
+    found.analog.program_analog_weights()
+    found.analog.drift_analog_weights(86_400.0)
+    old = np.abs(product(found) - x @ weights).max()
+    size = np.abs(x @ weights).max()
+    assert fresh < 0.25 * size and 0.0 < old < size, (fresh, old, size)
+
+
+def test_a_network_of_aihwkit_layers_is_the_network(tmp_path):
+    """The outputs of two Dense layers, their products in aihwkit, are those of Keras."""
+    pytest.importorskip("aihwkit.nn", reason="aihwkit is not installed")
+    import keras
+    import torch
+    from aihwkit.simulator.configs import TorchInferenceRPUConfig
+
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [keras.Input((6,)), keras.layers.Dense(9, "relu", name="a"), keras.layers.Dense(4, name="b")]
+    )
+    snukeras.export.export(model, tmp_path / "out", target="pcm")
+    mapped = snukeras.export.load_map(tmp_path / "out" / "crossbar.snumap")
+    exact = TorchInferenceRPUConfig()
+    exact.forward.is_perfect = True
+    layers = snukeras.export.to_aihwkit(mapped, exact)
+    x = np.random.default_rng(0).normal(size=(5, 6)).astype("float32")
+    with torch.no_grad():
+        y = torch.from_numpy(x)
+        for name in ("a", "b"):
+            found = layers[f"{name}/kernel"]
+            y = found.analog(y) * torch.from_numpy(found.scale)
+            y = y + torch.from_numpy(np.asarray(model.get_layer(name).bias))
+            y = torch.relu(y) if name == "a" else y
+    np.testing.assert_allclose(y.numpy(), model.predict(x, verbose=0), atol=1e-5)
 
 
 @pytest.mark.parametrize("name, module", [("to_aihwkit", "torch"), ("to_crosssim", "simulator")])

@@ -16,7 +16,7 @@ from snukeras.export.nir.read import read_nir
 from snukeras.export.samples import Samples
 from snukeras.export.verify.folder import verify_folder
 from snukeras.export.verify.nir import compare_nir, simulate
-from snukeras.layers import LIF, SNU, SSNU
+from snukeras.layers import LIF, SNU, SSNU, ConvSNU1D, ConvSNU2D, RateCoding
 
 DT = 1e-3
 
@@ -253,6 +253,158 @@ def test_lif_layers_that_nir_cannot_express(nir, tmp_path, options, reason):
         nir_file.write_nir(
             Network.read(keras.Sequential([keras.Input((None, 3)), layer])), tmp_path / "m.nir", DT
         )
+
+
+PLAIN = {"state_activation": "linear", "threshold": 0.3, "return_sequences": True}
+EACH = keras.layers.TimeDistributed
+
+
+def images():
+    return keras.Sequential(
+        [
+            keras.Input((None, 9, 8, 3)),
+            ConvSNU2D(4, (3, 2), strides=(2, 1), padding="same", recurrent=True, **PLAIN),
+            ConvSNU2D(3, 3, use_bias=True, bias_initializer="uniform", **PLAIN),
+            EACH(keras.layers.AveragePooling2D(2)),
+            EACH(keras.layers.Flatten()),
+            SNU(6, recurrent=True, **PLAIN),
+            keras.layers.Dense(4),
+        ]
+    )
+
+
+def strides():
+    """Maps whose padding is uneven, with loops whose kernels are of another size."""
+    return keras.Sequential(
+        [
+            keras.Input((None, 8, 8, 2)),
+            ConvSNU2D(4, 3, strides=2, padding="same", recurrent=True, **PLAIN),
+            ConvSNU2D(5, 2, dilation_rate=2, padding="same", recurrent=True, **PLAIN),
+            ConvSNU2D(2, 2, padding="same", decay=1.0, **PLAIN),
+        ]
+    )
+
+
+def lines():
+    return keras.Sequential(
+        [
+            keras.Input((None, 12, 2)),
+            ConvSNU1D(3, 3, strides=2, padding="same", recurrent=True, **PLAIN),
+            EACH(keras.layers.AveragePooling1D(2)),
+            keras.layers.Dense(5),
+            EACH(keras.layers.Flatten()),
+            LIF(15, reset="zero", recurrent=True, threshold=0.3, return_sequences=True),
+            keras.layers.Dense(3),
+        ]
+    )
+
+
+def plain():
+    """Convolutions, normalisation and pooling of Keras, each at every step, then units."""
+    normalised = keras.layers.BatchNormalization(moving_mean_initializer="uniform")
+    return keras.Sequential(
+        [
+            keras.Input((None, 8, 7, 3)),
+            EACH(keras.layers.Conv2D(6, 3, groups=3, padding="same")),
+            normalised,
+            EACH(keras.layers.DepthwiseConv2D(3, depth_multiplier=2, strides=2, padding="same")),
+            neurons_on_maps(4 * 4 * 12),
+            EACH(keras.layers.Reshape((4, 4, 12))),
+            EACH(keras.layers.GlobalAveragePooling2D()),
+            SNU(5, **PLAIN),
+            keras.layers.Rescaling(2.0),
+        ]
+    )
+
+
+def neurons_on_maps(units):
+    neurons = LIF(units, reset="zero", decay=0.5, threshold=0.3, return_sequences=True)
+    return keras.Sequential([EACH(keras.layers.Reshape((-1,))), neurons])
+
+
+def padded():
+    return keras.Sequential(
+        [
+            keras.Input((None, 7, 6, 2)),
+            EACH(keras.layers.ZeroPadding2D(((1, 2), (0, 1)))),
+            EACH(keras.layers.Conv2D(3, 3, strides=2)),
+            EACH(keras.layers.Permute((3, 1, 2))),
+            EACH(keras.layers.Flatten()),
+            LIF(36, reset="zero", recurrent=True, threshold=0.3, return_sequences=True),
+            keras.layers.Dense(2),
+        ]
+    )
+
+
+def beside():
+    given = keras.Input((None, 6, 6, 2))
+    added = keras.layers.Add()([given, EACH(keras.layers.Conv2D(2, 3, padding="same"))(given)])
+    return keras.Model(given, ConvSNU2D(3, 3, padding="same", **PLAIN)(added))
+
+
+SLOW = [pytest.param(build, marks=pytest.mark.slow) for build in (strides, images, lines, plain)]
+
+
+@pytest.mark.parametrize("build", [*SLOW, padded, beside], ids=lambda build: build.__name__)
+def test_maps_go_out_and_come_back_with_the_same_spikes(nir, tmp_path, build):
+    keras.utils.set_random_seed(1)
+    model = build()
+    network, path = Network.read(model), tmp_path / "m.nir"
+    nir_file.write_nir(network, path, DT)
+    found = compare_nir(network, path, Samples.random(network, 0))
+    assert found.ok and found.checked and found.outputs > 0
+    x = np.random.default_rng(0).normal(size=(2, 12, *model.input_shape[2:])).astype("float32")
+    expected = np.asarray(model(x))
+    assert np.abs(expected).mean() > 0.02
+    again = read_nir(path)
+    np.testing.assert_allclose(np.asarray(again(x)), expected, atol=1e-5)
+    kinds = [type(layer).__name__ for layer in again.layers]
+    if build is strides:
+        # Kernels are those of the network again, without the zeros that even out the padding.
+        assert kinds[1:] == ["ConvSNU2D"] * 3
+        assert again.layers[1].cell.kernel_size == (3, 3)
+    assert not any(kind == "LIF" for kind in kinds) or build in (lines, padded, plain)
+
+
+def test_a_wrong_weight_of_a_convolution_is_found(nir, tmp_path):
+    keras.utils.set_random_seed(1)
+    network, path = Network.read(beside()), tmp_path / "m.nir"
+    said = nir_file.write_nir(network, path, DT)
+    (kernel,) = [name for name in said.nodes if name.endswith("_kernel")]
+    with h5py.File(path, "r+") as file:
+        file[f"node/nodes/{kernel}/weight"][...] *= 1.5
+    found = compare_nir(network, path, Samples.random(network, 0))
+    assert not found.ok and "differ beyond rounding" in found.problem
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (lambda: EACH(keras.layers.MaxPooling2D(2), name="u"), "pooling that takes the largest"),
+        (lambda: EACH(keras.layers.AveragePooling2D(3, 1, "same"), name="u"), "zeros out of the"),
+        (lambda: EACH(keras.layers.Conv2D(2, 3, activation="relu"), name="u"), "no relu"),
+        (lambda: EACH(keras.layers.Conv2DTranspose(2, 3), name="u"), "no form for Conv2DTranspose"),
+        (lambda: EACH(keras.layers.Flatten(), name="u"), "as a vector"),
+        (lambda: ConvSNU2D(2, 3, lateral_inhibition=True, name="u", **PLAIN), "no lateral"),
+        (lambda: keras.layers.Reshape((-1, 6, 6, 1), name="u"), "moves elements between steps"),
+    ],
+)
+def test_maps_that_nir_cannot_express_are_refused_by_name(nir, tmp_path, layer, reason):
+    model = keras.Sequential([keras.Input((5, 6, 6, 2)), layer()])
+    with pytest.raises(UnsupportedLayersError, match=f"u .*{reason}"):
+        nir_file.write_nir(Network.read(model), tmp_path / "m.nir", DT)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_layers_across_steps_are_told_to_work_at_each_step(nir, tmp_path):
+    across = [keras.layers.Conv1D(2, 3, name="u"), keras.layers.GlobalAveragePooling1D(name="u")]
+    for layer in across:
+        model = keras.Sequential([keras.Input((9, 4)), layer])
+        with pytest.raises(UnsupportedLayersError, match=r"u .*across steps"):
+            nir_file.write_nir(Network.read(model), tmp_path / "m.nir", DT)
+    coded = keras.Sequential([keras.Input((9, 4)), RateCoding(5, name="u")])
+    with pytest.raises(UnsupportedLayersError, match=r"u .*no form for RateCoding"):
+        nir_file.write_nir(Network.read(coded), tmp_path / "m.nir", DT)
 
 
 @pytest.mark.parametrize("dt", [0.0, -1.0, float("nan"), float("inf")])

@@ -3,7 +3,7 @@
 The tests read the files and need none of these libraries. Each library has its own environment:
 
     python -m venv peers && peers/bin/pip install snntorch norse sinabs nirtorch
-    peers/bin/python make.py norse            (nir 1.0.4, which sinabs wants)
+    peers/bin/python make.py norse            (nir 1.0.4, which sinabs wants, nirtorch 2.0)
     peers/bin/python make.py sinabs
     peers/bin/pip install nir==1.0.8 && peers/bin/python make.py snntorch
     peers/bin/pip install spikingjelly nirtorch==2.6 && peers/bin/python make.py spikingjelly
@@ -39,6 +39,17 @@ def save(name: str, graph, x, y) -> None:
     np.savez_compressed(HERE / f"{name}.npz", nir=file, x=x, y=y)
     spikes = set(np.unique(y)) <= {0.0, 1.0}
     print(name, x.shape, y.shape, "mean", y.mean(), "" if spikes else f"largest {y.max()}")
+
+
+def known(graph, shapes: dict[str, tuple[int, ...]]):
+    """Fill in the shapes, by node, that norse and sinabs leave open and nir cannot write."""
+    for name, shape in shapes.items():
+        node = graph.nodes[name]
+        if isinstance(node, nir.Flatten):
+            node.input_type = {"input": np.array(shape)}
+        else:
+            node.input_shape = shape
+    return graph
 
 
 def drawn(*shape: int, scale: float = 1.0) -> np.ndarray:
@@ -99,14 +110,15 @@ def norse() -> None:
     import torch
     from norse.torch.utils.export_nir import to_nir
 
-    def run(name: str, *layers) -> None:
-        net, x = nt.SequentialState(*layers), drawn(4, scale=6.0)
+    def run(name: str, *layers, shapes=(), x: np.ndarray | None = None) -> None:
+        net, x = nt.SequentialState(*layers), drawn(4, scale=6.0) if x is None else x
         state, y = None, []
         with torch.no_grad():
             for step in x:
                 out, state = net(torch.from_numpy(step), state)
                 y.append(out)
-        save(name, to_nir(net, torch.from_numpy(x[0])), x, torch.stack(y))
+        graph = known(to_nir(net, torch.from_numpy(x[0])), dict(shapes))
+        save(name, graph, x, torch.stack(y))
 
     linear = torch.nn.Linear
     torch.manual_seed(1)
@@ -119,6 +131,14 @@ def norse() -> None:
     torch.manual_seed(4)
     low = nt.IAFParameters(v_th=torch.tensor(0.4))
     run("norse_iaf", linear(4, 6), nt.IAFCell(), linear(6, 3), nt.IAFCell(low))
+    # norse writes convolutions, and neither Flatten nor pooling.
+    torch.manual_seed(6)
+    conv = torch.nn.Conv2d
+    first = nt.LIFBoxParameters(tau_mem_inv=torch.tensor(300.0), v_th=torch.tensor(0.15))
+    second = nt.LIFParameters(v_th=torch.tensor(0.1))
+    layers = (conv(1, 2, 3, padding=1, stride=2), nt.LIFBoxCell(first), conv(2, 3, (2, 3)))
+    shapes = {"0": (6, 8), "2": (3, 4)}
+    run("norse_conv", *layers, nt.LIFCell(second), shapes=shapes, x=drawn(1, 6, 8, scale=6.0))
 
 
 def sinabs() -> None:
@@ -139,6 +159,17 @@ def sinabs() -> None:
     run("sinabs_lif", drawn(4), nn.Linear(4, 6), lif, nn.Linear(6, 3, bias=False), leak)
     torch.manual_seed(2)
     run("sinabs_iaf", drawn(4, scale=5.0), nn.Linear(4, 6), sl.IAF(), nn.Linear(6, 3), sl.IAF())
+    # Its convolutions take no time: a Squeeze layer joins it with the batch, which to_nir counts.
+    torch.manual_seed(6)
+    conv = nn.Conv2d(1, 2, 3, padding=1, stride=(1, 2))
+    leaky = {"tau_mem": full((1,), 5.0), "spike_threshold": full((1,), 0.1), "batch_size": BATCH}
+    layers = (conv, sl.LIFSqueeze(**leaky), sl.SumPool2d(2), nn.Flatten(), nn.Linear(12, 3))
+    net = nn.Sequential(*layers, sl.IAFSqueeze(batch_size=BATCH))
+    x = drawn(1, 6, 8, scale=2.0)
+    joined = torch.from_numpy(x).transpose(0, 1).flatten(0, 1)
+    with torch.no_grad():
+        y = net(joined).unflatten(0, (BATCH, STEPS)).transpose(0, 1)
+    save("sinabs_conv", known(to_nir(net, joined), {"0": (6, 8), "3": (2, 3, 2)}), x, y)
 
 
 def spikingjelly() -> None:
