@@ -8,12 +8,13 @@ import sys
 import keras
 import numpy as np
 import pytest
-from networks import LAYERS, holes, sequences
+from networks import LAYERS, compared, holes, sequences
 from onnx import TensorProto
 
 from snukeras import zoo
 from snukeras.export.errors import UnsupportedLayersError
 from snukeras.export.onnx.build import to_onnx
+from snukeras.export.samples import Samples
 from snukeras.export.verify.onnx import run_onnx, session
 from snukeras.layers import SNU, SSNU, ConvSNU2D
 
@@ -227,6 +228,46 @@ def test_no_sequence_layer_streams_that_looks_at_other_steps():
     assert to_onnx(model, streaming=True).graph.input[0].type.tensor_type.elem_type == (
         TensorProto.FLOAT
     )
+
+
+def mixed(seed):
+    """A network of several drawn kinds of layers, with units between them."""
+    r = np.random.default_rng(seed)
+    keras.utils.set_random_seed(seed)
+    given = keras.Input((None, 6))
+    x, names = given, []
+    while len(names) < 4:
+        name = str(r.choice(sorted(SERIES)))
+        try:
+            y = x
+            for layer in SERIES[name]():
+                y = layer(y)
+        except ValueError:  # groups that do not divide the channels, and the like
+            continue
+        if len(y.shape) == 3 and y.shape[-1] is not None:
+            x = y
+            names.append(name)
+            if r.random() < 0.6:
+                kind = SNU if r.random() < 0.5 else SSNU
+                recurrent = bool(r.integers(2))
+                units = kind(
+                    int(r.integers(2, 9)),
+                    recurrent=recurrent,
+                    implementation="cell",
+                    return_sequences=True,
+                )
+                x = units(x)
+    return keras.Model(given, LAYERS.Dense(3)(x)), names
+
+
+@pytest.mark.slow
+def test_sixty_mixed_networks():
+    for seed in range(60):
+        keras.utils.clear_session()
+        model, names = mixed(seed)
+        stirred(model)
+        found = compared(model, Samples("random", [[sequences(time=40, seed=seed)]]))
+        assert found.ok, (seed, names, found)
 
 
 def test_what_has_no_form_says_what_to_install():
