@@ -96,6 +96,15 @@ def known(variable: keras.Variable) -> bool:
     return not isinstance(keras.ops.convert_to_tensor(variable), jax.core.Tracer)
 
 
+def torch_exports() -> bool:
+    """Return whether torch.export traces, as in Keras's export for torch."""
+    if keras.backend.backend() != "torch":
+        return False
+    import torch
+
+    return bool(torch.compiler.is_exporting())
+
+
 def exporting() -> str | None:
     """Return the format for which a converter traces, or None where none does.
 

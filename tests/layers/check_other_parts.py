@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 import snukeras
+from snukeras.layers import LIF, SNU, SSNU, ConvSNU2D
 
 # Presets of three tasks, both units, a convolution, devices.
 PRESETS = ("jsb_snu", "jsb_ssnu", "jsb_snu_loop_pcm", "jsb_lstm", "mnist_snu", "mnist_snu_conv")
@@ -269,6 +270,49 @@ def export(folder):
     return figures | {f"map_{name}": value for name, value in weights.items()}
 
 
+def torch_format(folder):
+    """Keras's export for torch gives the outputs of Keras; on another backend Keras refuses it."""
+    path = str(Path(folder) / "net.pt2")
+    layers, every = keras.layers, {"return_sequences": True}
+    networks = {
+        "snu": [keras.Input((6, 5)), SNU(8, **every), layers.Dense(3)],
+        "last": [keras.Input((6, 5)), SNU(8, recurrent=True, lateral_inhibition=True)],
+        "soft": [keras.Input((6, 5)), SSNU(8, recurrent=True, **every)],
+        "mask": [keras.Input((6, 5)), layers.Masking(), SNU(8, recurrent=True, **every)],
+        "stateful": [keras.Input(batch_shape=(1, 6, 5)), SNU(8, stateful=True, **every)],
+        "maps": [keras.Input((4, 6, 6, 1)), ConvSNU2D(2, 3, **every)],
+        "lif": [keras.Input((6, 5)), LIF(5, **every)],
+    }
+    for name, parts in networks.items():
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential(parts)
+        shape = (1, *model.input_shape[1:])
+        x = 2.0 * np.random.default_rng(0).normal(size=shape).astype("float32")
+        x[:, 3] = 0.0
+        model(x)
+        if keras.backend.backend() != "torch":
+            refuses(model, path, "backend")
+            return
+        if name == "stateful":
+            refuses(model, path, "stateful=True")
+            continue
+        import torch
+
+        model.export(path, format="torch", verbose=False)
+        found = torch.export.load(path).module()(torch.from_numpy(x)).detach().numpy()
+        np.testing.assert_allclose(found, array(model(x)), atol=1e-5, err_msg=name)
+        assert np.abs(found).mean() > 0.01, name
+
+
+def refuses(model, path, word):
+    try:
+        model.export(path, format="torch", verbose=False)
+    except (ValueError, RuntimeError) as error:
+        assert word in str(error), error
+    else:
+        raise AssertionError("Keras exported it")
+
+
 CHECKS = (
     constraint,
     noise,
@@ -285,6 +329,7 @@ CHECKS = (
     zoo,
     export,
     refused,
+    torch_format,
 )
 
 

@@ -48,6 +48,7 @@ OTHER_PARTS = [
     "zoo",
     "export",
     "refused",
+    "torch_format",
 ]
 
 

@@ -155,6 +155,8 @@ class UnitLayer(keras.layers.RNN):
             from snukeras.layers.snu import portable
 
             result = portable.run(self, sequences, initial_state, mask, membranes, target)
+        elif self.stateful and _strategy.torch_exports():
+            raise self._loses_states("torch")
         elif self._takes_fused():
             result = fused.run(self, sequences, initial_state, mask, training, membranes)
         else:
@@ -346,11 +348,14 @@ class UnitLayer(keras.layers.RNN):
             ValueError: the states of the layer would be lost without a word.
         """
         if self.stateful and target in ("onnx", "openvino"):
-            raise ValueError(
-                f"Layer {self.name!r} with stateful=True cannot be exported by Keras as {target}, "
-                "where its states would be lost. Hand them in and out instead (initial_state, "
-                "return_state=True), or use `snukeras-export --streaming`."
-            )
+            raise self._loses_states(target)
+
+    def _loses_states(self, target: str) -> ValueError:
+        return ValueError(
+            f"Layer {self.name!r} with stateful=True cannot be exported by Keras as {target}, "
+            "where its states would be lost. Hand them in and out instead (initial_state, "
+            "return_state=True), or use `snukeras-export --streaming`."
+        )
 
     def _takes_fused(self) -> bool:
         if self.implementation == "cell":

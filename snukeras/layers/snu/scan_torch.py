@@ -38,7 +38,10 @@ def scan(
             is made of.
     """
     given = (drive, *call.differentiable)
-    if torch.is_grad_enabled() and any(each.requires_grad for each in given):
+    if torch.compiler.is_exporting():
+        # Keras's export for torch: its graph takes no no_grad.
+        outputs, last, states = run(dynamics, drive, call)
+    elif torch.is_grad_enabled() and any(each.requires_grad for each in given):
         outputs, last, states = _Scan.apply(dynamics, call.dropout, call.mask, *given)
     else:
         outputs, last, states, _ = _forward(dynamics, drive, call, membranes)
@@ -128,7 +131,10 @@ def run(
         new_s = dynamics.state_activation(a)
         z = new_s - call.threshold
         h = dynamics.output
-        new_y = _Spikes.apply(z, h.derivative) if isinstance(h, Step) else h(z)
+        if isinstance(h, Step) and torch.compiler.is_exporting():
+            new_y = (z > 0).to(z.dtype)  # torch.export takes no gradients of one's own
+        else:
+            new_y = _Spikes.apply(z, h.derivative) if isinstance(h, Step) else h(z)
         if call.mask is not None:
             on = call.mask[:, t, None]
             new_y, new_s = torch.where(on, new_y, y), torch.where(on, new_s, s)

@@ -140,7 +140,11 @@ def test_a_network_of_aihwkit_layers_is_the_network(tmp_path):
 
     keras.utils.set_random_seed(1)
     model = keras.Sequential(
-        [keras.Input((6,)), keras.layers.Dense(9, "relu", name="a"), keras.layers.Dense(4, name="b")]
+        [
+            keras.Input((6,)),
+            keras.layers.Dense(9, "relu", name="a"),
+            keras.layers.Dense(4, name="b"),
+        ]
     )
     snukeras.export.export(model, tmp_path / "out", target="pcm")
     mapped = snukeras.export.load_map(tmp_path / "out" / "crossbar.snumap")
