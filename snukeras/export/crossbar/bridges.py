@@ -34,12 +34,14 @@ def to_aihwkit(crossbar: CrossbarMap, rpu_config: Any = None) -> dict[str, Analo
     """Return an aihwkit `AnalogLinear` without bias for each matrix of a map.
 
     `matrix.analog(x) * torch.from_numpy(matrix.scale)` is the product with the weights. By default
-    devices are aihwkit's PCM with the conductance range of the map's target, on tiles of its size;
-    `program_analog_weights` and `drift_analog_weights` of aihwkit work on the layers.
+    devices are aihwkit's PCM with the conductance range of the map's target, on tiles of its size,
+    computed in torch; `program_analog_weights` and `drift_analog_weights` of aihwkit work on the
+    layers.
 
     Args:
         crossbar: The map.
-        rpu_config: An `InferenceRPUConfig` to use instead; a copy is used that scales no weights.
+        rpu_config: A `TorchInferenceRPUConfig` or `InferenceRPUConfig` to use instead; a copy is
+            used that scales no weights.
 
     Raises:
         BadInputError: aihwkit is not installed.
@@ -104,7 +106,7 @@ def _pcm(target: Target) -> Any:
     inference = _installed("aihwkit.inference", "to_aihwkit", "aihwkit")
     configs = _installed("aihwkit.simulator.configs", "to_aihwkit", "aihwkit")
     converter = inference.SinglePairConductanceConverter(g_max=target.g_max, g_min=target.g_min)
-    config = configs.InferenceRPUConfig(
+    config = configs.TorchInferenceRPUConfig(
         noise_model=inference.PCMLikeNoiseModel(g_converter=converter)
     )
     config.mapping.max_input_size = target.rows

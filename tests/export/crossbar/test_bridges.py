@@ -89,7 +89,7 @@ def test_aihwkit_gets_the_differences_and_the_range(crossbar, monkeypatch):
         module(name)
     module("aihwkit.nn", AnalogLinear=Linear)
     module("aihwkit.inference", SinglePairConductanceConverter=pair, PCMLikeNoiseModel=noise)
-    module("aihwkit.simulator.configs", InferenceRPUConfig=Config)
+    module("aihwkit.simulator.configs", TorchInferenceRPUConfig=Config)
     (found,) = snukeras.export.to_aihwkit(crossbar).values()
     x = np.random.default_rng(1).normal(size=(3, 12)).astype("float32")
     weights = crossbar.weights()["snu/kernel"]
