@@ -23,6 +23,7 @@ SHIPPED = [
     "jsb_lstm",
     "jsb_rnn",
     "jsb_snu",
+    "jsb_snu_chip",
     "jsb_snu_loop_pcm",
     "jsb_snu_pcm",
     "jsb_ssnu",
@@ -185,7 +186,8 @@ def test_list(small_zoo, tmp_path):
 
 
 def test_list_some():
-    assert snukeras.zoo.list("jsb_snu*") == ["jsb_snu", "jsb_snu_loop_pcm", "jsb_snu_pcm"]
+    names = ["jsb_snu", "jsb_snu_chip", "jsb_snu_loop_pcm", "jsb_snu_pcm"]
+    assert snukeras.zoo.list("jsb_snu*") == names
     assert snukeras.zoo.list(task="penn_treebank", unit="lstm") == ["ptb_lstm"]
     assert snukeras.zoo.list("*_pcm", unit="SSNU") == ["mnist_ssnu_pcm"]
     assert snukeras.zoo.list("nothing*") == []
@@ -198,7 +200,7 @@ def test_list_some():
 def test_a_notebook_shows_the_list_as_a_table(small_zoo):
     html = snukeras.zoo.list(content=small_zoo[0])._repr_html_()
     assert "1 pretrained models" in html and "88 - SNU 6 - Dense 88" in html and "1,156" in html
-    assert snukeras.zoo.list("jsb_*")._repr_html_().count("<tr>") == 8
+    assert snukeras.zoo.list("jsb_*")._repr_html_().count("<tr>") == 9
 
 
 def test_load(small_zoo):

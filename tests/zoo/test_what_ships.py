@@ -5,11 +5,13 @@ import pytest
 
 from snukeras.constraints import PCMConstraint
 from snukeras.network.matrices import chip_variables
+from snukeras.pcm import AnalogNetwork
 from snukeras.zoo import presets, recipes
 from snukeras.zoo.tasks import TASKS
 
 NAMES = presets.list()
-WITH_LEVELS = [name for name in NAMES if recipes.read(name).constraint]
+WITH_LEVELS = [name for name in NAMES if (recipes.read(name).constraint or {}).get("levels")]
+ON_TILES = [name for name in NAMES if recipes.read(name).analog]
 
 
 def test_there_are_presets_with_levels():
@@ -29,6 +31,20 @@ def test_weights_are_on_their_grid(name):
         steps = values * ((levels - 1) / largest)
         np.testing.assert_allclose(steps, np.round(steps), atol=1e-4, err_msg=path)
         assert len(np.unique(np.round(steps))) <= 2 * levels - 1, path
+
+
+@pytest.mark.parametrize("name", ON_TILES)
+def test_presets_for_chips_are_the_plain_network_of_the_seed_that_chips_chose(name):
+    preset = presets.info(name)
+    seeds = preset["results"]["seeds"]
+    pick = min if preset["results"]["lower_is_better"] else max
+    chosen = pick(seeds, key=lambda seed: seed["valid_on_chips"])
+    assert preset["seed"] == chosen["seed"] and preset["valid"] == chosen["valid"]
+    model, constraint = presets.load(name), recipes.read(name).constraint
+    assert not isinstance(model, AnalogNetwork)
+    if constraint is not None:
+        for path, kernel in chip_variables(model).items():
+            assert np.abs(np.asarray(kernel)).max() <= constraint["w_max"], path
 
 
 @pytest.mark.some_cases(8)

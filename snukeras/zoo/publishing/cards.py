@@ -90,7 +90,7 @@ def card(
         f"| validation, {unit(results)} | {interval(results, 'valid')} |",
         f"| deviation of one seed | {_deviation(results, 'test')} on test, "
         f"{_deviation(results, 'valid')} on validation |",
-        f"| these weights | seed {preset['seed']} (best on validation): test "
+        f"| these weights | seed {preset['seed']} (best on validation{_judged(results)}): test "
         f"{preset['test']:.3f}, validation {preset['valid']:.3f} |",
     ]
     if preset["published"]:
@@ -474,6 +474,11 @@ def _quantile(freedom: int) -> float:
 def _deviation(results: Results, split: Split) -> str:
     deviation = results[split]["deviation"]
     return "unknown" if deviation is None else f"{deviation:.3f}"
+
+
+def _judged(results: Results) -> str:
+    """Say on what the seed was chosen, where that is not the network itself."""
+    return ", as chips compute it" if results["recipe"].get("analog") else ""
 
 
 def spread(summary: Figure) -> str:
