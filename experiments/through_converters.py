@@ -84,7 +84,7 @@ def experiment(
         percentile, tried = _chosen(model, task, bits)
         rows = evaluate_chips(
             _network(model, task, bits, percentile),
-            **_split(task, "test"),
+            **split_of(task, "test"),
             chips=chips,
             times=[*TIMES.values()],
             results=folder / f"{name}-{bits}-{weights_sha256[:8]}.json",
@@ -133,7 +133,7 @@ def _chosen(model: keras.Model, task: Task, bits: int) -> tuple[float, dict[str,
     for percentile in PERCENTILES:
         rows = evaluate_chips(
             _network(model, task, bits, percentile),
-            **_split(task, "valid"),
+            **split_of(task, "valid"),
             chips=2,
             times=[YEAR],
             seed=1,
@@ -156,7 +156,7 @@ def _network(model: keras.Model, task: Task, bits: int, percentile: float) -> An
     return net
 
 
-def _split(task: Task, split: str) -> dict[str, Any]:
+def split_of(task: Task, split: str) -> dict[str, Any]:
     """Return what `evaluate_chips` needs of a split."""
     if isinstance(task, PianoRolls):
         x, y, mask = piano_roll.pad(task.songs[split])
