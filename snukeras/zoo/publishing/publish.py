@@ -220,10 +220,15 @@ def _costs(model: "keras.Model", task: Task) -> CostsOnData:
     return {"data": task.measured_on, **costs.counted(model, task.measured_inputs())}
 
 
-def _portable(config: JsonValue) -> JsonValue:
-    """Drop from a Keras config what is None: it says nothing, but an older Keras may refuse it.
+# Arguments that Keras 3.8 does not know, with their defaults, by class.
+_NEWER = {"BatchNormalization": {"renorm": False, "renorm_momentum": 0.99}}
 
-    Each Keras adds arguments to its classes; those not used are None in the config.
+
+def _portable(config: JsonValue) -> JsonValue:
+    """Drop from a Keras config what says nothing, but may be refused by an older Keras.
+
+    Each Keras adds arguments to its classes; those not used are None in the config, or a default
+    of `_NEWER`.
     """
     if isinstance(config, list):
         return [_portable(value) for value in config]
@@ -231,7 +236,12 @@ def _portable(config: JsonValue) -> JsonValue:
         return config
     arguments = config.get("config") if "class_name" in config else None
     if isinstance(arguments, dict) and str(config.get("module")).startswith("keras"):
-        arguments = {key: value for key, value in arguments.items() if value is not None}
+        newer = _NEWER.get(config["class_name"], {})
+        arguments = {
+            key: value
+            for key, value in arguments.items()
+            if value is not None and (key not in newer or newer[key] != value)
+        }
         config = {**config, "config": arguments}
     return {key: _portable(value) for key, value in config.items()}
 

@@ -63,7 +63,6 @@ SERIES = {
     "layer_norm": lambda: [LAYERS.LayerNormalization()],
     "group_norm": lambda: [LAYERS.GroupNormalization(3)],
     "unit_norm": lambda: [LAYERS.UnitNormalization()],
-    "rms_norm": lambda: [LAYERS.RMSNormalization()],
     "einsum": lambda: [LAYERS.EinsumDense("abc,cd->abd", (None, 4), bias_axes="d")],
     "einsum_relu": lambda: [LAYERS.EinsumDense("abc,cde->abde", (None, 4, 2), activation="relu"),
                             LAYERS.Reshape((-1, 8))],
@@ -102,6 +101,8 @@ MASKED = {
     "average": lambda: [LAYERS.Dense(4), LAYERS.GlobalAveragePooling1D()],
     "snu": lambda: [LAYERS.LayerNormalization(), SNU(4, return_sequences=True), LAYERS.GRU(3)],
 }
+if hasattr(LAYERS, "RMSNormalization"):  # of Keras 3.9 and newer
+    SERIES["rms_norm"] = lambda: [LAYERS.RMSNormalization()]
 
 IMAGES = {
     "conv2d": lambda: [LAYERS.Conv2D(4, 3, padding="same", strides=2), LAYERS.Flatten()],
