@@ -236,7 +236,7 @@ def _portable(config: JsonValue) -> JsonValue:
         return config
     arguments = config.get("config") if "class_name" in config else None
     if isinstance(arguments, dict) and str(config.get("module")).startswith("keras"):
-        newer = _NEWER.get(config["class_name"], {})
+        newer = _NEWER.get(str(config["class_name"]), {})
         arguments = {
             key: value
             for key, value in arguments.items()
