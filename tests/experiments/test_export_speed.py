@@ -59,9 +59,9 @@ def test_presets(tmp_path, folder):
     assert lines[3] == "| zebra | 5 | - | 1 s | 500 pJ to 20 uJ |"
 
 
-def test_the_export_of_every_preset_was_timed_and_most_take_half_a_minute():
+def test_the_export_of_every_preset_was_timed_and_takes_half_a_minute_at_most():
     folder = reporting.folder(export_speed.RESULTS_FOLDER)
     rows = json.loads((folder / "presets.json").read_text())["presets"]
     assert {row["preset"] for row in rows} == set(presets.list())
     assert all(row["verified"] and row["idle"] for row in rows)
-    assert sum(row["seconds"] <= 30 for row in rows) == 20  # docs/export.md says so
+    assert all(row["seconds"] <= 30 for row in rows)
