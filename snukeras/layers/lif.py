@@ -77,6 +77,8 @@ class LIFCell(keras.layers.Layer):
     tile_matrices: ClassVar[dict[str, Unrolling]] = {"recurrent_kernel": Unrolling(per="step")}
     tile_products = ("recurrent_kernel",)
     recurrent_kernel: keras.Variable | None = None
+    # Set by the layer for a call: what was put out is carried as a first state.
+    carries_shown = False
 
     def __init__(
         self,
@@ -189,7 +191,7 @@ class LIFCell(keras.layers.Layer):
     def call(
         self, inputs: Tensor, states: list[Tensor], training: bool = False
     ) -> tuple[Tensor, list[Tensor]]:
-        before, v, *current = states
+        before, v, *current = states[-len(self.state_size) :]
         x = ops.cast(inputs, self.compute_dtype)
         if self.recurrent:
             x = x + products.matmul(self, "recurrent_kernel", before)
@@ -199,10 +201,10 @@ class LIFCell(keras.layers.Layer):
             current = [x]
         drive = self._tensor(self.gain) * x + self._tensor(self.bias)
         v = self._next(self._tensor(self.decay) * v, drive, before)
-        if self.threshold is None:
-            return v, [before, v, *current]
-        y = self._spikes(v)
-        return (before if self.output_delay else y), [y, v, *current]
+        y = before if self.threshold is None else self._spikes(v)
+        shown = v if self.threshold is None else before if self.output_delay else y
+        after = [y, v, *current]
+        return shown, [shown, *after] if self.carries_shown else after
 
     def _next(self, kept: Tensor, drive: Tensor, y: Tensor) -> Tensor:
         """Return the potential, of what the leak left of the one before, and the last spikes."""
@@ -327,6 +329,25 @@ class LIF(keras.layers.RNN):
             zero_output_for_mask=zero_output_for_mask,
             **_arguments.of_keras(type(self), kwargs),
         )
+
+    def inner_loop(
+        self,
+        sequences: Tensor,
+        initial_state: list[Tensor],
+        mask: Tensor | None,
+        training: bool = False,
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        # At masked steps the loop of JAX shows the first state again: it must be what is put out.
+        shows_first = self.cell.spiking and not self.cell.output_delay
+        if mask is None or shows_first or keras.backend.backend() != "jax":
+            return super().inner_loop(sequences, initial_state, mask, training)
+        self.cell.carries_shown = True
+        try:
+            begin = [ops.zeros_like(initial_state[0]), *initial_state]
+            last, outputs, states = super().inner_loop(sequences, begin, mask, training)
+        finally:
+            self.cell.carries_shown = False
+        return last, outputs, list(states)[1:]
 
     def get_config(self) -> Config:
         config = super().get_config()

@@ -352,8 +352,38 @@ def watched(folder):
     np.testing.assert_array_equal(array(spikes), array(membrane) > layer.threshold)
 
 
+def lif(folder):
+    """Neurons that put out something else than their first state show it again at masked steps."""
+    x = np.random.default_rng(0).normal(size=(2, 6, UNITS)).astype("float32")
+    mask = np.array([[1, 1, 1, 1, 0, 0], [0, 1, 0, 1, 1, 0]], bool)
+    forms = {
+        "potentials": {"threshold": None, "reset": None},
+        "delayed": {"output_delay": True, "threshold": 0.3},
+        "spikes": {"threshold": 0.3},
+    }
+    for name, form in forms.items():
+        layer = snukeras.layers.LIF(
+            UNITS, decay=0.5, return_sequences=True, return_state=True, **form
+        )
+        found, y, v = (array(part) for part in layer(x, mask=mask))
+        for row in range(len(x)):
+            spike, potential, shown = np.zeros((3, UNITS), "float32")
+            for step in range(x.shape[1]):
+                if mask[row, step]:
+                    before = spike
+                    potential = 0.5 * potential + x[row, step]
+                    if name != "potentials":
+                        potential = potential - np.float32(0.3) * before
+                        spike = (potential > 0.3).astype("float32")
+                    shown = {"potentials": potential, "delayed": before, "spikes": spike}[name]
+                np.testing.assert_allclose(found[row, step], shown, atol=1e-6, err_msg=name)
+            np.testing.assert_allclose(v[row], potential, atol=1e-6, err_msg=name)
+            np.testing.assert_array_equal(y[row], spike, err_msg=name)
+
+
 CHECKS = (
     imports,
+    lif,
     values,
     gradients,
     saving,
