@@ -60,7 +60,7 @@ def add(
     Args:
         parser: The parser of the program, with its commands, if argparse knows them.
         more: Returns the parsers of commands that the program tells apart by itself.
-        values: Returns what arguments may be, by their name in the parser.
+        values: Returns what arguments and options may be, by their name in the parser.
     """
 
     class Print(argparse.Action):
@@ -120,7 +120,7 @@ def _read(name: str, parser: argparse.ArgumentParser, values: Values) -> Word:
     known: list[str] = []
     for action in _actions(parser):
         if action.option_strings:
-            choices = tuple(map(str, action.choices or ()))
+            choices = tuple(map(str, action.choices or values.get(action.dest, ())))
             text = " ".join((action.help or "").replace("%%", "%").split())
             takes = action.nargs != 0
             options.append(Option(tuple(action.option_strings), text, takes, choices))

@@ -51,6 +51,9 @@ def test_bash_completes_commands_options_names_and_values(complete):
     assert complete("snukeras-zoo", "info", "jsb_snu_l") == ["jsb_snu_loop_pcm"]
     assert complete("snukeras-zoo", "train", "jsb_snu", "--se") == ["--seeds"]
     assert complete("snukeras-zoo", "--completion", "f") == ["fish"]
+    assert complete("snukeras-zoo", "list", "--task", "j") == ["jsb_chorales"]
+    assert complete("snukeras-zoo", "list", "--unit", "Conv") == ["ConvSNU2D"]
+    assert complete("snukeras-zoo", "list", "jsb_snu_l") == ["jsb_snu_loop_pcm"]
     # What a shell does not know, such as files, is left to it.
     assert complete("snukeras-zoo", "train", "--runs", "") == []
 

@@ -1,6 +1,7 @@
 """The command `snukeras-zoo`: list, describe, train, measure and check the models of the zoo."""
 
 import argparse
+import fnmatch
 import functools
 import json
 import os
@@ -18,6 +19,7 @@ from snukeras._terminal import console, plain, start_keras
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from snukeras.zoo import presets
     from snukeras.zoo.contents import Results
     from snukeras.zoo.training.seeds import Event
     from snukeras.zoo.training.seeds import Progress as Reported
@@ -104,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         made.set_defaults(run=run)
         return made
 
-    command("list", _list, "list the models: pretrained ones and recipes")
+    _add_list(command)
     command("info", _info, "describe a model").add_argument("name")
     _add_training(command)
     command("evaluate", _evaluate, "measure a pretrained model again").add_argument("name")
@@ -141,7 +143,34 @@ def _names() -> dict[str, list[str]]:
     from snukeras.zoo import presets
 
     names = sorted({*presets.list(), *presets.recipes()})
-    return {"name": names, "names": names, "other": names}
+    kinds = [_kind(name, None) for name in names]
+    return {
+        **dict.fromkeys(("name", "names", "other", "pattern"), names),
+        "task": sorted({task for task, _ in kinds}),
+        "unit": sorted({unit for _, units in kinds for unit in units}),
+    }
+
+
+def _add_list(command: Callable[[str, Run, str], argparse.ArgumentParser]) -> None:
+    """Add the command that lists, with what `snukeras.zoo.list` takes."""
+    made = command("list", _list, "list the models, or some: pretrained ones and recipes")
+    made.add_argument(
+        "pattern", nargs="?", default="*", help="of names, such as 'jsb_*'; quote its * for a shell"
+    )
+    made.add_argument("--task", metavar="NAME", help="models of this task alone")
+    made.add_argument(
+        "--unit", metavar="CLASS", help="models with such layers alone, such as SSNU or LSTM"
+    )
+
+
+def _kind(name: str, content: Path | None) -> "presets.Kind":
+    """Return the task of a model or recipe, and the classes of its layers."""
+    from snukeras.zoo import presets, recipes
+
+    if name in presets.list(content=content):
+        return presets.kind(name, content)
+    recipe = recipes.read(name, content)
+    return recipe.task, {one["class"] for one in recipe.network["layers"] if "class" in one}
 
 
 def _add_training(command: Callable[[str, Run, str], argparse.ArgumentParser]) -> None:
@@ -228,12 +257,20 @@ def _known(name: str, names: list[str], what: str) -> bool:
 def _list(arguments: argparse.Namespace) -> int:
     from snukeras.zoo import presets
 
-    shown = console()
-    groups = _by_task(arguments.content)
-    if not groups:
-        folder = presets.content_folder(arguments.content)
+    shown, content = console(), arguments.content
+    known = sorted({*presets.list(content=content), *presets.recipes(content)})
+    if not known:
+        folder = presets.content_folder(content)
         _complain(f"there is neither preset nor recipe in {folder}")
         return _FAILED
+    of_kind = presets.chosen(
+        known, lambda name: _kind(name, content), "*", arguments.task, arguments.unit, "models"
+    )
+    names = [name for name in of_kind if fnmatch.fnmatchcase(name, arguments.pattern)]
+    if not names:
+        _complain(*_nothing_fits(arguments.pattern, of_kind))
+        return _USAGE
+    groups = _by_task(names, content)
     width = max(len(name) for models in groups.values() for name in models)
     for title, models in groups.items():
         shown.print(_table_of(title, models, width))
@@ -244,7 +281,19 @@ def _list(arguments: argparse.Namespace) -> int:
     return _DONE
 
 
-def _by_task(content: Path | None) -> dict[str, dict[str, tuple[str, ...]]]:
+def _nothing_fits(pattern: str, names: Sequence[str]) -> tuple[str, str]:
+    """Return the message for a pattern that no model fits, and what to do."""
+    if not names:
+        return "no model has both this task and this unit.", "leave one of them out"
+    wider = f"*{pattern.strip('*')}*"
+    fits = sum(fnmatch.fnmatchcase(name, wider) for name in names)
+    return (
+        f"there is no model whose whole name fits {pattern!r}.",
+        f"'{wider}' fits {fits} of them" if fits else "`snukeras-zoo list` shows all of them",
+    )
+
+
+def _by_task(names: Sequence[str], content: Path | None) -> dict[str, dict[str, tuple[str, ...]]]:
     """Return what the list shows of each model, by the title of its task, then by its name."""
     from snukeras.zoo import presets, published, recipes
     from snukeras.zoo.publishing import cards
@@ -253,7 +302,7 @@ def _by_task(content: Path | None) -> dict[str, dict[str, tuple[str, ...]]]:
     shipped = presets.list(content=content)
     titles: dict[str, str] = {}
     found: dict[str, dict[str, tuple[str, ...]]] = {}
-    for name in sorted({*shipped, *presets.recipes(content)}):
+    for name in names:
         if name in shipped:
             preset = presets.info(name, content)
             task, results = preset["task"], preset["results"]

@@ -10,7 +10,7 @@ import difflib
 import fnmatch
 import warnings
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -31,6 +31,8 @@ WEIGHTS = "model.weights.h5"
 GOLDEN = "golden.npz"
 RESULTS = "results"
 PINNED = (CONFIG, WEIGHTS, GOLDEN)
+# The task of a model and the classes of its layers.
+Kind = tuple[str, set[str]]
 REMEDY = "Install snukeras again."
 
 # float32 sums in another order differ by some 1e-6; a wrong weight or equation by far more.
@@ -104,20 +106,50 @@ def list(
         )
         filter, content = "*", filter
     folder = content_folder(content)
-    names = _names(folder)
+    found = chosen(_names(folder), lambda name: kind(name, folder), filter, task, unit)
+    return Names(found, folder)
+
+
+def kind(name: str, content: Path | str | None = None) -> Kind:
+    """Return the task of a pretrained model and the classes of its layers."""
+    preset = _read(content_folder(content), name)
+    return preset["task"], _units(preset["network"])
+
+
+def chosen(
+    names: builtins.list[str],
+    kind: Callable[[str], Kind],
+    filter: str,
+    task: str | None,
+    unit: str | None,
+    what: str = "pretrained models",
+) -> builtins.list[str]:
+    """Return those of some models that `list` returns with such arguments.
+
+    Args:
+        names: The models.
+        kind: Returns the task of a model and the classes of its layers.
+        filter: Pattern of names.
+        task: Name of a task.
+        unit: Class of layers, in any case.
+        what: The word for the models in the error.
+
+    Raises:
+        ValueError: No model has this task or unit.
+    """
     if task is not None or unit is not None:
-        found = {name: _read(folder, name) for name in names}
-        tasks = {name: {preset["task"]} for name, preset in found.items()}
-        units = {name: _units(preset["network"]) for name, preset in found.items()}
-        for wanted, what, by_name in ((task, "task", tasks), (unit, "unit", units)):
+        kinds = {name: kind(name) for name in names}
+        tasks = {name: {task} for name, (task, _) in kinds.items()}
+        units = {name: units for name, (_, units) in kinds.items()}
+        for wanted, word, by_name in ((task, "task", tasks), (unit, "unit", units)):
             if wanted is None:
                 continue
             known = sorted(set().union(*by_name.values()))
             same = {one for one in known if one.lower() == wanted.lower()}
             if not same:
-                raise unknown(wanted, known, f"{what} of pretrained models")
+                raise unknown(wanted, known, f"{word} of {what}")
             names = [name for name in names if by_name[name] & same]
-    return Names((name for name in names if fnmatch.fnmatchcase(name, filter)), folder)
+    return [name for name in names if fnmatch.fnmatchcase(name, filter)]
 
 
 def _names(folder: Path) -> builtins.list[str]:

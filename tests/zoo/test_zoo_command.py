@@ -77,6 +77,49 @@ def test_list_shows_presets_and_recipes(small_zoo, run, tmp_path):
     assert "plan" in out and "recipe only" in out
 
 
+def listed(out):
+    names = {*presets.list(), *presets.recipes()}
+    return [
+        line.split()[0]
+        for line in out.splitlines()
+        if line.split()[:1] and line.split()[0] in names
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "python"),
+    [
+        (["jsb_snu*"], {"filter": "jsb_snu*"}),
+        (["--task", "penn_treebank", "--unit", "lstm"], {"task": "penn_treebank", "unit": "LSTM"}),
+        (["*_pcm", "--unit", "SSNU"], {"filter": "*_pcm", "unit": "ssnu"}),
+    ],
+)
+def test_list_takes_what_the_list_of_python_takes(options, python, capsys):
+    assert command.main(["list", *options]) == 0
+    assert listed(capsys.readouterr().out) == snukeras.zoo.list(**python)
+
+
+def test_list_knows_the_kind_of_a_recipe_without_weights(capsys):
+    assert command.main(["list", "*chip", "--task", "mnist", "--unit", "snu"]) == 0
+    assert listed(capsys.readouterr().out) == ["mnist_snu_chip"]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "says"),
+    [
+        (["mnist"], 2, ["whole name fits 'mnist'", "'*mnist*' fits "]),
+        (["nothing"], 2, ["'nothing'", "shows all of them"]),
+        (["--task", "penn_treebank", "--unit", "ConvSNU2D"], 2, ["both this task and this unit"]),
+        (["--unit", "SNUU"], 1, ["no unit of models named 'SNUU'", "SNU", "LSTM"]),
+        (["--task", "jsb"], 1, ["jsb_chorales"]),
+    ],
+)
+def test_list_says_why_nothing_fits(options, code, says, capsys):
+    assert command.main(["list", *options]) == code
+    out, err = capsys.readouterr()
+    assert not out and all(words in err for words in says), err
+
+
 @pytest.mark.parametrize("width", [80, 40])
 def test_list_cuts_nothing_on_a_narrow_terminal(width, capsys, monkeypatch):
     monkeypatch.setattr(command, "console", lambda: rich.console.Console(width=width))
