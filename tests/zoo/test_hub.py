@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 
 import snukeras
 from snukeras.zoo import command, hub, presets
-from snukeras.zoo.publishing import to_hub
+from snukeras.zoo.publishing import cards, to_hub
 
 CHECKOUT = str(Path(snukeras.__file__).parents[1])
 
@@ -77,6 +78,30 @@ def test_the_folder_holds_files_card_and_results(published):
     preset = json.loads((published / "preset.json").read_text())
     for file, pinned in preset["files"].items():
         assert hashlib.sha256((published / file).read_bytes()).hexdigest() == pinned["sha256"]
+
+
+def test_huggingface_hub_reads_the_metadata_of_every_card():
+    """What `validate` of the hub's package checks needs the hub: that it knows what is named."""
+    package = pytest.importorskip("huggingface_hub")
+    for name in presets.list():
+        preset = presets.info(name)
+        card = package.ModelCard(cards.card(name, hub=True))
+        # Nothing is lost on the way through the reader's own writer.
+        again = package.ModelCard(str(card)).data
+        assert again.to_dict() == card.data.to_dict() and card.text.strip().startswith("# ")
+        data = card.data
+        assert (data.license, data.library_name, data.model_name) == ("apache-2.0", "keras", name)
+        assert (data.datasets, data.metrics) == ([preset["task"]], [preset["metric"]])
+        # A hub refuses spaces in names that are links there, and tags that are not texts.
+        assert all(re.fullmatch(r"[a-z0-9._-]+", word) for word in [*data.datasets, *data.tags])
+        spikes, device = "spiking-neural-network", "phase-change-memory"
+        assert (spikes in data.tags) == ("_snu" in name), name
+        assert (device in data.tags) == (name.split("_")[-1] in ("pcm", "chip")), name
+        (result,) = data.eval_results
+        test = preset["results"]["test"]["mean"]
+        assert result.metric_value == pytest.approx(test, abs=1e-4), name
+        assert (result.dataset_type, result.metric_type) == (preset["task"], preset["metric"])
+        assert result.task_type in data.tags and result.dataset_name and result.metric_name
 
 
 def test_a_folder_that_holds_something_is_left_alone(published, capsys):

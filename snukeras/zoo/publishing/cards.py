@@ -203,8 +203,10 @@ def _front_matter(preset: Preset, results: Results, task: Task | None) -> list[s
 
     Texts are written as JSON, which YAML reads.
     """
-    tags = ["snukeras", "keras", "spiking-neural-network", *(task.tags if task else ())]
-    if preset["name"].endswith("_pcm"):
+    tags = ["snukeras", "keras", *(task.tags if task else ())]
+    if re.search(r"\b(Conv)?SNU", preset["network"]):
+        tags.insert(2, "spiking-neural-network")
+    if preset["name"].endswith(("_pcm", "_chip")):
         tags.append("phase-change-memory")
     result = {
         "task": {"type": task.tags[-1] if task and task.tags else "other"},
