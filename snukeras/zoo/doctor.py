@@ -5,6 +5,7 @@ downloaded.
 """
 
 import importlib
+import importlib.util
 import os
 import platform
 import re
@@ -20,18 +21,20 @@ from snukeras._terminal import plain, start_keras
 State = Literal["ok", "missing", "BROKEN"]
 
 _MARKS: dict[State, str] = {"ok": "ok", "missing": "-", "BROKEN": "BROKEN"}
-# Without them the package does not work.
+# Package, its oldest release, and what needs it: "" where nothing works without it.
 _NEEDED = (
-    ("tensorflow", "2.18"),
-    ("keras", "3.8"),
-    ("numpy", "1.26"),
-    ("h5py", "3.11"),
-    ("jsonschema", "4.18"),
-    ("onnx", "1.17"),
-    ("onnxruntime", "1.20"),
-    ("rich", "13"),
-    ("scipy", "1.11"),
+    ("keras", "3.8", ""),
+    ("numpy", "1.26", ""),
+    ("h5py", "3.12", ""),
+    ("tensorflow", "2.18", "snukeras-zoo train and search, tf.distribute and tf2onnx"),
+    ("rich", "13", "what the commands show on a terminal"),
+    ("onnx", "1.17", "snukeras-export"),
+    ("onnxruntime", "1.20", "snukeras-export"),
+    ("jsonschema", "4.18", "snukeras-export"),
+    ("scipy", "1.11", "NIR, sound in ONNX, and JSB chorales as downloaded"),
 )
+# Backend, and what installs it for a GPU.
+_BACKENDS = {"tensorflow": "tensorflow[and-cuda]", "jax": "jax[cuda12]", "torch": "torch"}
 # Module: what it is for, and what installs it.
 _EXTRAS = {
     "nir": ("export as NIR", "snukeras[nir]"),
@@ -116,17 +119,53 @@ def _versions() -> Iterator[Finding]:
     place = Path(__file__).resolve().parents[1]
     yield Finding("snukeras", "ok", f"{__version__}, in {place}")
     yield Finding("python", "ok", f"{platform.python_version()}, {platform.platform()}")
-    for name, oldest in _NEEDED:
+    backend = _chosen()
+    # Somebody who has another backend alone installed the package without its requirements.
+    partial = backend != "tensorflow" and not _is_there("tensorflow")
+    for name, oldest, use in _NEEDED:
         remedy = f"pip install '{name}>={oldest}'"
-        try:
-            version = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            yield Finding(name, "BROKEN", "not installed", remedy)
-            continue
-        if _numbers(version) < _numbers(oldest):
+        version = _version(name)
+        if version is None:
+            missing: State = "missing" if partial and use else "BROKEN"
+            text = "not installed" + (f"; needed for {use}" if use else "")
+            yield Finding(name, missing, text, remedy)
+        elif _numbers(version) < _numbers(oldest):
             yield Finding(name, "BROKEN", f"{version} is older than {oldest}", remedy)
-            continue
-        yield Finding(name, "ok", version)
+        else:
+            yield Finding(name, "ok", version)
+    if backend in _BACKENDS and backend != "tensorflow":
+        version = _version(backend)
+        if version is None:
+            text = "not installed; it is the backend in use"
+            yield Finding(backend, "BROKEN", text, f"pip install {backend}")
+        else:
+            yield Finding(backend, "ok", version)
+
+
+def _chosen() -> str:
+    """Return the backend that Keras takes, also where it does not start with it."""
+    try:
+        start_keras()
+        import keras
+
+        return keras.backend.backend()
+    except Exception:  # what is wrong is a finding of `_backend`
+        return os.environ.get("KERAS_BACKEND") or "tensorflow"
+
+
+def _is_there(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def _version(module: str) -> str | None:
+    """Return the version of a package, or None where it is not installed."""
+    if not _is_there(module):
+        return None
+    try:
+        return metadata.version(module)
+    except metadata.PackageNotFoundError:
+        # Some have another name for it, as tensorflow-cpu.
+        return metadata.version(metadata.packages_distributions()[module][0])
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -141,7 +180,7 @@ def _backend() -> Iterator[Finding]:
         backend = keras.backend.backend()
     except Exception as error:  # whatever a broken installation raises
         text = f"does not start: {type(error).__name__}: {str(error).strip()[:200]}"
-        yield Finding("keras", "BROKEN", text, "pip install --force-reinstall keras tensorflow")
+        yield Finding("keras", "BROKEN", text, _other_backend())
         return
     named = os.environ.get("KERAS_BACKEND")
     yield Finding("keras", "ok", f"backend {backend}" + (" (KERAS_BACKEND)" if named else ""))
@@ -149,16 +188,31 @@ def _backend() -> Iterator[Finding]:
 
     try:
         SNU(2, implementation="fused")(keras.ops.zeros((1, 2, 3)))
-        yield Finding("fast path", "ok", "in use: units run as one compiled scan")
+        compiled = "" if backend == "torch" else "compiled "
+        yield Finding("fast path", "ok", f"in use: units run as one {compiled}scan")
     except ValueError as error:
-        remedy = "KERAS_BACKEND=tensorflow, which has it"
+        remedy = f"KERAS_BACKEND={(_installed_backends() or ['tensorflow'])[0]}, which has it"
         yield Finding("fast path", "missing", f"not in use: {str(error).splitlines()[0]}", remedy)
     found = _accelerators(backend)
-    remedy = "With an NVIDIA card, on Linux: pip install 'tensorflow[and-cuda]'"
+    remedy = f"With an NVIDIA card, on Linux: pip install '{_BACKENDS.get(backend, backend)}'"
     if found:
         yield Finding("GPU", "ok", ", ".join(found))
     else:
         yield Finding("GPU", "missing", "none; all runs on the CPU", remedy)
+
+
+def _installed_backends() -> list[str]:
+    return [name for name in _BACKENDS if _is_there(name)]
+
+
+def _other_backend() -> str:
+    """Say what to do where Keras does not start."""
+    chosen = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    installed = _installed_backends()
+    if chosen in installed:
+        return f"pip install --force-reinstall keras {chosen}"
+    others = f", or KERAS_BACKEND={installed[0]}, which is installed" if installed else ""
+    return f"pip install {chosen}{others}"
 
 
 def _accelerators(backend: str) -> list[str]:
@@ -169,6 +223,9 @@ def _accelerators(backend: str) -> list[str]:
     if backend == "jax":
         jax = importlib.import_module("jax")
         return [str(device) for device in jax.devices() if device.platform != "cpu"]
+    if backend == "torch":
+        cuda = importlib.import_module("torch").cuda
+        return [cuda.get_device_name(number) for number in range(cuda.device_count())]
     return []
 
 
@@ -245,6 +302,10 @@ def _installed(module: str, use: str, extra: str) -> Finding:
     try:
         importlib.import_module(module)
     except ModuleNotFoundError as error:
+        other = (error.name or module).partition(".")[0]
+        if other != module and not _is_there(other):
+            text = f"needs {other}, which is not installed; for {use}"
+            return Finding(module, "missing", text, f"pip install {other}")
         if error.name == module:
             return Finding(module, "missing", f"not installed; for {use}", remedy)
         return Finding(module, "BROKEN", str(error), f"pip install --force-reinstall '{extra}'")

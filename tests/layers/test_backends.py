@@ -132,6 +132,7 @@ from snukeras.zoo.command import main as zoo
 
 assert zoo(["list"]) == 0
 assert zoo(["verify", "jsb_snu"]) == 0
+assert zoo(["doctor"]) == 0
 assert export(["zoo:jsb_snu", "--output", sys.argv[1]]) == 5
 assert not [name for name in sys.argv[2:] if sys.modules[name]]
 """
@@ -156,6 +157,7 @@ def test_without_requirements(backend, tmp_path):
         timeout=120,
         check=False,
     )
-    assert run.returncode == 0, run.stderr[-3000:]
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
+    assert "tensorflow           not installed" in run.stdout
     told = run.stderr.strip().splitlines()[-2:]
     assert "is not installed, and an export needs it" in told[0], run.stderr

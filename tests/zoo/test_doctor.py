@@ -47,7 +47,7 @@ def test_it_goes_on_where_parts_are_broken(run, monkeypatch):
     real = importlib.import_module
     monkeypatch.setattr(doctor.importlib, "import_module", broken)
     monkeypatch.setattr(doctor, "start_keras", lambda: 1 / 0)
-    monkeypatch.setattr(doctor, "_NEEDED", (("numpy", "99"), ("no-such-package", "1")))
+    monkeypatch.setattr(doctor, "_NEEDED", (("numpy", "99", ""), ("no-such-package", "1", "")))
     monkeypatch.setenv("SNUKERAS_DATA", "/no/such/folder")
     code, text = run()
     assert code == 1 and "Something that is needed is broken" in text
@@ -71,3 +71,32 @@ def test_damaged_presets_are_named(run, tmp_path):
     (tmp_path / "bad" / "preset.json").write_text(json.dumps({"format": 1}))
     code, text = run("--content", str(tmp_path))
     assert code == 1 and "ValueError" in text and "preset.json" in text
+
+
+def test_it_judges_the_backend_in_use(run, monkeypatch):
+    there = doctor._is_there
+    left_out = ("tensorflow", "onnx", "torch")
+    monkeypatch.setattr(doctor, "_is_there", lambda name: name not in left_out and there(name))
+    monkeypatch.setattr(doctor, "_chosen", lambda: "jax")
+    _, text = run()
+    assert "needed for snukeras-zoo train" in line_of(text, "tensorflow")
+    assert "needed for snukeras-export" in line_of(text, "onnx")
+    assert "BROKEN" not in line_of(text, "tensorflow") + line_of(text, "onnx")
+
+    monkeypatch.setattr(doctor, "_chosen", lambda: "torch")
+    code, text = run()
+    assert code == 1 and "BROKEN torch" in text and "-> pip install torch" in text
+
+    monkeypatch.setattr(doctor, "_chosen", lambda: "tensorflow")
+    code, text = run()
+    assert code == 1 and "BROKEN tensorflow" in text and "BROKEN onnx" in text
+
+
+def test_it_names_a_backend_that_is_there(monkeypatch):
+    monkeypatch.setattr(doctor, "_installed_backends", lambda: ["jax"])
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    assert doctor._other_backend() == (
+        "pip install tensorflow, or KERAS_BACKEND=jax, which is installed"
+    )
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    assert doctor._other_backend() == "pip install --force-reinstall keras jax"
