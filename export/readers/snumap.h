@@ -25,6 +25,7 @@
 
 #define SNUMAP_ERROR 256 /* bytes of an error's text */
 #define SNUMAP_RANK 16   /* axes of an array at most */
+#define SNUMAP_PLANES 16 /* planes of a tile at most */
 
 enum snumap_type { SNUMAP_FLOAT32, SNUMAP_FLOAT64, SNUMAP_UINT32 };
 
@@ -45,7 +46,10 @@ struct snumap_matrix {
     uint64_t rows, columns;
     uint32_t row_axes, column_axes; /* how many */
     uint32_t row_axis[SNUMAP_RANK], column_axis[SNUMAP_RANK];
-    struct snumap_array g_plus, g_minus; /* uS, float32 (rows, columns) */
+    struct snumap_array g_plus, g_minus; /* uS, float32 (rows, columns): to be held */
+    /* uS, float32 (planes, rows, columns): what to program. Of version 1 it is what is to be held,
+       on one plane. */
+    struct snumap_array program_plus, program_minus;
     struct snumap_array scale;           /* uS per unit of weight, float64 (columns) */
 };
 
@@ -65,6 +69,10 @@ struct snumap {
     unsigned char *data;
     uint64_t size, end; /* bytes of the file; where the description begins */
     uint64_t word_lines, bit_lines; /* of a tile */
+    int version;
+    size_t planes; /* of each tile */
+    double significance[SNUMAP_PLANES]; /* of each plane, the largest first */
+    double programmed_for; /* s until devices are to hold g_plus and g_minus; below 0: at once */
     size_t matrices, parameters, blocks;
     struct snumap_matrix *matrix;
     struct snumap_parameter *parameter;
@@ -526,6 +534,48 @@ static int snumap__array(struct snumap__reader *reader, uint32_t object, const c
     return 1;
 }
 
+/* A number above 0, or 0 where `zero` allows it. */
+static int snumap__real(struct snumap__reader *reader, uint32_t index, int zero, double *found)
+{
+    const struct snumap__value *value = reader->json.values + index;
+    char text[64];
+    if (value->kind == 'n' && value->length < sizeof text) {
+        memcpy(text, reader->json.text + value->start, value->length);
+        text[value->length] = '\0';
+        *found = strtod(text, NULL);
+        if ((*found > 0 || (zero && *found == 0)) && *found <= DBL_MAX) return 1;
+    }
+    return snumap__refuse(reader, "has a number of its programming that cannot be");
+}
+
+/* How devices are programmed, which version 2 tells. */
+static int snumap__programming(struct snumap__reader *reader)
+{
+    struct snumap *const map = reader->map;
+    uint32_t object = snumap__member(reader, 0, "programming"), list, at, i;
+    map->planes = 1;
+    map->significance[0] = 1.0;
+    map->programmed_for = -1.0;
+    if ((object != 0) != (map->version == 2))
+        return snumap__refuse(reader, "tells its programming against its version");
+    if (map->version == 1) return 1;
+    if (!snumap__part(reader, 0, "programming", 'o', &object)
+        || !snumap__part(reader, object, "significances", 'a', &list))
+        return 0;
+    map->planes = reader->json.values[list].inside;
+    if (map->planes < 1 || map->planes > SNUMAP_PLANES)
+        return snumap__refuse(reader, "has no planes, or more than 16");
+    for (at = list + 1, i = 0; i < map->planes; i++, at = reader->json.values[at].next) {
+        if (!snumap__real(reader, at, 0, map->significance + i)) return 0;
+        if (i > 0 && map->significance[i] > map->significance[i - 1])
+            return snumap__refuse(reader, "has planes that are not in the order of significance");
+    }
+    at = snumap__member(reader, object, "time_s");
+    if (at && reader->json.values[at].kind != 'w')
+        return snumap__real(reader, at, 1, &map->programmed_for);
+    return 1;
+}
+
 static int snumap__has_shape(const struct snumap_array *array, uint64_t rows, uint64_t columns)
 {
     if (columns == 0) return array->rank == 1 && array->shape[0] == rows;
@@ -601,6 +651,34 @@ static int snumap__axes(struct snumap__reader *reader, uint32_t object,
     return 1;
 }
 
+/* What to program: arrays of their own in version 2. */
+static int snumap__programs(struct snumap__reader *reader, uint32_t object,
+                            struct snumap_matrix *matrix)
+{
+    static const char *const keys[2] = {"program_plus", "program_minus"};
+    struct snumap_array *const arrays[2] = {&matrix->program_plus, &matrix->program_minus};
+    const struct snumap *map = reader->map;
+    uint64_t i;
+    int k;
+    *arrays[0] = matrix->g_plus;
+    *arrays[1] = matrix->g_minus;
+    for (k = 0; k < 2; k++) {
+        if ((snumap__member(reader, object, keys[k]) != 0) != (map->version == 2))
+            return snumap__refuse(reader, "tells what to program against its version");
+        if (map->version == 1) continue;
+        if (!snumap__array(reader, object, keys[k], SNUMAP_FLOAT32, arrays[k])) return 0;
+        if (arrays[k]->rank != 3 || arrays[k]->shape[0] != map->planes
+            || arrays[k]->shape[1] != matrix->rows || arrays[k]->shape[2] != matrix->columns)
+            return snumap__refuse(reader, "has conductances of another shape than their matrix");
+        for (i = 0; i < arrays[k]->count; i++) {
+            const double g = snumap_number(map, arrays[k], i);
+            if (!(g >= 0 && g <= FLT_MAX))
+                return snumap__refuse(reader, "has a conductance that cannot be");
+        }
+    }
+    return 1;
+}
+
 static int snumap__matrix(struct snumap__reader *reader, uint32_t object,
                           struct snumap_matrix *matrix)
 {
@@ -615,6 +693,7 @@ static int snumap__matrix(struct snumap__reader *reader, uint32_t object,
         || !snumap__array(reader, object, "g_minus", SNUMAP_FLOAT32, &matrix->g_minus)
         || !snumap__array(reader, object, "scale", SNUMAP_FLOAT64, &matrix->scale))
         return 0;
+    if (!snumap__programs(reader, object, matrix)) return 0;
     if (!snumap__has_shape(&matrix->g_plus, matrix->rows, matrix->columns)
         || !snumap__has_shape(&matrix->g_minus, matrix->rows, matrix->columns)
         || !snumap__has_shape(&matrix->scale, matrix->columns, 0))
@@ -839,9 +918,10 @@ static int snumap__contents(struct snumap__reader *reader)
     if (!snumap__part(reader, 0, "format", 's', &format)
         || !snumap__count_of(reader, 0, "version", 1, &version))
         return 0;
-    if (!snumap__is(reader, format, "snukeras-crossbar-map") || version != 1)
-        return snumap__refuse(reader, "does not describe a crossbar map of version 1");
-    if (!snumap__tile(reader) || !snumap__part(reader, 0, "matrices", 'a', lists)
+    if (!snumap__is(reader, format, "snukeras-crossbar-map") || version != (uint64_t)map->version)
+        return snumap__refuse(reader, "does not describe a crossbar map of its version");
+    if (!snumap__tile(reader) || !snumap__programming(reader)
+        || !snumap__part(reader, 0, "matrices", 'a', lists)
         || !snumap__part(reader, 0, "parameters", 'a', lists + 1)
         || !snumap__part(reader, 0, "blocks", 'a', lists + 2))
         return 0;
@@ -873,13 +953,15 @@ static int snumap__opened(struct snumap__reader *reader)
     static const unsigned char magic[8] = {0x89, 'S', 'N', 'U', 'M', 'A', 'P', 0x0a};
     struct snumap *const map = reader->map;
     unsigned char digest[32];
-    uint64_t length;
+    uint64_t length, version;
     if (map->size < SNUMAP_HEADER)
         return snumap__refuse(reader, "is too short to be a crossbar map");
     if (memcmp(map->data, magic, 8) != 0)
         return snumap__refuse(reader, "is not a crossbar map: its first eight bytes differ");
-    if (snumap__little(map->data + 8, 4) != 1)
-        return snumap__refuse(reader, "has another version; this reader knows version 1");
+    version = snumap__little(map->data + 8, 4);
+    if (version != 1 && version != 2)
+        return snumap__refuse(reader, "has another version; this reader knows versions 1 and 2");
+    map->version = (int)version;
     map->end = snumap__little(map->data + 16, 8);
     length = snumap__little(map->data + 24, 8);
     if (snumap__little(map->data + 12, 4) || map->end < SNUMAP_HEADER

@@ -3,6 +3,7 @@
  *     cc -std=c99 -O2 snumap_dump.c -o snumap_dump
  *     ./snumap_dump crossbar.snumap                    names and sizes
  *     ./snumap_dump crossbar.snumap keys/kernel        its weights, in the order of the network
+ *     ./snumap_dump crossbar.snumap keys/kernel 0      what to program on plane 0, G+ and G- a line
  *     ./snumap_dump crossbar.snumap keys/kernel 3 7    where the weight of row 3, column 7 sits
  */
 #define SNUMAP_IMPLEMENTATION
@@ -14,6 +15,8 @@ static void print_names(const struct snumap *map)
     for (i = 0; i < map->matrices; i++)
         printf("%s: %lu rows, %lu columns on tiles\n", map->matrix[i].name,
                (unsigned long)map->matrix[i].rows, (unsigned long)map->matrix[i].columns);
+    for (i = 0; map->planes > 1 && i < map->planes; i++)
+        printf("plane %lu: significance %.9g\n", (unsigned long)i, map->significance[i]);
     for (i = 0; i < map->parameters; i++)
         printf("%s: %lu digital numbers\n", map->parameter[i].name,
                (unsigned long)map->parameter[i].values.count);
@@ -47,6 +50,21 @@ static int print_address(const struct snumap *map, size_t matrix, const char *ro
     return 0;
 }
 
+static int print_plane(const struct snumap *map, const struct snumap_matrix *matrix,
+                       const char *plane)
+{
+    const uint64_t size = matrix->rows * matrix->columns, number = strtoul(plane, NULL, 10);
+    uint64_t k;
+    if (number >= map->planes) {
+        fprintf(stderr, "tiles have no such plane\n");
+        return 2;
+    }
+    for (k = number * size; k < (number + 1) * size; k++)
+        printf("%.9g %.9g\n", snumap_number(map, &matrix->program_plus, k),
+               snumap_number(map, &matrix->program_minus, k));
+    return 0;
+}
+
 static int print_named(const struct snumap *map, int count, char **given)
 {
     size_t i;
@@ -54,10 +72,11 @@ static int print_named(const struct snumap *map, int count, char **given)
     for (i = 0; i < map->matrices; i++) {
         if (strcmp(map->matrix[i].name, given[2]) != 0) continue;
         if (count == 5) return print_address(map, i, given[3], given[4]);
+        if (count == 4) return print_plane(map, map->matrix + i, given[3]);
         return print_matrix(map, map->matrix + i);
     }
     for (i = 0; i < map->parameters; i++) {
-        if (count == 5 || strcmp(map->parameter[i].name, given[2]) != 0) continue;
+        if (count > 3 || strcmp(map->parameter[i].name, given[2]) != 0) continue;
         for (k = 0; k < map->parameter[i].values.count; k++)
             printf("%.9g\n", snumap_number(map, &map->parameter[i].values, k));
         return 0;
@@ -71,8 +90,8 @@ int main(int count, char **given)
     struct snumap map;
     char error[SNUMAP_ERROR];
     int code = 0;
-    if (count != 2 && count != 3 && count != 5) {
-        fprintf(stderr, "usage: snumap_dump MAP [NAME [ROW COLUMN]]\n");
+    if (count < 2 || count > 5) {
+        fprintf(stderr, "usage: snumap_dump MAP [NAME [PLANE | ROW COLUMN]]\n");
         return 2;
     }
     if (!snumap_read(&map, given[1], error)) {

@@ -7,6 +7,7 @@ It runs on Python 3.9 and newer, and follows crossbar-map.md, the specification.
 
     crossbar = snumap_reader.read("crossbar.snumap")
     g_plus, g_minus = crossbar.conductances("keys/kernel")     # uS, (rows, columns)
+    crossbar.programs("keys/kernel")                           # what to program on each plane
     crossbar.weights()                                         # name -> float32, all of the network
     crossbar.address("keys/kernel", 3, 7)                      # tile, word line, two bit lines
 
@@ -37,12 +38,13 @@ _TYPES = {"float32": "<f4", "float64": "<f8", "uint32": "<u4"}
 _MAX_DESCRIPTION = 256 * 2**20
 _MAX_COUNT = 2**53 - 1
 _MAX_RANK = 16
+_MAX_PLANES = 16
 
 Json = dict[str, Any]
 
 
 class SnumapError(ValueError):
-    """The file is no crossbar map of version 1, is cut off, was altered, or contradicts itself."""
+    """The file is no crossbar map of these versions, cut off, altered, or contradicts itself."""
 
 
 def read(path: str | os.PathLike[str]) -> Snumap:
@@ -63,6 +65,8 @@ class Snumap:
     Attributes:
         description: The JSON object of the file, see crossbar-map.md.
         target: The hardware: tile, range of conductance, levels.
+        significances: Of the planes of each tile, the largest first; [1.0] is one plane.
+        programmed_for: When devices are to hold their targets, s; None is at once.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -73,6 +77,7 @@ class Snumap:
         onnx = self._part(self._part(self.description, "onnx", dict), "file", str)
         if Path(onnx).name != onnx or "\\" in onnx:
             raise self._error(f"names an ONNX file {onnx[:100]!r} that is not beside it")
+        self._read_programming()
         self._matrices = self._named("matrices")
         self._parameters = self._named("parameters")
         if set(self._matrices) & set(self._parameters):
@@ -102,6 +107,19 @@ class Snumap:
         """
         entry = self._matrix(name)
         return self._arrays[id(entry["g_plus"])], self._arrays[id(entry["g_minus"])]
+
+    def programs(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return what to program (G+, G-) on each plane, uS, float32 (planes, rows, columns).
+
+        Planes of less significance are programmed to this where those before them were hit exactly,
+        and to what a reading of those has left over where not: see crossbar-map.md, section 4.
+        """
+        if self._version == 1:
+            plus, minus = self.conductances(name)
+            return plus[None], minus[None]
+        entry = self._matrix(name)
+        plus, minus = entry["program_plus"], entry["program_minus"]
+        return self._arrays[id(plus)], self._arrays[id(minus)]
 
     def scales(self, name: str) -> np.ndarray:
         """Return uS per unit of weight of each column of a matrix, float64 (columns,)."""
@@ -183,16 +201,16 @@ class Snumap:
         magic, version, zero, offset, length, _ = _HEADER.unpack(head)
         if magic != _MAGIC:
             raise self._error("is not a crossbar map: its first eight bytes differ")
-        if version != 1:
-            raise self._error(f"has version {version}; this reader knows version 1")
+        if version not in (1, 2):
+            raise self._error(f"has version {version}; this reader knows versions 1 and 2")
         if zero or offset < _HEADER.size or offset % _ALIGNMENT or offset + length != size:
             raise self._error(f"is cut off or altered: {size} bytes, header says {offset + length}")
         if length > _MAX_DESCRIPTION:
             raise self._error(f"has a description of {length} bytes; at most {_MAX_DESCRIPTION}")
 
     def _described(self) -> Json:
-        *_, offset, length, digest = _HEADER.unpack(self._data[: _HEADER.size])
-        self._end = offset
+        _, version, _, offset, length, digest = _HEADER.unpack(self._data[: _HEADER.size])
+        self._end, self._version = offset, version
         text = self._data[offset : offset + length]
         if hashlib.sha256(text).digest() != digest:
             raise self._error("was altered: its description has another sha256")
@@ -214,11 +232,31 @@ class Snumap:
         except (ValueError, RecursionError) as error:
             raise self._error(f"holds JSON that cannot be read: {error}") from error
         kind = (found.get("format"), found.get("version")) if isinstance(found, dict) else None
-        if kind != ("snukeras-crossbar-map", 1) or isinstance(found["version"], bool):
-            raise self._error("does not describe a crossbar map of version 1")
+        if kind != ("snukeras-crossbar-map", version) or isinstance(found["version"], bool):
+            raise self._error(f"does not describe a crossbar map of version {version}")
         return found
 
-    def _part(self, entry: Any, key: str, kind: type) -> Any:
+    def _read_programming(self) -> None:
+        """Read how devices are programmed, which version 2 tells."""
+        self.significances, self.programmed_for = [1.0], None
+        if (self._version == 2) != ("programming" in self.description):
+            raise self._error(f"is no map of version {self._version}: how devices are programmed")
+        if self._version == 1:
+            return
+        told = self._part(self.description, "programming", dict)
+        found = self._part(told, "significances", list)
+        good = all(isinstance(s, (int, float)) and not isinstance(s, bool) for s in found)
+        good = good and 1 <= len(found) <= _MAX_PLANES and all(0 < s < math.inf for s in found)
+        if not good or found != sorted(found, reverse=True):
+            raise self._error("has significances of planes that cannot be")
+        self.significances = [float(s) for s in found]
+        if told.get("time_s") is not None:
+            time = self._part(told, "time_s", (int, float))
+            if not 0 <= time < math.inf:
+                raise self._error(f"has a time of programming of {time}, which cannot be")
+            self.programmed_for = float(time)
+
+    def _part(self, entry: Any, key: str, kind: type | tuple[type, ...]) -> Any:
         """Return a value of an object of the description, of the type that it must have."""
         value = entry.get(key) if isinstance(entry, dict) else None
         if not isinstance(value, kind) or isinstance(value, bool):
@@ -284,6 +322,14 @@ class Snumap:
             g = self._array(entry, key, (rows, columns), "float32")
             if not np.all(np.isfinite(g) & (g >= 0)):
                 raise self._error(f"has a conductance of {entry['name']!r} that cannot be")
+        for key in ("program_plus", "program_minus"):
+            if (key in entry) != (self._version == 2):
+                raise self._error(f"has or lacks a {key}, against its version")
+            if self._version == 2:
+                shape = (len(self.significances), rows, columns)
+                g = self._array(entry, key, shape, "float32")
+                if not np.all(np.isfinite(g) & (g >= 0)):
+                    raise self._error(f"has a conductance of {entry['name']!r} that cannot be")
         scale = self._array(entry, "scale", (columns,), "float64")
         if not np.all(np.isfinite(scale) & (scale > 0)):
             raise self._error(f"has a scale of {entry['name']!r} that is not positive")

@@ -147,6 +147,19 @@ def _add_crossbar(parser: argparse.ArgumentParser) -> None:
         help="cut weights beyond K standard deviations of their column, or what costs a product "
         "least (best), before they are mapped",
     )
+    add(
+        "--slices",
+        type=_slices,
+        metavar="S,S,...",
+        help="several pairs a weight, by significance: 1,0.125 is a most and a least significant "
+        "one, on a plane of tiles each",
+    )
+    add(
+        "--programmed-for",
+        type=float,
+        metavar="SECONDS",
+        help="program devices so that they hold the weights after this time",
+    )
     add("--g-max", type=float, metavar="uS", help="largest conductance")
     add("--g-min", type=float, metavar="uS", help="smallest conductance")
     add("--levels", type=int, metavar="N", help="conductance levels per polarity, ends included")
@@ -289,6 +302,15 @@ def _clip(text: str) -> float | str:
         raise argparse.ArgumentTypeError(f"expected a number or best, not {text!r}") from None
 
 
+def _slices(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected significances such as 1,0.125, not {text!r}"
+        ) from None
+
+
 def _times(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
@@ -341,6 +363,8 @@ def _export(options: argparse.Namespace) -> int:
             vectors=options.vectors,
             tile=_kind(options, opened.model),
             clip=options.clip,
+            slices=options.slices or (1.0,),
+            programmed_for=options.programmed_for,
             web_runtime=options.web_runtime,
             samples=_samples(options, opened.model, (opened.metrics or {}).get("task")),
             chips=options.chips,
@@ -386,9 +410,9 @@ def _check(options: argparse.Namespace) -> None:
     if options.web_runtime is not None and options.target != "web":
         raise BadInputError("--web-runtime is for --target web.", "Leave it out.")
     if options.target in WITHOUT_MAP:
-        sizes = ("tile", "g_max", "g_min", "levels", "pairs", "clip")
+        sizes = ("tile", "g_max", "g_min", "levels", "pairs", "clip", "slices", "programmed_for")
         for name in (*sizes, "faults", "csv", "pack", "chips", "times"):
-            if getattr(options, name):
+            if getattr(options, name) is not None and getattr(options, name) is not False:
                 raise BadInputError(
                     f"--{name.replace('_', '-')} is for targets with a crossbar map.",
                     "Leave it out, or choose another --target.",

@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 import onnx
 
-from snukeras import __version__
+from snukeras import __version__, _arguments
 from snukeras._files import JsonObject
 from snukeras.export.c.files import CEntry, describe, make
 from snukeras.export.crossbar.description import OnnxFile, Source
@@ -71,8 +71,10 @@ from snukeras.export.web.files import make as make_page
 from snukeras.export.web.runtime import VERSION as RUNTIME_VERSION
 from snukeras.export.web.runtime import Runtime, find
 from snukeras.pcm import AnalogNetwork, DifferentialPair, Tile, get_tile
+from snukeras.pcm.programming import check_slices
 
 MAX_SEED = 2**63 - 1
+MAX_SLICES = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +117,8 @@ def export(
     vectors: bool = False,
     tile: str | Path | Tile | None = None,
     clip: Clip = None,
+    slices: Sequence[float] = (1.0,),
+    programmed_for: float | None = None,
     samples: Samples | None = None,
     web_runtime: str | Path | None = None,
     chips: int | None = None,
@@ -152,6 +156,10 @@ def export(
             A calibrated network on tiles brings its kind and ranges, where the target is a name.
         clip: Where weights are cut before they are mapped: a number of standard deviations, or
             "best" (see `snukeras.pcm.DifferentialPair`). A network on tiles brings its own.
+        slices: Significances of the pairs that hold a weight together, the largest first, as for
+            `snukeras.pcm.Crossbar`: a plane of tiles for each.
+        programmed_for: Devices are programmed so that they hold the weights after so many seconds,
+            as there.
         samples: Input for the comparison, and what a page plays; random by default, chorales on the
             page of a network that plays them.
         web_runtime: Where a page gets onnxruntime-web from: the archive of npm, or a folder that
@@ -182,6 +190,7 @@ def export(
     if on_tiles is not None and hardware is not None:
         hardware = sized(hardware, on_tiles.tile)
     clip = _clip(model, clip)
+    slices, programmed_for = _programming(hardware, slices, programmed_for)
     output = Path(output)
     check_output(output, overwrite)
     if scale not in ("tensor", "column"):
@@ -200,7 +209,7 @@ def export(
             network=network,
             folder=folder,
             target=hardware,
-            options=MapOptions(scale, pack, tuple(faults), seed, clip),
+            options=MapOptions(scale, pack, tuple(faults), seed, clip, slices, programmed_for),
             csv=csv,
             streaming=streaming,
             int8=int8,
@@ -280,6 +289,27 @@ def _clip(model: keras.Model, clip: Clip) -> Clip:
         return DifferentialPair(clip=clip).clip
     except (TypeError, ValueError) as error:
         raise BadInputError(f"{error}") from error
+
+
+def _programming(
+    target: Target | None, slices: Sequence[float], programmed_for: float | None
+) -> tuple[tuple[float, ...], float | None]:
+    """Return slices and time of programming, checked."""
+    try:
+        checked = check_slices(slices)
+        if programmed_for is not None:
+            programmed_for = _arguments.number("programmed_for", programmed_for, minimum=0.0)
+    except (TypeError, ValueError) as error:
+        raise BadInputError(f"{error}") from error
+    if len(checked) > MAX_SLICES:
+        raise BadInputError(f"There may be {MAX_SLICES} slices at most. Received: {len(checked)}.")
+    if target is None and (len(checked) > 1 or programmed_for is not None):
+        raise BadInputError(
+            "Slices and a time of programming are for targets with a crossbar map.",
+            "Leave them out, or choose another target.",
+        )
+    # One significance alone weighs whatever it is.
+    return checked if len(checked) > 1 else (1.0,), programmed_for
 
 
 def _run(job: _Job, samples: Samples) -> Report:
@@ -440,6 +470,8 @@ def _report(
             int8=job.int8,
             faults=len(job.options.faults),
             clip=job.options.clip,
+            slices=job.options.slices if len(job.options.slices) > 1 else None,
+            programmed_for=job.options.programmed_for,
         ),
         network=_describe_network(job.network),
         onnx=described,
@@ -515,4 +547,5 @@ def _describe_map(crossbar: CrossbarMap) -> MapEntry:
         utilisation=sum(t.devices_used for t in tiles) / sum(t.devices for t in tiles),
         tile_utilisation=tuple(t.devices_used / t.devices for t in tiles),
         faults=description.faults,
+        programming=description.programming,
     )

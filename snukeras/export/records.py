@@ -9,10 +9,13 @@ from typing import Any, Self
 
 from snukeras._files import JsonObject, JsonValue
 
+#: Metadata of a field that is left out of the JSON where it is None.
+OPTIONAL = {"optional": True}
+
 
 def optional() -> Any:
     """Return a field of a record that is None by default and then left out of the JSON."""
-    return dataclasses.field(default=None, metadata={"optional": True})
+    return dataclasses.field(default=None, metadata=OPTIONAL)
 
 
 def named(key: str) -> Any:

@@ -58,7 +58,8 @@ class Crossbar:
             currents are added in this proportion, before the converter. Pairs of one significance
             hold the same: (1.0, 1.0) halves the variance. Those of a smaller one are programmed to
             what a reading of the larger ones has left over: (1.0, 0.125), a most and a least
-            significant pair.
+            significant pair. With `programmed_for`, that is what they missed of what they were to
+            be programmed to.
         programmed_for: s; devices are programmed so that they hold the weights at this time, on
             average (see `snukeras.pcm.targets_for`), and compensation refers to the exact weights.
             None: at the time of programming.
@@ -162,32 +163,41 @@ class Crossbar:
     def _programmed(self) -> Iterator[DeviceState]:
         """Program the pairs of all weights, the most significant ones first."""
         if len(self.slices) == 1:
-            yield self._program_to(self.targets)
+            yield self._program_to(self._planned(self.targets))
             return
         scales = ops.convert_to_tensor(self.scales)
         left = sum(self.slices) * self._wanted()
         for significance, count in groups(self.slices):
             share = left / (significance * count)
-            targets = np.stack(
-                [ops.convert_to_numpy(g) for g in self.pair.to_conductances(share, scales)]
-            )
+            aims = [ops.convert_to_numpy(g) for g in self.pair.to_conductances(share, scales)]
+            planned = self._planned(np.stack(aims))
+            aim, plan = (self._weights_of(*g) for g in (aims, planned))
             for _ in range(count):
-                state = self._program_to(targets)
-                held = self.pair.to_weights(state.programmed[0], state.programmed[1], scales)
-                left = left - significance * held
+                state = self._program_to(planned)
+                # What the pair misses is told by what it was to be programmed to.
+                missed = self._weights_of(state.programmed[0], state.programmed[1]) - plan
+                left = left - significance * (aim + missed)
                 yield state
 
-    def _program_to(self, targets: np.ndarray) -> DeviceState:
+    def _planned(self, targets: np.ndarray) -> np.ndarray:
+        """Return what to program so that devices hold their targets when they are needed."""
+        if self.programmed_for is None:
+            return targets
+        return targets_for(self.device, targets, self.programmed_for)
+
+    def _program_to(self, planned: np.ndarray) -> DeviceState:
         """Program a pair for each weight."""
-        if self.programmed_for is not None:
-            targets = targets_for(self.device, targets, self.programmed_for)
-        state = self.device.program(ops.convert_to_tensor(targets), seed=self.seed)
+        state = self.device.program(ops.convert_to_tensor(planned), seed=self.seed)
         return self.faults.hold(state) if self.faults.count() else state
+
+    def _weights_of(self, plus: Array, minus: Array) -> Tensor:
+        """Return the weights that two arrays of uS stand for."""
+        one, other, scales = (ops.convert_to_tensor(part) for part in (plus, minus, self.scales))
+        return self.pair.to_weights(one, other, scales)
 
     def _wanted(self) -> Tensor:
         """Return the weights that the targets stand for."""
-        plus, minus = (ops.convert_to_tensor(g) for g in self.targets)
-        return self.pair.to_weights(plus, minus, ops.convert_to_tensor(self.scales))
+        return self._weights_of(*self.targets)
 
     def conductances(self, t: float = 0.0) -> np.ndarray:
         """Read all devices once, (2, rows, columns) in uS, at t seconds (see InferencePCM).

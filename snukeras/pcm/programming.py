@@ -9,6 +9,7 @@ from keras import ops
 from snukeras import _arguments
 from snukeras._types import Tensor
 from snukeras.pcm.devices import InferencePCM
+from snukeras.pcm.pairs import DifferentialPair
 
 # Points of the curve from a target to the conductance that is expected of it, and of the Gaussian
 # quadrature of its noise.
@@ -76,6 +77,41 @@ def targets_for(device: InferencePCM, targets: np.ndarray, t: float) -> np.ndarr
     low, high = expected[0], expected[-1]
     wanted = low + np.asarray(targets, "float64") / device.g_max * (high - low)
     return np.interp(wanted, expected, grid).astype("float32")
+
+
+def plan(
+    pair: DifferentialPair,
+    weights: np.ndarray,
+    scales: np.ndarray,
+    slices: Sequence[float],
+    device: InferencePCM,
+    programmed_for: float | None,
+) -> np.ndarray:
+    """Return what to program into the pairs of weights where each is hit exactly.
+
+    A chip programs pairs of less significance to what a reading of those before them has left over
+    (see Crossbar); this is what it aims at before any reading.
+
+    Args:
+        pair: The range of conductances.
+        weights: (rows, columns), within the range.
+        scales: uS per unit of weight, () or (columns,).
+        slices: Significances, the largest first.
+        device: Its curves.
+        programmed_for: As for Crossbar.
+
+    Returns:
+        uS, float32 (slices, 2, rows, columns).
+    """
+    left = float(sum(slices)) * np.asarray(weights, "float64")
+    found: list[np.ndarray] = []
+    for significance, count in groups(slices):
+        aims = pair.to_conductances(left / (significance * count), scales)
+        left = left - significance * count * np.asarray(pair.to_weights(*aims, scales))
+        aim = np.stack([np.asarray(g, "float32") for g in aims])
+        planned = aim if programmed_for is None else targets_for(device, aim, programmed_for)
+        found += [planned] * count
+    return np.stack(found)
 
 
 def _expected(device: InferencePCM, g: np.ndarray, t: float) -> np.ndarray:

@@ -97,6 +97,16 @@ def test_programming_for_a_year_helps_after_a_year():
     assert errors[1] < 0.75 * errors[0]
 
 
+@pytest.mark.slow
+def test_slices_of_less_significance_leave_the_targets_for_later_alone():
+    """They correct what the larger ones missed of their targets, not the targets themselves."""
+    device = HermesPCM(2)
+    given = {"device": device, "pair": DifferentialPair(device.g_max, scale="column")}
+    given["programmed_for"] = YEAR
+    one, both = error(YEAR, **given), error(YEAR, slices=(1.0, 0.125), **given)
+    assert both < 0.9 * one
+
+
 def test_refused():
     for slices in ((), (1.0, 0.0), (0.5, 1.0)):
         with pytest.raises(ValueError, match="`slices`"):

@@ -38,13 +38,18 @@ def device_of(target: Target, seed: int | None = None) -> InferencePCM:
     return GenericPCM(target.g_max, seed=seed)
 
 
-def slices_of(target: Target) -> tuple[float, ...]:
+def slices_of(target: Target, planes: Sequence[float] = (1.0,)) -> tuple[float, ...]:
     """Return the significances of the pairs that hold a weight of a target together.
 
     The curves of HermesPCM hold for all devices of a polarity together, so they count as one.
+
+    Args:
+        target: The target.
+        planes: The significances of the planes of each tile.
     """
     together = (target.devices_per_polarity, target.g_max) in _HERMES
-    return (1.0,) if together else (1.0,) * target.devices_per_polarity
+    each = 1 if together else target.devices_per_polarity
+    return tuple(significance for significance in planes for _ in range(each))
 
 
 class UnrolledChip(Chip):
@@ -54,7 +59,7 @@ class UnrolledChip(Chip):
         weights: By name.
         unrollings: By name.
         device, faults, seed, pair, tile_size, input_converter, output_converter, wire_resistance,
-            compensation, avoid_faults, hardware, scales, slices: As for `Chip`.
+            compensation, avoid_faults, hardware, scales, slices, programmed_for: As for `Chip`.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class UnrolledChip(Chip):
         hardware: Hardware | None = None,
         scales: dict[str, np.ndarray] | None = None,
         slices: Sequence[float] = (1.0,),
+        programmed_for: float | None = None,
     ) -> None:
         super().__init__(
             {name: unrollings[name].matrix(values) for name, values in weights.items()},
@@ -90,6 +96,7 @@ class UnrolledChip(Chip):
             hardware=hardware,
             scales=scales,
             slices=slices,
+            programmed_for=programmed_for,
         )
         self._shapes = {name: values.shape for name, values in weights.items()}
         self._unrollings = dict(unrollings)
@@ -123,7 +130,8 @@ class UnrolledChip(Chip):
 class MappedChip(UnrolledChip):
     """A `Chip` with the matrices of a crossbar map, by the map's names.
 
-    Conductance range, levels, scales, tile size and stuck devices are those of the map.
+    Conductance range, levels, scales, tile size, stuck devices, planes and the time that devices
+    are programmed for are those of the map.
 
         crossbar = snukeras.export.load_map("crossbar.snumap")
         chip = snukeras.export.MappedChip(crossbar, model, compensation="global", seed=1)
@@ -167,8 +175,9 @@ class MappedChip(UnrolledChip):
             if own != description.source.weights_sha256:
                 raise self._refusal(model, "it has other layers or other weights")
         weights, faults = crossbar.weights(), _faults(crossbar)
+        planes = crossbar.significances
         # A stuck device is one of a single pair, and so is what a real chip programs.
-        single = bool(faults) or hardware is not None
+        single = (bool(faults) or hardware is not None) and len(planes) == 1
         super().__init__(
             {name: weights[name] for name in crossbar.matrices},
             {entry.name: entry.unrolling for entry in description.matrices},
@@ -185,7 +194,8 @@ class MappedChip(UnrolledChip):
             avoid_faults=avoid_faults,
             hardware=hardware,
             scales={name: crossbar.scales(name).astype("float32") for name in crossbar.matrices},
-            slices=(1.0,) if single else slices_of(target),
+            slices=(1.0,) if single else slices_of(target, planes),
+            programmed_for=crossbar.programmed_for,
         )
         self._source = model
 

@@ -20,7 +20,8 @@ from snukeras.export.crossbar.description import ArrayReference
 from snukeras.export.errors import MapError
 
 MAGIC = b"\x89SNUMAP\n"
-VERSION = 1
+#: Of files: 2 where the map says what to program beside what devices are to hold.
+VERSIONS = (1, 2)
 HEADER = struct.Struct("<8sIIQQ32s")  # magic, version, zero, offset, length, sha256
 ALIGNMENT = 64
 DTYPES = {"float32": "<f4", "float64": "<f8", "uint32": "<u4"}
@@ -55,8 +56,8 @@ class MapWriter:
         self._file.write(view)
         return ArrayReference(offset, name, data.shape, hashlib.sha256(view).hexdigest())
 
-    def finish(self, description: JsonObject) -> None:
-        """Write the description and the header, which completes the file."""
+    def finish(self, description: JsonObject, version: int = 1) -> None:
+        """Write the description and the header with the file's version, which completes it."""
         text = json.dumps(description, ensure_ascii=False, allow_nan=False, indent=1)
         data = text.encode("utf-8")
         self._align()
@@ -64,7 +65,7 @@ class MapWriter:
         self._file.write(data)
         self._file.seek(0)
         digest = hashlib.sha256(data).digest()
-        self._file.write(HEADER.pack(MAGIC, VERSION, 0, offset, len(data), digest))
+        self._file.write(HEADER.pack(MAGIC, version, 0, offset, len(data), digest))
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -139,16 +140,16 @@ class MapReader:
         magic, version, zero, offset, length, digest = HEADER.unpack(self._data[: HEADER.size])
         if magic != MAGIC:
             raise self.error("is not a crossbar map (its first eight bytes differ)")
-        if version != VERSION:
+        if version not in VERSIONS:
             raise self.error(
-                f"has version {version}; this reader knows version {VERSION}",
+                f"has version {version}; this reader knows versions 1 and 2",
                 "Read it with the snukeras version that wrote it.",
             )
         if zero or offset < HEADER.size or offset % ALIGNMENT or offset + length != size:
             raise self.error(f"is cut off or altered: {size} bytes, header says {offset + length}")
         if length > MAX_DESCRIPTION:
             raise self.error(f"has a description of {length} bytes; at most {MAX_DESCRIPTION}")
-        self._offset = offset
+        self._offset, self.version = offset, int(version)
         data = self._data[offset : offset + length]
         if hashlib.sha256(data).digest() != digest:
             raise self.error("was altered: its description has another sha256")

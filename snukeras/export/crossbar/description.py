@@ -7,7 +7,8 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from snukeras._files import JsonObject
-from snukeras.export.records import Record, optional
+from snukeras._units import time_text
+from snukeras.export.records import OPTIONAL, Record, optional
 
 if TYPE_CHECKING:
     from snukeras.network.matrices import Unrolling
@@ -29,6 +30,7 @@ class MatrixEntry(Record):
 
     Attributes:
         levels: Levels of its conductances, where they are not those of the target.
+        program_plus, program_minus: What to program, (planes, rows, columns), in version 2.
         row_axes, column_axes: Axes of the weight that the rows and the columns run over, where the
             columns are not its last axis alone.
     """
@@ -45,6 +47,12 @@ class MatrixEntry(Record):
     levels: int | None = optional()
     row_axes: tuple[int, ...] | None = optional()
     column_axes: tuple[int, ...] | None = optional()
+    program_plus: ArrayReference | None = dataclasses.field(
+        default=None, metadata={"optional": True}
+    )
+    program_minus: ArrayReference | None = dataclasses.field(
+        default=None, metadata={"optional": True}
+    )
 
     @property
     def unrolling(self) -> "Unrolling":
@@ -160,12 +168,42 @@ class OnnxFile(Record):
 
 
 @dataclasses.dataclass(frozen=True)
+class Programming(Record):
+    """How devices are programmed, where they are not programmed to what they are to hold at once.
+
+    Attributes:
+        significances: Of the planes of each tile, the largest first.
+        time_s: When devices are to hold their targets, in seconds since the reference reading; None
+            is as soon as they are programmed.
+        device: The device model that says what to program for that time, or None.
+    """
+
+    significances: tuple[float, ...]
+    time_s: float | None
+    device: str | None
+
+    @property
+    def text(self) -> str:
+        """What it is, in words."""
+        parts = []
+        if len(self.significances) > 1:
+            listed = ", ".join(f"{significance:g}" for significance in self.significances)
+            parts.append(f"{len(self.significances)} planes a tile, of significance {listed}")
+        if self.time_s is not None:
+            parts.append(
+                f"targets to be held after {time_text(self.time_s)}, by the curves of {self.device}"
+            )
+        return "; ".join(parts)
+
+
+@dataclasses.dataclass(frozen=True)
 class Description(Record):
     """All that a map says beside its arrays.
 
     Attributes:
         clip: Where weights were cut before they were mapped, if they were: so many standard
             deviations, or "best".
+        programming: How devices are programmed; in version 2 alone.
     """
 
     format: str
@@ -186,3 +224,4 @@ class Description(Record):
     parameters: tuple[ParameterEntry, ...]
     totals: Totals
     clip: float | str | None = optional()
+    programming: Programming | None = dataclasses.field(default=None, metadata=OPTIONAL)

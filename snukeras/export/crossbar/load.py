@@ -56,6 +56,8 @@ def check_consistency(crossbar: CrossbarMap) -> None:
         own = [block for block in description.blocks if block.matrix == index]
         _check_cover(entry, own, demand)
         _check_conductances(crossbar, index, entry, demand)
+        if entry.program_plus is not None:
+            _check_programs(crossbar, index, entry, demand)
     _check_tiles(crossbar, demand)
     demand(description.adders == adders_of(description.blocks), "its adders do not fit its blocks")
     _check_faults(crossbar, demand)
@@ -164,6 +166,31 @@ def _check_conductances(
             )
 
 
+def _check_programs(crossbar: CrossbarMap, index: int, entry: MatrixEntry, demand: Demand) -> None:
+    """Check what to program: its shape and range, and that planes give the targets together."""
+    planes = crossbar.significances
+    demand(list(planes) == sorted(planes, reverse=True), "its significances do not descend")
+    shape = (len(planes), entry.rows, entry.columns)
+    for reference in (entry.program_plus, entry.program_minus):
+        good = reference is not None and reference.shape == shape and reference.dtype == "float32"
+        demand(good, f"what to program of {entry.name} has another shape or type")
+    target = crossbar.target
+    stuck = [fault for fault in crossbar.description.faults if fault.matrix == index]
+    both = zip(("plus", "minus"), crossbar.programs(entry.name), strict=True)
+    held = zip(crossbar.programmed(entry.name), crossbar.conductances(entry.name), strict=True)
+    for (polarity, programs), (together, wanted) in zip(both, held, strict=True):
+        low, high = np.float32(target.g_min), np.float32(target.g_max)
+        wrong: np.ndarray = np.any((programs < low) | ~(programs <= high), axis=0)
+        if crossbar.programmed_for is None:
+            wrong |= np.abs(together - wanted) > 8 * _ROUNDING * target.g_max
+        for fault in stuck:
+            if fault.polarity == polarity:
+                wrong[fault.row, fault.column] = False
+        demand(
+            not wrong.any(), f"what to program of {entry.name} is not what its planes are to hold"
+        )
+
+
 def _check_faults(crossbar: CrossbarMap, demand: Demand) -> None:
     """Check that every stuck device is at the address of its weight and holds what the map says."""
     for fault in crossbar.description.faults:
@@ -191,7 +218,7 @@ def _check_totals(crossbar: CrossbarMap, demand: Demand) -> None:
     weights = sum(entry.rows * entry.columns for entry in description.matrices)
     expected = Totals(
         weights=weights,
-        devices=2 * crossbar.target.devices_per_polarity * weights,
+        devices=2 * crossbar.devices_per_polarity * weights,
         tiles=len(description.tiles),
         parameters=sum(math.prod(entry.values.shape) for entry in description.parameters),
     )
@@ -233,7 +260,7 @@ def _check_tiles(crossbar: CrossbarMap, demand: Demand) -> None:
             f"two devices share a cross-point of tile {tile.tile}",
         )
         demand(
-            tile.devices_used == len(points) * target.devices_per_polarity
-            and tile.devices == target.devices_per_tile,
+            tile.devices_used == len(points) * crossbar.devices_per_polarity
+            and tile.devices == target.devices_per_tile * len(crossbar.significances),
             f"the device counts of tile {tile.tile} do not fit its blocks",
         )

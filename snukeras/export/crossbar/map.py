@@ -55,6 +55,7 @@ class CrossbarMap:
         if problem:
             raise self._reader.error(f"does not obey export/crossbar-map.schema.json: {problem}")
         self.description = Description.from_dict(self._reader.description)
+        self._check_version()
         self.target = Target.from_dict(self.description.target, f"{self.path}: target")
         self._lines = [
             Lines(
@@ -74,7 +75,7 @@ class CrossbarMap:
 
     def _repr_html_(self) -> str:
         """Return the matrices, tiles and devices as a table, for notebooks."""
-        each = 2 * self.target.devices_per_polarity
+        each = 2 * self.devices_per_polarity
         rows: list[tuple[object, ...]] = []
         for index, entry in enumerate(self.description.matrices):
             tiles = {block.tile for block in self.description.blocks if block.matrix == index}
@@ -93,6 +94,23 @@ class CrossbarMap:
             "stay digital.",
         )
         return _html.table(heads, rows, title, notes)
+
+    @property
+    def significances(self) -> tuple[float, ...]:
+        """Significances of the planes of each tile, the largest first; (1.0,) is one plane."""
+        programming = self.description.programming
+        return (1.0,) if programming is None else programming.significances
+
+    @property
+    def programmed_for(self) -> float | None:
+        """When devices are to hold their targets, s; None is as soon as they are programmed."""
+        programming = self.description.programming
+        return None if programming is None else programming.time_s
+
+    @property
+    def devices_per_polarity(self) -> int:
+        """Devices of one polarity of one weight, on all planes."""
+        return self.target.devices_per_polarity * len(self.significances)
 
     @property
     def totals(self) -> dict[str, int]:
@@ -114,6 +132,27 @@ class CrossbarMap:
         """Return the target conductances (G+, G-) of a matrix in uS, float32 (rows, columns)."""
         entry = self.entry(name)
         return self._reader.array(entry.g_plus, False), self._reader.array(entry.g_minus, False)
+
+    def programs(self, name: str) -> Pair:
+        """Return what to program (G+, G-) on each plane, uS, float32 (planes, rows, columns).
+
+        Planes of less significance are to be programmed to this where those before them were hit
+        exactly, and to what a reading of those has left over where not.
+        """
+        entry = self.entry(name)
+        if entry.program_plus is None or entry.program_minus is None:
+            plus, minus = self.conductances(name)
+            return plus[None], minus[None]
+        return (
+            self._reader.array(entry.program_plus, False),
+            self._reader.array(entry.program_minus, False),
+        )
+
+    def programmed(self, name: str) -> Pair:
+        """Return what devices hold together (G+, G-) just after they were programmed, uS."""
+        shares = np.asarray(self.significances) / sum(self.significances)
+        plus, minus = (np.tensordot(shares, g, 1).astype("float32") for g in self.programs(name))
+        return plus, minus
 
     def scales(self, name: str) -> np.ndarray:
         """Return uS per unit of weight of each column of a matrix, float64 (columns,)."""
@@ -177,9 +216,21 @@ class CrossbarMap:
                 grid[np.ix_(word, minus)] = g_minus[rows, columns]
         return grid
 
+    def _check_version(self) -> None:
+        """Refuse a map whose version and content tell two things."""
+        description, known = self.description, self._reader.version
+        told = description.programming is not None
+        parts = [
+            (e.program_plus is not None, e.program_minus is not None) for e in description.matrices
+        ]
+        if description.version != known or told != (known == 2) or set(parts) != {(told, told)}:
+            raise self._reader.error(f"is not consistent: it is no map of version {known}")
+
     def _references(self) -> Iterator[ArrayReference]:
         for entry in self.description.matrices:
             yield from (entry.g_plus, entry.g_minus, entry.scale)
+            if entry.program_plus is not None and entry.program_minus is not None:
+                yield from (entry.program_plus, entry.program_minus)
         for block in self.description.blocks:
             yield from (block.word_lines, block.bit_lines_plus, block.bit_lines_minus)
         for parameter in self.description.parameters:

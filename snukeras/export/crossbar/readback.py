@@ -14,6 +14,8 @@ from snukeras.export.errors import BadInputError
 from snukeras.export.records import Record
 
 COLUMNS = ("tile", "word_line", "bit_line", "measured_uS")
+#: Of a map whose tiles have several planes, too.
+PLANE = "plane"
 FORMAT = "snukeras-readback"
 # No device conducts so much more than the target's largest conductance.
 _TOO_MUCH = 1000.0
@@ -26,7 +28,7 @@ class MatrixError(Record):
     """Measured against target weights of a matrix, in units of weight.
 
     Attributes:
-        name: Name of the matrix.
+        name: Name of the matrix. Targets are what was to be programmed.
         missing: Number of cross-points that were not measured.
         max_error, rms_error: Of the weights.
         column_slope, column_offset: Of the line measured = slope * target + offset, by column.
@@ -93,8 +95,9 @@ def read_back(crossbar: CrossbarMap, path: str | Path) -> ReadBack:
     Args:
         crossbar: The map that the devices were programmed from.
         path: CSV with the columns tile, word_line, bit_line and measured_uS (others are ignored);
-            one line per device, so that parallel devices of one cross-point are added up.
-            Cross-points that are not listed keep their targets and are counted as missing.
+            one line per device, so that parallel devices of one cross-point are added up. Where
+            tiles have several planes, a column plane says on which a device is. Cross-points that
+            are not listed keep their targets and are counted as missing.
 
     Raises:
         BadInputError: A column is missing, a line cannot be read, an address is not in the map,
@@ -103,7 +106,7 @@ def read_back(crossbar: CrossbarMap, path: str | Path) -> ReadBack:
     measured = _read(path, crossbar)
     conductances: dict[str, Pair] = {}
     for name in crossbar.matrices:
-        g_plus, g_minus = crossbar.conductances(name)
+        g_plus, g_minus = crossbar.programmed(name)
         conductances[name] = (np.array(g_plus), np.array(g_minus))
     missing = dict.fromkeys(conductances, 0)
     squares: dict[int, list[tuple[float, int]]] = {}
@@ -123,7 +126,8 @@ def read_back(crossbar: CrossbarMap, path: str | Path) -> ReadBack:
             f"{path} has {len(measured.points) - used} cross-points that the map does not use.",
             "Give the measurement of this map, addressed by tile, word line and bit line.",
         )
-    targets, weights = crossbar.weights(), crossbar.weights(conductances)
+    targets = crossbar.weights({name: crossbar.programmed(name) for name in crossbar.matrices})
+    weights = crossbar.weights(conductances)
     report = ReadBackReport(
         format=FORMAT,
         version=1,
@@ -183,14 +187,15 @@ def _points(
 def _read(path: str | Path, crossbar: CrossbarMap) -> _Measured:
     """Read the file, check the addresses, and add up parallel devices."""
     target = crossbar.target
-    limits = (crossbar.totals["tiles"], target.rows, target.bit_lines)
+    significances = np.asarray(crossbar.significances)
+    limits = (crossbar.totals["tiles"], target.rows, target.bit_lines, len(significances))
     addresses, values = [], []
-    for number, address, g in _lines(path):
+    for number, address, g in _lines(path, len(significances) > 1):
         if any(not 0 <= part < limit for part, limit in zip(address, limits, strict=True)):
             raise BadInputError(
                 f"{path}, line {number}: no such address; the map has {limits[0]} tile(s) of "
-                f"{limits[1]} word lines and {limits[2]} bit lines, counted from 0. "
-                f"Received: {'.'.join(map(str, address))}."
+                f"{limits[1]} word lines and {limits[2]} bit lines on {limits[3]} plane(s), "
+                f"counted from 0. Received: {'.'.join(map(str, address))}."
             )
         if not 0 <= g <= _TOO_MUCH * target.g_max:
             raise BadInputError(
@@ -203,25 +208,31 @@ def _read(path: str | Path, crossbar: CrossbarMap) -> _Measured:
     if not addresses:
         raise BadInputError(f"{path} has no measurement.")
     _check_unit(path, crossbar, max(values))
-    points, where, counts = np.unique(
-        _points(crossbar, *np.asarray(addresses, dtype="int64").T),
-        return_inverse=True,
-        return_counts=True,
-    )
+    *lines, planes = np.asarray(addresses, dtype="int64").T
+    numbers = _points(crossbar, *lines)
+    points, where = np.unique(numbers, return_inverse=True)
+    counts = np.zeros((len(points), len(significances)), "int64")
+    np.add.at(counts, (where, planes), 1)
     parallel = target.devices_per_polarity
     if counts.max() > parallel:
         raise BadInputError(
-            f"{path} lists a cross-point {counts.max()} times; it has {parallel} device(s)."
+            f"{path} lists a cross-point {counts.max()} times; it has {parallel} device(s)"
+            f"{' on each plane' if len(significances) > 1 else ''}."
         )
     if counts.min() < parallel:
-        raise BadInputError(f"{path} lacks parallel devices: each cross-point has {parallel}.")
-    return _Measured(points, np.bincount(where, weights=np.asarray(values)))
+        each = f"{parallel} on each of {len(significances)} planes"
+        raise BadInputError(
+            f"{path} lacks parallel devices: each cross-point has "
+            f"{each if len(significances) > 1 else parallel}."
+        )
+    shares = (significances / significances.sum())[planes]
+    return _Measured(points, np.bincount(where, weights=shares * np.asarray(values)))
 
 
 def _check_unit(path: str | Path, crossbar: CrossbarMap, largest: float) -> None:
     """Refuse numbers that are no measurement in uS, but zeros or siemens."""
     wanted = max(
-        float(max(p.max(), m.max())) for p, m in map(crossbar.conductances, crossbar.matrices)
+        float(max(p.max(), m.max())) for p, m in map(crossbar.programmed, crossbar.matrices)
     )
     if wanted == 0.0:  # all weights are zero
         return
@@ -237,26 +248,27 @@ def _check_unit(path: str | Path, crossbar: CrossbarMap, largest: float) -> None
         )
 
 
-def _lines(path: str | Path) -> Iterator[tuple[int, tuple[int, int, int], float]]:
-    """Iterate over the lines of the file: line number, address, conductance in uS."""
+def _lines(path: str | Path, planes: bool) -> Iterator[tuple[int, tuple[int, ...], float]]:
+    """Iterate over the lines of the file: line number, address with plane, conductance in uS."""
+    wanted = (*COLUMNS[:3], PLANE, COLUMNS[3]) if planes else COLUMNS
     try:
         with open(regular(path), newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            absent = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+            absent = [name for name in wanted if name not in (reader.fieldnames or ())]
             if absent:
                 raise BadInputError(
                     f"{path} lacks the column(s) {', '.join(absent)}.",
-                    f"Its first line must name {', '.join(COLUMNS)}.",
+                    f"Its first line must name {', '.join(wanted)}.",
                 )
             for row in reader:
                 try:
-                    tile, word_line, bit_line = (int(row[name]) for name in COLUMNS[:3])
+                    address = tuple(int(row[name]) for name in wanted[:-1])
                     g = float(row["measured_uS"])
                 except (TypeError, ValueError) as error:
                     raise BadInputError(f"{path}, line {reader.line_num}: {error}.") from error
                 if math.isnan(g):
                     raise BadInputError(f"{path}, line {reader.line_num}: measured_uS is NaN.")
-                yield reader.line_num, (tile, word_line, bit_line), g
+                yield reader.line_num, address if planes else (*address, 0), g
     except BadInputError:
         raise
     except OSError as error:

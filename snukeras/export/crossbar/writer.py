@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from snukeras.constraints import PCMConstraint
+from snukeras.export.crossbar.chip import device_of
 from snukeras.export.crossbar.container import MapWriter
 from snukeras.export.crossbar.description import (
     BlockEntry,
@@ -16,6 +17,7 @@ from snukeras.export.crossbar.description import (
     OnnxFile,
     Package,
     ParameterEntry,
+    Programming,
     Source,
     TileEntry,
     Totals,
@@ -28,6 +30,7 @@ from snukeras.export.crossbar.targets import Target
 from snukeras.export.errors import BadInputError
 from snukeras.network.weights import Weight
 from snukeras.pcm import DifferentialPair
+from snukeras.pcm.programming import plan
 
 FORMAT = "snukeras-crossbar-map"
 
@@ -44,6 +47,8 @@ class MapOptions:
         faults: Stuck devices; the mapper goes around them or lets the partner compensate.
         seed: Recorded in the map; the mapping itself draws nothing.
         clip: Where weights are cut before they are mapped, as for `DifferentialPair`.
+        slices: Significances of the planes of each tile, as for `snukeras.pcm.Crossbar`.
+        programmed_for: When devices are to hold their targets, as there.
     """
 
     scale: str = "column"
@@ -51,6 +56,13 @@ class MapOptions:
     faults: tuple[Fault, ...] = ()
     seed: int = 0
     clip: Clip = None
+    slices: tuple[float, ...] = (1.0,)
+    programmed_for: float | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether devices are programmed to what they are to hold."""
+        return len(self.slices) == 1 and self.programmed_for is None
 
 
 PLAIN = MapOptions()
@@ -88,8 +100,10 @@ def write_map(
         progress: Called with the name of each matrix.
 
     Raises:
-        BadInputError: There is nothing to map, or a fault is at no cross-point of the map.
+        BadInputError: There is nothing to map, a fault is at no cross-point of the map, or slices
+            and times are asked of stuck or stepped devices.
     """
+    _check_programming(target, options)
     matrices = [weight for weight in weights if weight.matrix]
     if not matrices:
         raise BadInputError("The model has no weight matrix to map.", "Export with --target onnx.")
@@ -106,7 +120,8 @@ def write_map(
             entries.append(entry)
             stuck += remains
         block_entries = tuple(_write_block(writer, block) for block in blocks)
-        tiles = _tiles(blocks, target)
+        each = target.devices_per_polarity * len(options.slices)
+        tiles = _tiles(blocks, target, each)
         parameters = tuple(
             ParameterEntry(w.name, w.layer, w.role, writer.add(w.values))
             for w in weights
@@ -115,7 +130,7 @@ def write_map(
         total = sum(matrix.size for matrix in flat)
         description = Description(
             format=FORMAT,
-            version=1,
+            version=1 if options.plain else 2,
             package=Package("snukeras", package),
             units=Units("uS", "uS per unit of weight"),
             source=source,
@@ -124,6 +139,7 @@ def write_map(
             scale=options.scale,
             seed=options.seed,
             clip=options.clip,
+            programming=None if options.plain else _programming(target, options),
             packed=options.pack,
             matrices=tuple(entries),
             blocks=block_entries,
@@ -133,12 +149,33 @@ def write_map(
             parameters=parameters,
             totals=Totals(
                 weights=total,
-                devices=2 * target.devices_per_polarity * total,
+                devices=2 * each * total,
                 tiles=len(tiles),
                 parameters=sum(w.values.size for w in weights if not w.matrix),
             ),
         )
-        writer.finish(description.to_dict())
+        writer.finish(description.to_dict(), description.version)
+
+
+def _check_programming(target: Target, options: MapOptions) -> None:
+    """Refuse what planes of devices, or targets for a later time, do not go with."""
+    if not options.plain and target.levels is not None:
+        raise BadInputError(
+            "Slices, and targets for a later time, are for continuous conductances. "
+            f"Received: {target.levels} levels.",
+            "Leave --levels out, or --slices and --programmed-for.",
+        )
+    if len(options.slices) > 1 and options.faults:
+        raise BadInputError(
+            f"Stuck devices are those of one plane. Received: {len(options.slices)} slices.",
+            "Leave --faults or --slices out.",
+        )
+
+
+def _programming(target: Target, options: MapOptions) -> Programming:
+    later = options.programmed_for is not None
+    device = type(device_of(target)).__name__ if later else None
+    return Programming(options.slices, options.programmed_for, device)
 
 
 def grid_of(
@@ -187,6 +224,17 @@ def _write_matrix(
         index, matrix, grid.scales, targets, blocks, options.faults, grid.pair
     )
     plus, minus = (np.asarray(g, dtype="float32") for g in targets)
+    planes = None
+    if not options.plain:
+        # Levels are those that weights were trained on, not of devices.
+        pair = DifferentialPair(target.g_max, target.g_min, None, options.scale)
+        held = pair.to_weights(plus, minus, grid.scales)
+        planes = plan(
+            pair, held, grid.scales, options.slices, device_of(target), options.programmed_for
+        )
+        for fault in stuck:
+            polarity = ("plus", "minus").index(fault.polarity)
+            planes[:, polarity, fault.row, fault.column] = fault.conductance_uS
     columns = np.broadcast_to(grid.scales.astype("float64"), matrix.shape[1:])
     axes = None
     if weight.unrolling is not None and not weight.unrolling.natural(weight.values.ndim):
@@ -204,6 +252,8 @@ def _write_matrix(
         levels=None if grid.pair.levels == target.levels else grid.pair.levels,
         row_axes=axes and axes[0],
         column_axes=axes and axes[1],
+        program_plus=None if planes is None else writer.add(planes[:, 0]),
+        program_minus=None if planes is None else writer.add(planes[:, 1]),
     )
     return entry, stuck
 
@@ -222,7 +272,8 @@ def _write_block(writer: MapWriter, block: Block) -> BlockEntry:
     )
 
 
-def _tiles(blocks: Sequence[Block], target: Target) -> tuple[TileEntry, ...]:
+def _tiles(blocks: Sequence[Block], target: Target, each: int) -> tuple[TileEntry, ...]:
+    """Return the tiles in use; `each` are the devices of a polarity, on all planes."""
     owners: dict[int, list[int]] = {}
     for number, block in enumerate(blocks):
         owners.setdefault(block.tile, []).append(number)
@@ -232,9 +283,8 @@ def _tiles(blocks: Sequence[Block], target: Target) -> tuple[TileEntry, ...]:
             word_lines=target.rows,
             bit_lines=target.bit_lines,
             blocks=tuple(numbers),
-            devices_used=target.devices_per_polarity
-            * sum(2 * blocks[n].rows * blocks[n].columns for n in numbers),
-            devices=target.devices_per_tile,
+            devices_used=each * sum(2 * blocks[n].rows * blocks[n].columns for n in numbers),
+            devices=each * target.rows * target.bit_lines,
         )
         for tile, numbers in sorted(owners.items())
     )

@@ -4,7 +4,7 @@ import dataclasses
 
 from snukeras._files import JsonObject
 from snukeras.export.c.files import CEntry
-from snukeras.export.crossbar.description import FaultEntry, Source
+from snukeras.export.crossbar.description import FaultEntry, Programming, Source
 from snukeras.export.nir.write import NirFile
 from snukeras.export.records import Record, named, optional
 from snukeras.export.report.forecast import Forecast
@@ -27,6 +27,8 @@ class Options(Record):
     faults: int
     int8: str | None = None
     clip: float | str | None = optional()
+    slices: tuple[float, ...] | None = optional()
+    programmed_for: float | None = optional()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +63,7 @@ class OnnxEntry(Record):
 
 @dataclasses.dataclass(frozen=True)
 class MapEntry(Record):
-    """The crossbar map: its target, numbers, and how much of the tiles is used."""
+    """The crossbar map: its target, numbers, use of the tiles, and how it is programmed."""
 
     file: str
     target: JsonObject
@@ -73,6 +75,7 @@ class MapEntry(Record):
     utilisation: float
     tile_utilisation: tuple[float, ...]
     faults: tuple[FaultEntry, ...]
+    programming: Programming | None = dataclasses.field(default=None, metadata={"optional": True})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -77,8 +77,13 @@ def energy(crossbar: CrossbarMap, uses: Sequence[Use]) -> Energy:
     blocks = dict.fromkeys(weights, 0)
     for block in crossbar.description.blocks:
         blocks[crossbar.matrices[block.matrix]] += 1
-    held = {name: OnTiles(weights[name], blocks[name]) for name in weights}
-    return estimate(crossbar.target, held, uses)
+    planes = len(crossbar.significances)
+    held = {name: OnTiles(planes * weights[name], planes * blocks[name]) for name in weights}
+    found = estimate(crossbar.target, held, uses)
+    if planes == 1:
+        return found
+    more = f"Each tile is {planes} tiles, one a plane, which work at the same time."
+    return dataclasses.replace(found, assumptions=(more, *found.assumptions))
 
 
 def estimate(own: Target, matrices: Mapping[str, OnTiles], uses: Sequence[Use]) -> Energy:

@@ -157,6 +157,8 @@ def _head(report: Report) -> Iterator[str]:
             f"{size['rows']}x{size['columns']} cross-points, {range_['g_min_uS']:g} to "
             f"{range_['g_max_uS']:g} \u00b5S, levels: {levels}.</p>"
         )
+        if mapped.programming is not None:
+            yield f"<p>Programming: {escape(mapped.programming.text)}.</p>"
     if report.metrics:
         figures = [
             f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"

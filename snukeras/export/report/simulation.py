@@ -120,7 +120,7 @@ def _product_errors(
     power = float(np.mean(wanted**2))
     block = None
     if kind is not None:
-        block = TiledMatrix(matrix, scales, target, kind, conditions.device, typical)
+        block = TiledMatrix(matrix, scales, crossbar, kind, conditions.device, typical)
     errors: dict[str, tuple[float, ...]] = {}
     for label, compensation in COMPENSATIONS.items():
         squares = np.zeros(len(conditions.times))
@@ -143,7 +143,8 @@ def _product_errors(
                 name=crossbar.matrices[index],
                 seed=seed,
                 scales=scales.astype("float32"),
-                slices=slices_of(target),
+                slices=slices_of(target, crossbar.significances),
+                programmed_for=crossbar.programmed_for,
             )
             tile.calibrate(typical)  # converters have fixed ranges
             for place, t in enumerate(conditions.times):
@@ -201,7 +202,8 @@ def chips_of_scale(
         compensation=compensation,
         pair=pair,
         tile_size=(target.rows, target.bit_lines // 2),
-        slices=slices_of(target),
+        slices=slices_of(target, crossbar.significances),
+        programmed_for=crossbar.programmed_for,
     )
 
 

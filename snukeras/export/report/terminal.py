@@ -295,6 +295,8 @@ def _show_map(screen: Screen, mapped: "MapEntry", compared: "MapResult") -> None
     if mapped.adders:
         line += f"; {mapped.adders} group(s) of columns need adders"
     screen.line(line)
+    if mapped.programming is not None:
+        screen.line(f"programming: {mapped.programming.text}")
     if mapped.faults:
         worst = max(abs(fault.weight_error) for fault in mapped.faults)
         screen.line(

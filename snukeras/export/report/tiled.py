@@ -8,6 +8,7 @@ import numpy as np
 
 from snukeras._files import JsonObject
 from snukeras.export.crossbar.chip import slices_of
+from snukeras.export.crossbar.map import CrossbarMap
 from snukeras.export.crossbar.targets import Target
 from snukeras.export.records import Record
 from snukeras.export.samples import Samples
@@ -117,7 +118,7 @@ class TiledMatrix:
     Args:
         matrix: Weights, (rows, columns), that fit a tile.
         scales: uS per unit of weight, (columns,).
-        target: The range of conductances.
+        crossbar: The map, whose range, planes and time of programming there are.
         tile: The kind of tile.
         device: The device model.
         typical: Inputs that set the ranges, (vectors, rows).
@@ -127,7 +128,7 @@ class TiledMatrix:
         self,
         matrix: np.ndarray,
         scales: np.ndarray,
-        target: Target,
+        crossbar: CrossbarMap,
         tile: Tile,
         device: InferencePCM,
         typical: np.ndarray,
@@ -136,8 +137,10 @@ class TiledMatrix:
         model = keras.Sequential([keras.Input(matrix.shape[:1]), layer])
         layer.set_weights([matrix])
         self.net = analog(model, tile, device)
+        target = crossbar.target
         self.device, self.range = device, (target.g_max, target.g_min)
-        self.slices = slices_of(target)
+        self.slices = slices_of(target, crossbar.significances)
+        self.programmed_for = crossbar.programmed_for
         self.scales = scales.astype("float32")
         self.copy = self.net.on_chip(0)
         ideal = self._chip(IdealDevice(target.g_max), 0, None)
@@ -163,6 +166,7 @@ class TiledMatrix:
             compensation=compensation,
             pair=DifferentialPair(g_max, g_min, None, "column"),
             slices=self.slices,
+            programmed_for=self.programmed_for,
             scales={matrix.variable.path: self.scales for matrix in matrices(self.net)},
         )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from snukeras.export.crossbar.description import MatrixEntry
-from snukeras.export.crossbar.device_list import HEADER, device_rows
+from snukeras.export.crossbar.device_list import device_rows, header
 from snukeras.export.crossbar.map import CrossbarMap
 from snukeras.export.verify.results import DeviceListResult, MapResult, MatrixResult
 from snukeras.export.verify.spikes import ROUNDOFF
@@ -75,7 +75,7 @@ def _compare_matrix(
         layer=entry.layer,
         shape=entry.shape,
         weights=int(wanted.size),
-        devices=2 * target.devices_per_polarity * int(wanted.size),
+        devices=2 * crossbar.devices_per_polarity * int(wanted.size),
         tiles=len({block.tile for block in description.blocks if block.matrix == index}),
         levels=levels,
         max_weight=float(np.abs(wanted).max()),
@@ -91,7 +91,7 @@ def _compare_matrix(
 
 def compare_device_list(crossbar: CrossbarMap, path: str | Path) -> DeviceListResult:
     """Compare a list of devices, line by line, with the one that the map gives."""
-    expected = itertools.chain([HEADER], device_rows(crossbar))
+    expected = itertools.chain([header(crossbar)], device_rows(crossbar))
     line = 0
     try:
         with open(path, newline="", encoding="utf-8") as file:

@@ -152,6 +152,7 @@ def damaged():
     found = {f"cut to {size}": TINY[:size] for size in (0, 1, 63, 64, 65, 500, len(TINY) - 1)}
     found["longer"] = TINY + b"\0"
     found["another version"] = TINY[:8] + b"\2" + TINY[9:]
+    found["a later version"] = TINY[:8] + b"\3" + TINY[9:]
     found["another file"] = b"PK\3\4" + bytes(500)
     huge = (2**64 - 64).to_bytes(8, "little")
     found["huge offset"] = TINY[:16] + huge + TINY[24:]
