@@ -333,9 +333,10 @@ def _run(job: _Job, samples: Samples) -> Report:
         write_int8(folder, job.int8, samples)
     crossbar = None if job.target is None else _write_map(job, job.target, origin)
     samples.save(folder / SAMPLES)
+    vectors = None
     if job.tiled is not None:
         progress("writing vectors")
-        write_vectors(folder / VECTORS, job.tiled, samples.batches)
+        vectors = write_vectors(folder / VECTORS, job.tiled, samples.batches)
     verification, twin = verify(network, folder, samples, progress, crossbar, job.name)
     if samples.asked and verification.metric is None:
         raise BadInputError(
@@ -354,6 +355,7 @@ def _run(job: _Job, samples: Samples) -> Report:
         found = dataclasses.replace(found, risks=said)
     progress("writing the report")
     report = _report(job, origin, nir, c, web, described, crossbar, found, verification)
+    report = dataclasses.replace(report, vectors=vectors)
     (folder / PAGE).write_text(page(report, crossbar), encoding="utf-8")
     report = dataclasses.replace(
         report,

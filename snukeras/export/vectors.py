@@ -18,8 +18,11 @@ from snukeras import _arguments
 from snukeras._files import write_arrays
 from snukeras._types import Tensor
 from snukeras.export.errors import BadInputError
+from snukeras.export.records import Record
+from snukeras.layers import LIF
 from snukeras.network import observers
 from snukeras.network.matrices import matrices
+from snukeras.network.models import all_layers
 from snukeras.pcm import AnalogNetwork, TiledProduct
 
 FORMAT = "snukeras-vectors"
@@ -48,6 +51,20 @@ class FixedPoint:
                 "`state_bits` and `decay_bits` must be at most 31 together, so that their product "
                 f"fits 32 bits. Received: {self.state_bits} and {self.decay_bits}"
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class Vectors(Record):
+    """What a file of vectors holds of neurons.
+
+    Attributes:
+        agreement: For each layer of spiking units the share of spikes that the fixed-point neuron
+            gives as the network does.
+        left_out: Layers of units without vectors, and why.
+    """
+
+    agreement: dict[str, float]
+    left_out: dict[str, str]
 
 
 class FixedNeuron:
@@ -125,7 +142,7 @@ def write_vectors(
     batches: Sequence[Sequence[np.ndarray]],
     form: FixedPoint | None = None,
     most: int = 4096,
-) -> dict[str, float]:
+) -> Vectors:
     """Write what converters and neurons of a network on tiles compute, without noise.
 
     Args:
@@ -136,8 +153,8 @@ def write_vectors(
         most: Vectors of each matrix that are kept, the first ones.
 
     Returns:
-        For each layer of spiking units the share of spikes that the fixed-point neuron gives as the
-        network does.
+        How the fixed-point neuron of each layer of spiking units agrees with the network, and which
+        layers have none.
 
     Raises:
         BadInputError: What `checked` refuses, or no samples.
@@ -146,7 +163,7 @@ def write_vectors(
     if not batches:
         raise BadInputError("Vectors need at least one sample. Received: none.")
     form = FixedPoint() if form is None else form
-    units = [u for u in observers.units_of(net, spiking_only=True).values() if _can_be_fixed(u)]
+    units, left_out = _units(net)
     # Cells have states, and step through time.
     cells = {m.name for m in matrices(net) if hasattr(m.layer, "state_size")}
     records = [_Record(tiles, most, tiles.matrix_name in cells) for tiles in net.tiles]
@@ -155,7 +172,7 @@ def write_vectors(
     with _quiet(net):
         with ExitStack() as stack:
             stack.enter_context(_recording(net, records))
-            stack.enter_context(observers.watching(watch, units))
+            stack.enter_context(observers.watching(watch, units.values()))
             for feeds in batches:
                 net(list(feeds) if len(feeds) > 1 else feeds[0], training=False)
                 for record in records:
@@ -163,16 +180,26 @@ def write_vectors(
         held = {matrix.name: matrix for matrix in matrices(net)}
         described = [r.described(held[r.tiles.matrix_name].variable, arrays) for r in records]
         agreement, neurons = {}, []
-        for layer in units:
-            runs = watch.runs[layer.name]
+        for name, layer in units.items():
+            runs = watch.runs[id(layer)]
             # A masked step, or another state at the start, is no matter of the neuron.
-            if all(run.mask is None and run.initial_state is None for run in runs):
-                agreement[layer.name], neuron = _neuron(layer, runs, form, arrays)
+            if any(run.mask is not None for run in runs):
+                left_out[name] = "it was given a mask"
+            elif any(run.initial_state is not None for run in runs):
+                left_out[name] = "it was given a state to start from"
+            else:
+                agreement[name], neuron = _neuron(name, layer, runs, form, arrays)
                 neurons.append(neuron)
-    description = {"format": FORMAT, "version": 1, "matrices": described, "neurons": neurons}
+    description = {
+        "format": FORMAT,
+        "version": 1,
+        "matrices": described,
+        "neurons": neurons,
+        "left_out": left_out,
+    }
     arrays["description"] = np.asarray(json.dumps(description))
     write_arrays(path, arrays, compress=True)
-    return agreement
+    return Vectors(agreement, left_out)
 
 
 def checked(net: keras.Model) -> AnalogNetwork:
@@ -200,10 +227,32 @@ def checked(net: keras.Model) -> AnalogNetwork:
     return net
 
 
-def _can_be_fixed(layer: keras.Layer) -> bool:
+def _units(net: keras.Model) -> tuple[dict[str, keras.Layer], dict[str, str]]:
+    """Return the layers that have a neuron in integers, by name, and why others have none."""
+    units, left_out = {}, {}
+    for name, layer in observers.units_of(net).items():
+        reason = _not_fixed(layer)
+        if reason is None:
+            units[name] = layer
+        else:
+            left_out[name] = reason
+    for layer in all_layers(net):
+        if isinstance(layer, LIF):
+            left_out[layer.name] = "LIF has no form in integers"
+    return units, left_out
+
+
+def _not_fixed(layer: keras.Layer) -> str | None:
+    """Return why a layer has no form in integers, None where it has one."""
+    if not layer.cell.spiking:
+        return "its units are soft and do not spike"
     activation = keras.activations.serialize(layer.state_activation)
-    plain = not (layer.go_backwards or layer.stateful)
-    return plain and activation in ("linear", "relu")
+    if activation not in ("linear", "relu"):
+        return f"its state_activation is {activation!r}, neither linear nor relu"
+    for name in ("go_backwards", "stateful"):
+        if getattr(layer, name):
+            return f"it has {name}=True"
+    return None
 
 
 @contextmanager
@@ -306,13 +355,14 @@ class _Watch(observers.Observer):
     wants_membranes = True
 
     def __init__(self) -> None:
-        self.runs: dict[str, list[observers.Run]] = {}
+        self.runs: dict[int, list[observers.Run]] = {}  # by the identity of the layer
 
     def observe(self, run: observers.Run) -> None:
-        self.runs.setdefault(run.layer.name, []).append(run)
+        self.runs.setdefault(id(run.layer), []).append(run)
 
 
 def _neuron(
+    name: str,
     layer: keras.Layer,
     runs: Sequence[observers.Run],
     form: FixedPoint,
@@ -338,7 +388,7 @@ def _neuron(
         whole = neuron.integers(drive)
         s, y = neuron.run(whole)
         same, total = same + int(np.sum(y == (spikes > 0.5))), total + y.size
-        place = f"{layer.name}/{number}"
+        place = f"{name}/{number}"
         arrays |= {
             f"{place}/drive": drive.astype("float32"),
             f"{place}/potential": potentials.astype("float32"),
@@ -347,10 +397,10 @@ def _neuron(
             f"{place}/fixed_potential": s.astype("int32"),
             f"{place}/fixed_spikes": y.astype("uint8"),
         }
-    arrays[f"{layer.name}/decay"] = neuron.decay.astype("int32")
-    arrays[f"{layer.name}/threshold"] = neuron.threshold.astype("int32")
+    arrays[f"{name}/decay"] = neuron.decay.astype("int32")
+    arrays[f"{name}/threshold"] = neuron.threshold.astype("int32")
     return same / total, {
-        "name": layer.name,
+        "name": name,
         "runs": len(found),
         "state_bits": form.state_bits,
         "decay_bits": form.decay_bits,

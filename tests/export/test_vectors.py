@@ -1,12 +1,14 @@
 """Golden vectors: each number can be computed from the others of the file, in integers."""
 
 import json
+import subprocess
 
 import keras
 import numpy as np
 import pytest
 
 import snukeras
+from snukeras.export.c import compiler
 from snukeras.export.errors import BadInputError
 from snukeras.export.exporter import export
 from snukeras.export.samples import Samples
@@ -38,7 +40,9 @@ def network(tile=TILE):
 def written(tmp_path_factory):
     path = tmp_path_factory.mktemp("vectors") / "vectors.npz"
     net = network()
-    agreement = write_vectors(path, net, [[X[:2]], [X[2:]]])
+    found = write_vectors(path, net, [[X[:2]], [X[2:]]])
+    assert found.left_out == {}
+    agreement = found.agreement
     with np.load(path) as file:
         arrays = {name: file[name] for name in file.files}
     return net, agreement, arrays, json.loads(str(arrays["description"]))
@@ -135,9 +139,39 @@ def test_the_exporter_writes_them(tmp_path):
     samples = Samples("some", [[X]])
     report = export(net, tmp_path / "out", vectors=True, samples=samples, chips=1, times=(25.0,))
     assert report.verification.ok and "vectors.npz" in report.files
+    assert set(report.vectors.agreement) == {"first", "second"} and not report.vectors.left_out
     with pytest.raises(BadInputError, match=r"network on tiles.*analog\(model\)"):
         export(net.digital(), tmp_path / "plain", vectors=True, samples=samples)
     assert not (tmp_path / "plain").exists()
+
+
+@pytest.mark.slow
+def test_layers_without_a_neuron_are_named(tmp_path):
+    inner = keras.Sequential([keras.Input((12, 9)), S.SNU(9, return_sequences=True, name="first")])
+    model = keras.Sequential(
+        [
+            keras.Input((12, 10)),
+            S.SNU(9, return_sequences=True, name="first"),
+            inner,
+            S.SSNU(8, return_sequences=True, name="soft"),
+            S.LIF(8, return_sequences=True, name="leaky"),
+            S.SNU(5, go_backwards=True, return_sequences=True, name="back"),
+            S.SNU(4, state_activation="tanh", return_sequences=True, name="curved"),
+            keras.layers.Masking(),
+            S.SNU(3, return_sequences=True, name="masked"),
+        ]
+    )
+    net = analog(model, TILE)
+    calibrate(net, X)
+    found = write_vectors(tmp_path / "v.npz", net, [[X]])
+    # Two layers of one name are two neurons.
+    assert len(found.agreement) == 2 and "first" in found.agreement
+    assert set(found.left_out) == {"soft", "leaky", "back", "curved", "masked"}
+    assert "a mask" in found.left_out["masked"] and "tanh" in found.left_out["curved"]
+    with np.load(tmp_path / "v.npz") as file:
+        assert json.loads(str(file["description"]))["left_out"] == found.left_out
+        (other,) = set(found.agreement) - {"first"}
+        assert not np.array_equal(file["first/0/fixed_drive"], file[f"{other}/0/fixed_drive"])
 
 
 @pytest.mark.slow
@@ -149,3 +183,87 @@ def test_networks_without_vectors(tmp_path):
         write_vectors(tmp_path / "v.npz", net, [[X]])
     with pytest.raises(BadInputError, match="at least one sample"):
         write_vectors(tmp_path / "v.npz", network(), [])
+
+
+# The digital neuron as docs/analog.md tells it, by somebody who read nothing else: one gate group
+# of units at a time. Its input is one line of settings, then D, T and the drives.
+NEURON = """
+#include <stdint.h>
+#include <stdio.h>
+int main(void)
+{
+    int state, decay_bits, rectified, inhibited, steps, units, groups, g, t, u;
+    static int32_t D[64], T[64], s[64], y[64], gate[64];
+    scanf("%d %d %d %d %d %d %d", &state, &decay_bits, &rectified, &inhibited, &groups, &steps,
+          &units);
+    for (u = 0; u < units; u++) scanf("%d", D + u);
+    for (u = 0; u < units; u++) scanf("%d", T + u);
+    for (g = 0; g < groups; g++) {
+        for (u = 0; u < units; u++) s[u] = y[u] = 0;
+        for (t = 0; t < steps; t++) {
+            int any = 0;
+            for (u = 0; u < units; u++) any |= y[u];
+            for (u = 0; u < units; u++) gate[u] = inhibited ? any : y[u];
+            for (u = 0; u < units; u++) {
+                const int32_t top = (int32_t)1 << (state - 1);
+                int32_t d, kept = (D[u] * s[u] + ((int32_t)1 << (decay_bits - 1))) >> decay_bits;
+                scanf("%d", &d);
+                s[u] = gate[u] ? d : d + kept;
+                if (rectified && s[u] < 0) s[u] = 0;
+                if (s[u] > top - 1) s[u] = top - 1;
+                if (s[u] < -top) s[u] = -top;
+                y[u] = s[u] > T[u];
+                printf("%d %d\\n", s[u], y[u]);
+            }
+        }
+    }
+    return 0;
+}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", [FixedPoint(), FixedPoint(6, 3), FixedPoint(23, 8)])
+def test_a_neuron_in_c_gives_the_spikes_of_the_file(tmp_path, form):
+    if compiler.find() is None:
+        pytest.skip("there is no C compiler")
+    (tmp_path / "neuron.c").write_text(NEURON)
+    program = tmp_path / "neuron"
+    subprocess.run([compiler.find(), "-O1", tmp_path / "neuron.c", "-o", program], check=True)
+    keras.utils.set_random_seed(2)
+    shared = {"lateral_inhibition": True, "return_sequences": True, "threshold": 0.2}
+    model = keras.Sequential(
+        [
+            keras.Input((5, 6, 6, 2)),
+            S.ConvSNU2D(4, 3, name="places", **shared),
+            keras.layers.Reshape((5, 64)),
+            S.SNU(9, decay=1.0, name="units", **shared),
+            S.SNU(7, recurrent=True, state_activation="relu", name="last"),
+        ]
+    )
+    x = np.random.default_rng(3).normal(size=(3, 5, 6, 6, 2)).astype("float32")
+    net = analog(model, "generic8")
+    calibrate(net, x)
+    write_vectors(tmp_path / "v.npz", net, [[x]], form)
+    with np.load(tmp_path / "v.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    neurons = json.loads(str(arrays["description"]))["neurons"]
+    assert [neuron["name"] for neuron in neurons] == ["places", "units", "last"]
+    for neuron in neurons:
+        name = neuron["name"]
+        # Samples and places first, then steps and units.
+        drive, potential, spikes = (
+            np.moveaxis(arrays[f"{name}/0/fixed_{part}"], 1, -2)
+            for part in ("drive", "potential", "spikes")
+        )
+        *places, steps, units = drive.shape
+        each = [np.broadcast_to(arrays[f"{name}/{part}"], units) for part in ("decay", "threshold")]
+        head = [neuron[key] for key in ("state_bits", "decay_bits", "rectified")]
+        head += [neuron["lateral_inhibition"], int(np.prod(places)), steps, units]
+        words = [*map(int, head), *np.concatenate([*each, drive.reshape(-1)])]
+        given = " ".join(map(str, words))
+        got = subprocess.run([program], input=given, capture_output=True, text=True, check=True)
+        found = np.array(got.stdout.split(), "int64").reshape(*drive.shape, 2)
+        np.testing.assert_array_equal(found[..., 0], potential)
+        np.testing.assert_array_equal(found[..., 1], spikes)
+        assert 0 < spikes.mean() < 1

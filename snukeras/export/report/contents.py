@@ -8,6 +8,7 @@ from snukeras.export.crossbar.description import FaultEntry, Programming, Source
 from snukeras.export.nir.write import NirFile
 from snukeras.export.records import Record, named, optional
 from snukeras.export.report.forecast import Forecast
+from snukeras.export.vectors import Vectors
 from snukeras.export.verify.results import Verification
 from snukeras.export.web.files import WebEntry
 
@@ -98,8 +99,8 @@ class Report(Record):
         parameters: Number of parameters.
         options: What was asked.
         network: Its calls of layers, in order.
-        onnx, nir, map, forecast, verification, c, web: What was written and found; None where not
-            asked.
+        onnx, nir, map, forecast, verification, c, web, vectors: What was written and found; None
+            where not asked.
         files: All files but report.json and the list of checksums.
     """
 
@@ -120,3 +121,4 @@ class Report(Record):
     files: dict[str, FileEntry]
     c: CEntry | None = None
     web: WebEntry | None = None
+    vectors: Vectors | None = None

@@ -91,6 +91,11 @@ def show(report: "Report", folder: Path) -> None:
     if report.nir is not None:
         nodes = len(report.nir.nodes)
         screen.line(f"NIR graph of {nodes} nodes, steps of {report.nir.dt:g} s")
+    if report.vectors is not None:
+        for name, share in report.vectors.agreement.items():
+            screen.line(f"Vectors: {share:.2%} of the spikes of {name} are those of integers")
+        for name, why in report.vectors.left_out.items():
+            screen.line(f"Vectors: none of {name}, since {why}")
     if report.c is not None:
         for line in c_sizes(report.c):
             screen.line(line)
