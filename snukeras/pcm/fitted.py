@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from snukeras import _arguments
 from snukeras._arrays import like, to_tensor
 from snukeras._random import READ, Seed, normal
 from snukeras._types import Array, Config, Tensor
@@ -18,6 +20,8 @@ COLUMNS = ("device", "target_uS", "time_s", "measured_uS")
 # Fewest devices of one target, and fewest times of a device, that a fit takes.
 _DEVICES, _TIMES = 8, 3
 _RESAMPLED = 100
+# Largest targets, and shares of the targets, that are measurements in another unit.
+_SIEMENS, _APART = 1e-3, 1e-2
 
 DAY = 86400.0
 #: Deviation from the target in uS, at 1 s, a day, and two days, for g_max 40 uS: polynomials in
@@ -216,10 +220,15 @@ def fit_device(
         seed: of the draws.
 
     Raises:
-        ValueError: a file without these columns, numbers that are not finite or negative, or too
-            few devices, targets or readings.
+        ValueError: a file without these columns, numbers that are not finite or negative, in
+            siemens, or too few devices, targets or readings.
     """
+    for name, value in (("t_0", t_0), ("t_read", t_read)):
+        _arguments.number(name, value, above=0.0)
+    if g_max is not None:
+        _arguments.number("g_max", g_max, above=0.0)
     devices = _devices(Path(path), t_0, t_read)
+    _check_unit(Path(path), devices)
     largest = float(max(device.target for device in devices))
     known = largest if g_max is None else float(g_max)
     by_target: dict[float, list[_Device]] = {}
@@ -247,6 +256,17 @@ def fit_device(
     return FittedPCM(known, t_0, t_read, known, curves, errors, (min(table), max(table)))
 
 
+def _check_unit(path: Path, devices: "Sequence[_Device]") -> None:
+    """Raise ValueError for measurements or targets that look like siemens."""
+    largest = max(device.target for device in devices)
+    ratio = float(np.median([d.programmed / d.target for d in devices if d.target > 0] or [1.0]))
+    if largest < _SIEMENS or not _APART <= ratio <= 1 / _APART:
+        raise ValueError(
+            f"{path} must have conductances in microsiemens; multiply siemens by 1e6. Received: "
+            f"targets up to {largest:g}, and devices that read {ratio:.2g} times their targets"
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class _Device:
     """What the readings of one device say.
@@ -268,8 +288,12 @@ class _Device:
 
 def _devices(path: Path, t_0: float, t_read: float) -> list[_Device]:
     """Read a file of measurements."""
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be a CSV file in UTF-8. Received: {error}") from None
     readings: dict[tuple[str, float], list[tuple[float, float]]] = {}
-    with open(path, newline="", encoding="utf-8") as file:
+    with io.StringIO(text, newline="") as file:
         table = csv.DictReader(file)
         missing = [name for name in COLUMNS if name not in (table.fieldnames or ())]
         if missing:

@@ -1,6 +1,7 @@
 """The interface through which a real PCM chip plugs in, and a simulated chip behind it."""
 
 import abc
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,9 @@ class ProgrammingReport(NamedTuple):
     missed: np.ndarray  #: (rows, columns), True where the pair did not come within the tolerance
     tolerance: float  #: uS
     iterations: int  #: rounds of pulses
+    pulses: np.ndarray | None = None  #: (2, rows, columns): SET pulses; None: the chip did not say
+    resets: np.ndarray | None = None  #: (2, rows, columns): RESETs; None: the chip did not say
+    seconds: float | None = None  #: on the chip's clock, `Hardware.time`; None: it has none
 
 
 class Hardware(abc.ABC):
@@ -88,6 +92,8 @@ class Hardware(abc.ABC):
     tolerance: float | None = None
     #: Readings of the tile between two pulses.
     reads: int = 8
+    #: Seconds on the chip's own clock; None: it has none.
+    time: float | None = None
 
     def program(self, tile: str, targets: np.ndarray, iterations: int = 100) -> ProgrammingReport:
         """Bring pairs near `targets` (2, rows, columns), uS: program and verify.
@@ -115,15 +121,20 @@ class Hardware(abc.ABC):
             What was reached, and which pairs did not come within the tolerance.
 
         Raises:
-            ValueError: the chip reads in another shape than that of the targets.
+            ValueError: the chip reads in another shape than that of the targets, or no finite
+                numbers.
         """
         targets = np.asarray(targets, dtype="float64")
         wanted = targets[0] - targets[1]
+        started = self.time
+        given = [np.zeros(targets.shape, "int64"), np.ones(targets.shape, "int64")]
         self.reset(tile, np.ones(targets.shape, bool))
         self._check_shape(tile, np.shape(self.read(tile)), targets.shape)
         seen = _Readings(targets.shape)
         for left in range(iterations, -1, -1):
-            seen.add(np.asarray(self.readings(tile, self.reads), dtype="float64"))
+            readings = np.asarray(self.readings(tile, self.reads), dtype="float64")
+            self._check_finite(tile, readings)
+            seen.add(readings)
             tolerance = self.tolerance or max(seen.noise(), self.step / 4)
             held = seen.mean()
             error = held[0] - held[1] - wanted
@@ -136,9 +147,40 @@ class Hardware(abc.ABC):
                 self.reset(tile, resets)
             if pulses.any():
                 self.pulse(tile, pulses)
+            given[0] += pulses
+            given[1] += resets
             seen.forget(np.any(resets | (pulses > 0), axis=0))
         missed = np.abs(error) > tolerance
-        return ProgrammingReport(held, error, missed, float(tolerance), iterations - left)
+        seconds = None if started is None or self.time is None else self.time - started
+        worn = self._wear.setdefault(tile, [np.zeros_like(part) for part in given])
+        for total, part in zip(worn, given, strict=True):
+            total += part
+        pulsed, reset = given
+        return ProgrammingReport(
+            held, error, missed, float(tolerance), iterations - left, pulsed, reset, seconds
+        )
+
+    def wear(self, tile: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the SET pulses and RESETs that `program` has given the devices of a tile.
+
+        Returns:
+            Two arrays of counts, (2, rows, columns): G+ first, then G-.
+
+        Raises:
+            ValueError: a tile that `program` has not brought to targets.
+        """
+        if tile not in self._wear:
+            raise ValueError(
+                f"Argument `tile` must name a tile that was programmed. Received: {tile!r}; "
+                f"known: {sorted(self._wear)}"
+            )
+        pulses, resets = self._wear[tile]
+        return pulses.copy(), resets.copy()
+
+    @functools.cached_property
+    def _wear(self) -> dict[str, list[np.ndarray]]:
+        # Drivers have constructors of their own.
+        return {}
 
     def _plan(
         self, error: np.ndarray, held: np.ndarray, targets: np.ndarray, left: int
@@ -179,6 +221,14 @@ class Hardware(abc.ABC):
             raise ValueError(
                 f"Tile {tile!r} must read as {wanted}, the shape of its targets. "
                 f"Received: {shape} from {type(self).__name__}.read"
+            )
+
+    def _check_finite(self, tile: str, readings: np.ndarray) -> None:
+        if not np.all(np.isfinite(readings)):
+            count = int(np.count_nonzero(~np.isfinite(readings)))
+            raise ValueError(
+                f"Tile {tile!r} must read as finite uS. Received: {count} of {readings.size} "
+                f"values that are not, from {type(self).__name__}.read"
             )
 
 
@@ -236,7 +286,7 @@ class SimulatedHardware(Hardware):
         self.pulse_time = pulse_time
         self.g_max = min(_REACH * self.device.granularity(_REACH), self.device.g_max)
         self.step = self.device.granularity()
-        self.time = 0.0
+        self.time: float = 0.0
         self._tiles: dict[str, PulseState] = {}
 
     def wait(self, seconds: float) -> None:

@@ -106,3 +106,27 @@ def test_files_that_do_not_do(tmp_path, lines, message):
     path.write_text("\n".join(lines) + "\n")
     with pytest.raises(ValueError, match=message):
         fit_device(path)
+
+
+@pytest.mark.parametrize("factors", [(1.0, 1e-6), (1e-6, 1e-6)])
+def test_siemens_are_told_from_microsiemens(tmp_path, factors):
+    target, measured = factors
+    rows = [
+        f"{t}-{n},{t * target:g},{time},{t * measured * (1 + 0.01 * n):g}"
+        for t in (5.0, 10.0, 15.0, 20.0)
+        for n in range(8)
+        for time in (0, 60, 3600)
+    ]
+    path = tmp_path / "lab.csv"
+    path.write_text("\n".join(["device,target_uS,time_s,measured_uS", *rows]) + "\n")
+    with pytest.raises(ValueError, match="in microsiemens; multiply siemens by 1e6"):
+        fit_device(path)
+
+
+def test_a_file_that_is_no_text(tmp_path):
+    (tmp_path / "lab.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="must be a CSV file in UTF-8"):
+        fit_device(tmp_path / "lab.csv")
+    for name in ("g_max", "t_0", "t_read"):
+        with pytest.raises(ValueError, match=f"`{name}`"):
+            fit_device(tmp_path / "lab.csv", **{name: 0.0})

@@ -88,6 +88,42 @@ def test_simulated_hardware_counts_pulses_and_refuses_strangers():
         hardware.pulse("tile", np.ones((2, 2, 2), int))
 
 
+def test_what_programming_takes_is_counted():
+    class Counting(SimulatedHardware):
+        def __init__(self):
+            super().__init__(seed=1)
+            self.asked = [np.zeros((2, 4, 4), int), np.zeros((2, 4, 4), int)]
+
+        def pulse(self, tile, counts):
+            self.asked[0] += counts
+            super().pulse(tile, counts)
+
+        def reset(self, tile, where):
+            self.asked[1] += where
+            super().reset(tile, where)
+
+    hardware = Counting()
+    chip = Chip({"w": np.random.default_rng(0).normal(size=(4, 4))}, hardware=hardware)
+    first = chip.programming["w/0/0"]
+    np.testing.assert_array_equal(first.pulses, hardware.asked[0])
+    np.testing.assert_array_equal(first.resets, hardware.asked[1])
+    assert first.seconds == pytest.approx(hardware.time) and first.resets.min() >= 1
+    chip.program()
+    for counts, asked in zip(hardware.wear("w/0/0"), hardware.asked, strict=True):
+        np.testing.assert_array_equal(counts, asked)
+    with pytest.raises(ValueError, match="name a tile that was programmed"):
+        hardware.wear("other")
+
+
+def test_hardware_that_reads_no_numbers():
+    class Broken(SimulatedHardware):
+        def readings(self, tile, count):
+            return super().readings(tile, count) * np.nan
+
+    with pytest.raises(ValueError, match=r"must read as finite uS. Received: 144 of 144 values"):
+        Chip({"a": np.eye(3)}, hardware=Broken(seed=1))
+
+
 def test_hardware_that_answers_in_another_shape():
     class Broken(SimulatedHardware):
         def read(self, tile):
