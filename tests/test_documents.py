@@ -2,6 +2,9 @@
 
 Each page in a fresh folder, its blocks in order, nothing added, UserWarnings as errors. Each starts
 TensorFlow anew, so all of them are slow tests.
+
+The cards of a task are alike but for the name of the model: one of them runs whole, of the others
+the Python, in one process. That each preset exports is tested by tests/export/test_presets.py.
 """
 
 from pathlib import Path
@@ -12,6 +15,10 @@ import pytest
 ROOT = documents.ROOT
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CARDS = sorted((ROOT / "zoo").glob("*/README.md"))
+WHOLE = [
+    ROOT / "zoo" / name / "README.md"
+    for name in ("jsb_snu", "mnist_snu", "nottingham_ssnu", "ptb_ssnu", "speech_snu")
+]
 
 
 def with_blocks(pages):
@@ -21,7 +28,7 @@ def with_blocks(pages):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "page", with_blocks([*PAGES, *CARDS]), ids=lambda page: str(page.relative_to(ROOT))
+    "page", with_blocks([*PAGES, *WHOLE]), ids=lambda page: str(page.relative_to(ROOT))
 )
 def test_the_blocks_run_as_printed(page, tmp_path, request):
     if page in CARDS or page.name in (
@@ -31,6 +38,19 @@ def test_the_blocks_run_as_printed(page, tmp_path, request):
     ):  # they train and measure
         request.getfixturevalue("data_folder")
     documents.run(page, tmp_path)
+
+
+def task_of(card):
+    """Return the first word of a preset's name."""
+    return card.parent.name.partition("_")[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whole", WHOLE, ids=task_of)
+def test_the_python_of_the_other_cards_runs(whole, tmp_path, data_folder):
+    assert {task_of(card) for card in CARDS} == {task_of(card) for card in WHOLE}
+    others = [card for card in CARDS if task_of(card) == task_of(whole) and card != whole]
+    documents.run(others[0], tmp_path, *others[1:], languages=["python"])
 
 
 @pytest.mark.parametrize("pages", [PAGES, [*PAGES, *CARDS]], ids=["pages", "pages and cards"])

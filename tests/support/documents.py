@@ -15,6 +15,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -72,13 +73,24 @@ def blocks(page: Path) -> list[Block]:
     return found
 
 
-def run(page: Path, folder: Path) -> None:
-    """Run the blocks of a page in a folder.
+def run(page: Path, folder: Path, *more: Path, languages: Sequence[str] = LANGUAGES) -> str:
+    """Run the blocks of a page in a folder; return what they print, each followed by its time.
+
+    Args:
+        page: The page.
+        folder: Where its blocks run.
+        more: Pages that run after it in the same process, each with names of its own.
+        languages: The kinds of blocks that run.
 
     Raises:
         AssertionError: A block failed, or did not print what the page says; with its output.
     """
-    given = [asdict(block) for block in blocks(page) if block.not_run is None]
+    given = [
+        asdict(block)
+        for one in (page, *more)
+        for block in blocks(one)
+        if block.not_run is None and block.language in languages
+    ]
     environment = {
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
@@ -101,6 +113,7 @@ def run(page: Path, folder: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, f"{page.name} does not run as printed:\n{done.stdout[-6000:]}"
+    return done.stdout
 
 
 def commands(text: str) -> list[tuple[str, list[str]]]:
@@ -163,8 +176,12 @@ def _main() -> None:
     # The folder of this file is no place to import from: a reader does not have it.
     sys.path[0] = ""
     sys.argv = [""]
-    names: dict[str, object] = {"__name__": "__main__"}
+    page = ""
     for block in (Block(**fields) for fields in json.load(sys.stdin)):
+        if page != block.place.partition(":")[0]:
+            page = block.place.partition(":")[0]
+            names: dict[str, object] = {"__name__": "__main__"}
+        start = time.perf_counter()
         if block.language == "console":
             _run_console(block)
         elif block.file is not None:
@@ -172,6 +189,7 @@ def _main() -> None:
         else:
             print(f"{block.place}: Python", flush=True)
             exec(compile(block.text, block.place, "exec"), names)
+        print(f"{block.place}: took {time.perf_counter() - start:.1f} s", flush=True)
 
 
 if __name__ == "__main__":
