@@ -44,7 +44,7 @@ def test_without_an_address_nothing_on_the_index_page_leads_to_a_file(index_page
 def test_with_an_address_all_lead_there(index_page):
     page = index_page(README, "https://example.org/snukeras")
     assert "[docs/zoo.md](https://example.org/snukeras/blob/HEAD/docs/zoo.md)" in page
-    assert "](https://example.org/snukeras/raw/HEAD/zoo/results/jsb_snu.png)" in page
+    assert "](https://example.org/snukeras/raw/HEAD/docs/pictures/way.svg)" in page
     assert all(target.startswith("https://") for target in targets(page))
 
 
