@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
+from snukeras._units import rounded
 from snukeras.export.crossbar.chip import device_of
 from snukeras.export.crossbar.map import CrossbarMap
 from snukeras.export.errors import BadInputError
@@ -26,6 +27,7 @@ from snukeras.export.report.simulation import (
 from snukeras.export.report.tiled import Converters, OnTiles
 from snukeras.export.samples import Samples
 from snukeras.export.verify.folder import Twin
+from snukeras.export.verify.metric import measure
 from snukeras.export.verify.results import Verification
 from snukeras.pcm import IdealDevice
 
@@ -166,6 +168,10 @@ def _metrics(
         used, converters = on_tiles.twin(twin, exact, device, samples)
     if samples.targets is None:
         return _Metric(converters=converters)
+    if converters is not None:
+        # The devices are exact yet.
+        alone = rounded(measure(used.outputs(samples), samples))
+        converters = dataclasses.replace(converters, alone=alone)
     progress("simulating chips over time")
     metric = metric_over_time(used, chips_of_map(crossbar, device), samples, conditions)
     by_scale = {}

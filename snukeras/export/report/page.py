@@ -388,6 +388,8 @@ def _converters(found: Forecast) -> str:
             "--tile KIND computes with those of a kind of tile."
         )
     text = f"Every product runs through tiles: {escape(used.text)}."
+    if used.alone is not None:
+        text += f" These converters alone, with exact devices, give {used.alone:.3f}."
     if used.digital:
         left = ", ".join(map(escape, used.digital[:3]))
         text += f" Without converters: {left}{' ...' if len(used.digital) > 3 else ''}."

@@ -314,6 +314,11 @@ def _show_forecast(screen: Screen, found: "Forecast", metric: "MetricResult | No
     screen.line(f"Expected on {chips} ({found.device}, a rough guess):")
     if found.converters is not None:
         screen.line(f"  products on tiles: {found.converters.text}")
+        if metric is not None and found.converters.alone is not None:
+            screen.line(
+                f"  converters alone, with exact devices: {metric.title} "
+                f"{found.converters.alone:.3f} {metric.unit}, {metric.values['keras']:.3f} in Keras"
+            )
     products = sorted(found.products, key=lambda p: -p.relative_error["global"][-1])
     rows = [
         (f"error of x W, {worst.name}", _DRIFT[key], *(f"{error:.1%}" for error in errors))

@@ -10,7 +10,7 @@ from snukeras._files import JsonObject
 from snukeras.export.crossbar.chip import slices_of
 from snukeras.export.crossbar.map import CrossbarMap
 from snukeras.export.crossbar.targets import Target
-from snukeras.export.records import Record
+from snukeras.export.records import Record, optional
 from snukeras.export.samples import Samples
 from snukeras.export.verify.folder import Twin
 from snukeras.export.verify.running import runner
@@ -37,11 +37,14 @@ class Converters(Record):
         ranges: What their ranges were found with.
         digital: Matrices of the network whose products no tile can compute; the forecast takes
             their weights from one reading.
+        alone: The metric of the samples with these converters and exact devices, where there is
+            one: what the converters cost by themselves.
     """
 
     tile: JsonObject
     ranges: str
     digital: tuple[str, ...] = ()
+    alone: float | None = optional()
 
     @property
     def text(self) -> str:

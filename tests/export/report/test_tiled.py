@@ -59,6 +59,10 @@ def test_chip_map_and_forecast_compute_the_same(tmp_path):
     found = report.forecast
     assert found.converters.tile == tile.get_config()
     assert found.converters.ranges == "the network"
+    # Exact devices: the network on tiles itself, whose output noise is small.
+    exact = measure([np.asarray(net(feeds[0])) for feeds in SAMPLES.batches], SAMPLES)
+    assert found.converters.alone == pytest.approx(exact, rel=0.01)
+    assert found.converters.alone != report.verification.metric.values["keras"]
     assert report.options.clip == 1.5 and report.map.target["tile"]["columns"] == 32
 
     crossbar = load_map(tmp_path / "a" / "crossbar.snumap")
@@ -106,6 +110,7 @@ def test_the_command(tmp_path, capsys):
     assert main([*given, *more]) == 0
     text = capsys.readouterr().out
     assert "products on tiles: inputs of 8 bits, outputs of 8 bits; ranges from" in text
+    assert re.search(r"converters alone, with exact devices: .* [0-9.]+ .*, [0-9.]+ in Keras", text)
     report = json.loads((tmp_path / "a" / "report.json").read_text("utf-8"))
     assert (
         report["options"]["clip"] == load_map(tmp_path / "a" / "crossbar.snumap").description.clip
