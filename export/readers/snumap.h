@@ -571,7 +571,8 @@ static int snumap__programming(struct snumap__reader *reader)
             return snumap__refuse(reader, "has planes that are not in the order of significance");
     }
     at = snumap__member(reader, object, "time_s");
-    if (at && reader->json.values[at].kind != 'w')
+    if (at && (reader->json.values[at].kind != 'w'
+               || reader->json.text[reader->json.values[at].start] != 'n')) /* null */
         return snumap__real(reader, at, 1, &map->programmed_for);
     return 1;
 }

@@ -14,19 +14,29 @@ from snukeras.pcm.pairs import DifferentialPair
 # Points of the curve from a target to the conductance that is expected of it, and of the Gaussian
 # quadrature of its noise.
 _POINTS, _NODES = 513, 21
+# The least significance, as a share of the largest, that float32 weights resolve.
+_LEAST = 1e-6
 
 
 def check_slices(slices: Sequence[float]) -> tuple[float, ...]:
     """Return the significances of the pairs of a weight as numbers.
 
     Raises:
-        ValueError: none, one that is not above 0, or one larger than that before it.
+        ValueError: none, one that is not above 0, one larger than that before it, or one of less
+            than a millionth of the first.
     """
-    checked = tuple(_arguments.number("slices", value, above=0.0) for value in slices)
+    listed = isinstance(slices, Sequence | np.ndarray) and not isinstance(slices, str)
+    found = tuple(slices) if listed else ()
+    checked = tuple(_arguments.number("slices", value, above=0.0) for value in found)
     if not checked or list(checked) != sorted(checked, reverse=True):
         raise ValueError(
             "Argument `slices` must hold the significance of at least one pair, the largest first, "
             f"such as (1.0, 0.125). Received: {slices!r}"
+        )
+    if checked[-1] < _LEAST * checked[0]:
+        raise ValueError(
+            f"Argument `slices` must hold no significance below {_LEAST:g} times the first. "
+            f"Received: {slices!r}"
         )
     return checked
 

@@ -108,7 +108,7 @@ def test_slices_of_less_significance_leave_the_targets_for_later_alone():
 
 
 def test_refused():
-    for slices in ((), (1.0, 0.0), (0.5, 1.0)):
+    for slices in ((), (1.0, 0.0), (0.5, 1.0), None, "1,1", 2.0, (1.0, 1e-7)):
         with pytest.raises(ValueError, match="`slices`"):
             Crossbar(MATRIX, slices=slices)
     with pytest.raises(ValueError, match="`programmed_for`"):

@@ -150,6 +150,8 @@ FORGERIES = {
     "words": lambda d: d["programming"].update(significances=["1", "1", "1"]),
     "many": lambda d: d["programming"].update(significances=[1.0] * 17),
     "before": lambda d: d["programming"].update(time_s=-1.0),
+    "no time": lambda d: d["programming"].update(time_s=True),
+    "time in words": lambda d: d["programming"].update(time_s="null"),
     "no programming": lambda d: d.pop("programming"),
     "no programs": lambda d: d["matrices"][1].pop("program_minus"),
     "other programs": lambda d: d["matrices"][0].update(program_plus=d["matrices"][0]["g_plus"]),
