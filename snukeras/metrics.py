@@ -13,6 +13,9 @@ _SMALLEST = 2.0**-126
 class _MeanOverSteps(keras.metrics.Metric):
     """The weighted mean of the cost of a step, over all steps of all batches."""
 
+    # The arguments of `update_state` that may not be None.
+    _needed: tuple[str, ...] = ("y_true", "y_pred")
+
     def __init__(self, from_logits: bool, name: str, dtype: Dtype) -> None:
         super().__init__(name=name, dtype=dtype)
         self.from_logits = from_logits
@@ -33,6 +36,12 @@ class _MeanOverSteps(keras.metrics.Metric):
             sample_weight: Weights of the steps, `(N, T)` or `(N, T, 1)`, or of whole sequences,
                 `(N,)`.
         """
+        for name, given in (("y_true", y_true), ("y_pred", y_pred)):
+            if given is None and name in self._needed:
+                raise ValueError(
+                    f"Argument `{name}` must be an array of the shape that the docstring of "
+                    f"{type(self).__name__} names. Received: {name}=None"
+                )
         # Keras has no public reader for the mask that its layers leave on a tensor.
         mask = getattr(y_pred, "_keras_mask", None)
         values = ops.cast(self._values(y_true, y_pred), self.dtype)
@@ -157,16 +166,19 @@ class SpikeRate(_MeanOverSteps):
         dtype: Dtype of the sums.
     """
 
+    _needed = ("y_pred",)
+
     def __init__(self, name: str = "spike_rate", dtype: Dtype = None) -> None:
         super().__init__(False, name, dtype)
 
     def _values(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        spikes = ops.cast(y_pred, "float32")
+        spikes = ops.convert_to_tensor(y_pred)
         if not len(spikes.shape):
             raise ValueError(
-                "SpikeRate takes spikes of shape (samples, units) or (samples, steps, ..., units). "
-                "Received: a single number"
+                "Argument `y_pred` must hold spikes, an array (samples, units) or "
+                f"(samples, steps, ..., units). Received: y_pred={y_pred!r}"
             )
+        spikes = ops.cast(spikes, "float32")
         first = min(2, len(spikes.shape) - 1)
         return ops.mean(spikes, axis=tuple(range(first, len(spikes.shape))))
 

@@ -277,6 +277,16 @@ def test_the_spike_rate_of_an_output_is_among_the_metrics_of_a_model():
     assert found["hidden_spike_rate"] == pytest.approx(rate)
 
 
-def test_the_spike_rate_of_a_single_number_is_refused():
-    with pytest.raises(ValueError, match=r"spikes of shape \(samples, units\).*a single number"):
+def test_a_spike_rate_needs_an_array_of_spikes():
+    with pytest.raises(ValueError, match=r"`y_pred` must hold spikes, an array.*y_pred=1\.0"):
         snukeras.metrics.SpikeRate().update_state(None, 1.0)
+
+
+@pytest.mark.parametrize("name", ["SpikeRate", "FrameNLL", "Perplexity"])
+def test_what_is_missing_is_named(name):
+    metric = getattr(snukeras.metrics, name)()
+    with pytest.raises(ValueError, match=rf"`y_pred` must be an array .* {name} names"):
+        metric.update_state(np.zeros((2, 3)), None)
+    if name != "SpikeRate":
+        with pytest.raises(ValueError, match="Received: y_true=None"):
+            metric.update_state(None, np.zeros((2, 3)))
