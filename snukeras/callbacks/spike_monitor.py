@@ -1,5 +1,6 @@
 """Watch how many spikes the layers of a model have while it trains."""
 
+import inspect
 import warnings
 
 import keras
@@ -14,6 +15,8 @@ from snukeras.network import observers
 _EARLY = 20
 # The callback warns if this share of the units of a layer is silent, or saturated.
 _TOO_MANY = 0.9
+# It also warns if the mean rate of a layer is below this one, however many units share the spikes.
+_TOO_RARE = 0.005
 
 
 class _Counts(keras.metrics.Metric, observers.Observer):
@@ -25,6 +28,8 @@ class _Counts(keras.metrics.Metric, observers.Observer):
 
     def __init__(self, units: int, name: str) -> None:
         super().__init__(name=name, dtype="float32")
+        self.untold = False
+        """Whether the model does not tell its layers that it trains, and is training now."""
         self.spikes = self.add_variable((units,), "zeros", name="spikes")
         self.steps = self.add_variable((), "zeros", name="steps")
         self._told: list[np.ndarray] | None = None
@@ -37,7 +42,7 @@ class _Counts(keras.metrics.Metric, observers.Observer):
             self._told = [np.zeros(self.spikes.shape), np.zeros(())]
 
     def observe(self, run: observers.Run) -> None:
-        if run.training:
+        if run.training or self.untold:
             self.update_state(run.spikes, run.mask)
 
     def update_state(self, spikes: Tensor, mask: Tensor | None = None) -> None:
@@ -85,7 +90,8 @@ class SpikeMonitor(keras.callbacks.Callback):
     TensorBoard and CSVLogger if they come after this callback in the list. Soft units are left out.
 
     A layer that is silent or saturated passes no gradient on, and the loss then stays where it is.
-    The callback warns of it once in a training, after 20 batches or at the end of an epoch.
+    The callback warns of it once in a training, after 20 batches or at the end of an epoch: if nine
+    tenths of the units of a layer are so, or if the rate of a layer is below 0.005.
 
     The counts are sums inside the compiled training step, over spikes that it has anyway, so they
     cost little. The step is traced anew when the training begins.
@@ -116,7 +122,8 @@ class SpikeMonitor(keras.callbacks.Callback):
         layers = observers.units_of(model, spiking_only=True)
         if not layers:
             raise ValueError(
-                f"SpikeMonitor needs a model with spiking layers, such as snukeras.layers.SNU. "
+                f"SpikeMonitor needs a model with spiking layers, such as snukeras.layers.SNU "
+                f"(cells in keras.layers.RNN are none). "
                 f"Received: {model.name!r}, which has none."
             )
         with _strategy.scope_of(model):
@@ -127,6 +134,7 @@ class SpikeMonitor(keras.callbacks.Callback):
         self._layers = layers
         for name, counts in self._counts.items():
             observers.attach(counts, [layers[name]])
+        self._trains(True)
         # A step that was traced before knows of no counts.
         model.train_function = None
 
@@ -134,6 +142,21 @@ class SpikeMonitor(keras.callbacks.Callback):
         for name, counts in self._counts.items():
             observers.detach(counts, [self._layers[name]])
         self._counts, self._layers = {}, {}
+
+    def _trains(self, now: bool) -> None:
+        """Note whether training steps are made now, for models whose `call` has no `training`.
+
+        Keras tells the layers of such a model nothing, whatever step they are in.
+        """
+        told = "training" in inspect.signature(self.model.call).parameters
+        for counts in self._counts.values():
+            counts.untold = now and not told
+
+    def on_test_begin(self, logs: Logs = None) -> None:
+        self._trains(False)
+
+    def on_test_end(self, logs: Logs = None) -> None:
+        self._trains(True)
 
     def on_train_begin(self, logs: Logs = None) -> None:
         self._warned = False
@@ -179,11 +202,13 @@ class SpikeMonitor(keras.callbacks.Callback):
         troubles = []
         for name in self._counts:
             rate, silent, saturated = self._of(name)
-            for share, what in ((silent, "have not spiked"), (saturated, "spike at every step")):
-                if share >= _TOO_MANY:
-                    troubles.append(
-                        f"{share:.0%} of the units of {name!r} {what} (mean rate {rate:.3f})"
-                    )
+            if max(silent, saturated) >= _TOO_MANY:
+                share, what = max((silent, "have not spiked"), (saturated, "spike at every step"))
+                troubles.append(
+                    f"{share:.0%} of the units of {name!r} {what} (mean rate {rate:.3f})"
+                )
+            elif rate < _TOO_RARE:
+                troubles.append(f"the units of {name!r} hardly spike (mean rate {rate:.4f})")
         if troubles:
             self._warned = True
             warnings.warn(

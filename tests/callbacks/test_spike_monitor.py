@@ -110,6 +110,39 @@ def test_a_saturated_layer_is_told_and_a_busy_one_is_not(recwarn):
     assert not [w for w in recwarn if "of the units" in str(w.message)]
 
 
+class Untold(keras.Model):
+    """A model whose call has no argument `training`, so that Keras tells its layers nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.units = SNU(10, return_sequences=True, name="units")
+        self.read = keras.layers.Dense(3)
+
+    def call(self, x):
+        return self.read(self.units(x)[:, -1])
+
+
+def test_training_steps_alone_are_counted_in_a_model_that_is_not_told_of_training():
+    x, y = data()
+    model = Untold()
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    rates = snukeras.initializers.calibrate(model, x, rate=0.3)
+    history = model.fit(
+        x, y, epochs=2, verbose=0, validation_data=(0 * x, y), callbacks=[SpikeMonitor()]
+    ).history
+    assert history["units/rate"] == pytest.approx([rates["units"]] * 2)
+
+
+def test_a_layer_that_hardly_spikes_is_told():
+    x, _ = data(samples=200)
+    x[1:] = 0  # many units spike, on one sample of 200
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((None, 8)), SNU(10, name="rare")])
+    model.compile("sgd", "mse")
+    with pytest.warns(UserWarning, match="the units of 'rare' hardly spike"):
+        model.fit(x, np.zeros((200, 10)), verbose=0, callbacks=[SpikeMonitor()])
+
+
 def test_the_logs_reach_the_callbacks_that_follow(tmp_path):
     model, (x, y) = network(), data()
     log = keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))
