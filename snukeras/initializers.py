@@ -168,12 +168,14 @@ def calibrate(model: keras.Model, x: Nested, rate: float = 0.1) -> dict[str, flo
     without signs, and those that are silent or saturated a factor of their own. Biases, thresholds
     and decays stay as they are. Works on Sequential, functional and subclassed models, nested and
     wrapped layers, convolutions and recurrent units; in inference, so without dropout, and with the
-    moving statistics of BatchNormalization. For weights before training: it is no training.
+    moving statistics of BatchNormalization. A layer that the model calls several times is scaled on
+    its first call. For weights before training: it is no training.
 
     Args:
         model: A built model with spiking layers.
         x: Inputs as an array, or a list, tuple or dict of arrays, (samples, ...); some hundred
-            samples, which are computed at once.
+            samples, which are computed at once. Of a data set of batches give one:
+            `x, y = next(iter(dataset))`.
         rate: Target rate: spikes of a unit and step, in (0, 1).
 
     Returns:
@@ -189,7 +191,8 @@ def calibrate(model: keras.Model, x: Nested, rate: float = 0.1) -> dict[str, flo
     if not layers:
         raise ValueError(
             f"The model {model.name!r} has no spiking layers to calibrate. Allowed are models with "
-            "layers such as snukeras.layers.SNU or ConvSNU2D; soft units need no calibration."
+            "layers such as snukeras.layers.SNU or ConvSNU2D; soft units need no calibration, and "
+            "cells in keras.layers.RNN are not found."
         )
     observers.samples(x)
     variables = [v for layer in layers.values() for v in layer.variables]
@@ -331,6 +334,7 @@ class _Scaling:
         if still.any():
             for start in self.start:
                 start[..., still] = np.abs(start[..., still])
-            self.factors = np.where(still, np.median(np.abs(self.factors[~still])), self.factors)
+            others = np.abs(self.factors[~still])
+            self.factors = np.where(still, np.median(others) if others.size else 1.0, self.factors)
             self._bisect(still, by_unit=True)
         return True

@@ -160,6 +160,9 @@ def test_what_cannot_be_calibrated_is_refused_and_left_as_it_was():
         calibrate(model, x[:, :, :] * (np.arange(20) == 3)[:, None], rate=0.9)
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+    one = keras.Sequential([keras.Input((None, 5)), SNU(8)])
+    with pytest.raises(ValueError, match="cannot reach the rate"):
+        calibrate(one, -np.ones((1, 1, 5), "float32"))
     dense = keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="no spiking layers"):
         calibrate(dense, np.ones((3, 5)))

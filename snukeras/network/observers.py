@@ -128,7 +128,9 @@ def samples(x: Nested) -> int:
     )
     arrays = [] if x is None else keras.tree.flatten(x)
     if not arrays or not all(len(getattr(array, "shape", ())) for array in arrays):
-        raise ValueError(f"{allowed} Received: {type(x).__name__}. Use np.asarray for lists.")
+        batches = hasattr(x, "__iter__") and not isinstance(x, list | tuple | dict | str)
+        advice = "Give one batch, next(iter(dataset))" if batches else "Use np.asarray for lists"
+        raise ValueError(f"{allowed} Received: {type(x).__name__}. {advice}.")
     lengths = [int(array.shape[0]) for array in arrays]
     if len(set(lengths)) > 1:
         raise ValueError(f"{allowed} Received: arrays of {lengths} samples")

@@ -54,7 +54,8 @@ def trace(model: keras.Layer, x: Nested, batch_size: int = 32) -> dict[str, dict
     if not layers:
         raise ValueError(
             f"The model {model.name!r} has no SNU layers to trace. Allowed are models that hold "
-            "layers such as snukeras.layers.SNU, SSNU or ConvSNU2D."
+            "layers such as snukeras.layers.SNU, SSNU or ConvSNU2D; cells in keras.layers.RNN are "
+            "not found."
         )
     samples = observers.samples(x)
     batch_size = _arguments.whole("batch_size", batch_size)

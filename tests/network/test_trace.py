@@ -199,6 +199,8 @@ def test_bad_models_and_inputs_are_refused(run, x):
             run(model, bad)
     with pytest.raises(ValueError, match=r"one for each input .*arrays of \[3, 2\] samples"):
         run(model, [x, x[:2]])
+    with pytest.raises(ValueError, match=r"Give one batch, next\(iter\(dataset\)\)"):
+        run(model, tf.data.Dataset.from_tensor_slices(x).batch(2))
     with pytest.raises(ValueError, match="at least one sample"):
         run(model, x[:0])
     for odd in (np.nan, np.inf):
