@@ -24,7 +24,10 @@ class Listener:
     """A streaming network that hears sound in pieces of any length."""
 
     def __init__(self, path: Path) -> None:
-        self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        try:
+            self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        except Exception as error:  # each fault of a file has a class of its own
+            raise ValueError(f"{path} cannot be read as an ONNX file: {error}") from error
         frames = self.session.get_modelmeta().custom_metadata_map.get("snukeras.frames")
         if frames is None:
             raise ValueError(
@@ -58,16 +61,27 @@ class Listener:
 
 def pieces(path: Path, rate: int) -> Iterator[np.ndarray]:
     """Read a wav file in pieces, float32 in [-1, 1)."""
-    with wave.open(str(path)) as file:
-        found = file.getframerate(), file.getnchannels(), 8 * file.getsampwidth()
-        if found != (rate, 1, 16) or not file.getnframes():
-            raise ValueError(
-                f"{path} must have {rate} samples a second, one channel, 16 bits, and at least one "
-                f"sample. Received: {found[0]} Hz, {found[1]} channel(s), {found[2]} bits, "
-                f"{file.getnframes()} samples. Convert it: sox INPUT -r {rate} -c 1 -b 16 {path}"
-            )
-        while content := file.readframes(PIECE):
-            yield np.frombuffer(content, "<i2").astype(np.float32) / np.float32(32768)
+    convert = f"Convert it: sox {path} -r {rate} -c 1 -b 16 converted.wav"
+    try:
+        with wave.open(str(path)) as file:
+            found = file.getframerate(), file.getnchannels(), 8 * file.getsampwidth()
+            left = file.getnframes()
+            if found != (rate, 1, 16):
+                raise ValueError(
+                    f"{path} must have {rate} samples a second, one channel and 16 bits. Received: "
+                    f"{found[0]} Hz, {found[1]} channel(s), {found[2]} bits. {convert}"
+                )
+            if not left:
+                raise ValueError(f"{path} has no samples. Record it again.")
+            while content := file.readframes(PIECE):
+                left -= len(content) // 2
+                whole = content[: len(content) // 2 * 2]
+                yield np.frombuffer(whole, "<i2").astype(np.float32) / np.float32(32768)
+    except (wave.Error, EOFError) as error:
+        reason = str(error) or "it ends too early"
+        raise ValueError(f"{path} cannot be read as a wav file ({reason}). {convert}") from error
+    if left:
+        raise ValueError(f"{path} is cut short: {left} of its samples are missing.")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -91,7 +105,7 @@ def main(argv: list[str] | None = None) -> int:
                 f"{given.wav} has {heard} samples, and a frame takes {listener.length}. Add "
                 "silence."
             )
-    except (ValueError, OSError, wave.Error, EOFError) as error:
+    except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

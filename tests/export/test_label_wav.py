@@ -82,7 +82,8 @@ def test_pieces_of_any_length_are_alike(example, model):
     ("samples", "arguments", "message"),
     [
         ([1] * 500, {"rate": 16000}, "16000 Hz, .*Convert it"),
-        ([], {}, "0 samples"),
+        ([1] * 500, {"channels": 2}, "2 channel.*converted.wav"),
+        ([], {}, "has no samples"),
         ([1] * 150, {}, "has 150 samples, and a frame takes 200. Add silence"),
     ],
 )
@@ -98,3 +99,17 @@ def test_other_files(example, tmp_path, capsys):
     )
     assert example.main([str(tmp_path / "model.onnx"), "absent.wav"]) == 1
     assert "does not take frames of sound" in capsys.readouterr().err
+    assert example.main([str(tmp_path / "absent.onnx"), "absent.wav"]) == 1
+    assert "absent.onnx cannot be read as an ONNX file" in capsys.readouterr().err
+
+
+def test_damaged_wav_files(example, model, tmp_path, capsys):
+    path = write(tmp_path / "a.wav", np.arange(500))
+    content = path.read_bytes()
+    path.write_bytes(content[:-101])
+    assert example.main([str(model), str(path)]) == 1
+    found = capsys.readouterr()
+    assert "0.06 s" in found.out and "cut short: 51 of its samples are missing" in found.err
+    path.write_bytes(content[:20])
+    assert example.main([str(model), str(path)]) == 1
+    assert "a.wav cannot be read as a wav file (it ends too early)" in capsys.readouterr().err
