@@ -7,6 +7,11 @@ import pytest
 from tiny_speech import Syllables, make_recipe
 
 from experiments import speakers
+from snukeras.zoo.tasks.speech import speak
+
+
+class BandsOfSyllables(speakers.Bands, Syllables):
+    """Frames of syllables that were made."""
 
 
 @pytest.fixture
@@ -22,6 +27,7 @@ def test_every_speaker_is_held_out_with_every_seed(content, tmp_path, monkeypatc
 
     def train_seed(recipe, task, seed, folder, **arguments):
         assert (recipe.data, recipe.epochs) == (speakers.AUGMENTATION, speakers.EPOCHS)
+        assert recipe.batch_size == speakers.BATCH
         trained.append((task.held_out, seed, folder))
         figure = 50.0 + 10 * seed + speakers.SPEAKERS.index(task.held_out)
         return {"seed": seed, "valid": figure, "test": figure - 1, "epoch": 1, "seconds": 1.0,
@@ -44,8 +50,8 @@ def test_every_speaker_is_held_out_with_every_seed(content, tmp_path, monkeypatc
 
 
 def test_trains_and_resumes(content, tmp_path):
-    asked = dict(speakers=["theo"], root=tmp_path, task=Syllables, progress=lambda event: None,
-                 seeds=[3], data={"gain": 3.0}, epochs=None)  # fmt: skip
+    asked = dict(speakers=["theo"], root=tmp_path, task=BandsOfSyllables, seeds=[3],
+                 data={"gain": 3.0}, epochs=None, progress=lambda event: None)  # fmt: skip
     results = speakers.experiment("tiny", tmp_path / "runs", content, **asked)
     assert [(fold["speaker"], fold["seed"]) for fold in results["folds"]] == [("theo", 3)]
     assert results["recipe"]["data"] == {"gain": 3.0} and results["recipe"]["epochs"] == 1
@@ -58,3 +64,18 @@ def test_other_tasks_are_refused(content, tmp_path):
     path.write_text(json.dumps({**json.loads(path.read_text()), "task": "mnist"}))
     with pytest.raises(ValueError, match=r"task spoken_digits\. Received: mnist"):
         speakers.experiment("tiny", tmp_path / "runs", content, root=tmp_path)
+
+
+def test_bands_know_neither_level_nor_length_nor_a_gentle_filter():
+    sound = np.zeros((1, 8000), "float32")
+    sound[0, :4000] = speak(3)[:4000]
+    found = speakers.bands(sound)
+    assert found.shape == (1, 49, 40) and found.min() >= 0 and found.max() > 3
+    assert speakers.bands(10 * sound) == pytest.approx(found, abs=1e-2)
+    later = np.roll(sound, 5 * 160, axis=1)
+    assert speakers.bands(later)[:, 5:] == pytest.approx(found[:, :-5], abs=0.05)
+    # 12 dB more from the lowest to the highest frequency: the bands of raw sound change by 1.4.
+    tilt = 10 ** (12 / 20 * np.linspace(0, 1, 4001))
+    tilted = np.fft.irfft(np.fft.rfft(sound) * tilt).astype("float32")
+    assert np.abs(speakers.bands(tilted) - found).mean() < 0.1
+    assert not speakers.bands(np.zeros((1, 8000), "float32")).any()
