@@ -290,9 +290,9 @@ def plot(results: Mapping[str, Any], path: Path) -> None:
         1, len(kernels), figsize=(3.6 * len(kernels), 3.0), layout="constrained", sharey=True
     )
     for axes, kernel in zip(np.atleast_1d(all_axes), kernels, strict=True):
-        for polarity, sign in (("plus", "+"), ("minus", "\N{MINUS SIGN}")):
+        for polarity, sign, line in (("plus", "+", "-"), ("minus", "\N{MINUS SIGN}", "--")):
             counts = np.sum([entry["conductances"][kernel][polarity] for entry in devices], axis=0)
-            axes.stairs(counts / counts.sum(), edges, label=f"G{sign}")
+            axes.stairs(counts / counts.sum(), edges, label=f"G{sign}", linestyle=line)
         axes.set(title=kernel, xlabel="conductance after the last pulse, uS")
         axes.set_xlim(0.0, edges[min(np.flatnonzero(counts)[-1] + 2, len(edges) - 1)])
     np.atleast_1d(all_axes)[0].set_ylabel("share of the devices")

@@ -158,6 +158,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
     plain = next(iter(results["models"].values()))["shipped"]
     axes.axhline(plain, color="0.5", linewidth=0.8)
     axes.text(TIMES["25 s"], plain, "trained plainly, in float", va="top", color="0.4", fontsize=8)
+    # Models differ in marker and colour, compensations in line: both are told apart in grey too.
     for color, (name, model) in enumerate(results["models"].items()):
         for label, case in model["cases"].items():
             axes.errorbar(
@@ -166,8 +167,9 @@ def plot(results: dict[str, Any], path: Path) -> None:
                 [case[time]["std"] for time in TIMES],
                 color=f"C{color}",
                 linestyle=styles[label],
-                marker="o",
-                markersize=3,
+                marker="os^D"[color % 4],
+                markerfacecolor=f"C{color}" if color % 2 else "white",
+                markersize=5,
                 capsize=2,
                 label=f"{name}, compensation: {label}",
             )
