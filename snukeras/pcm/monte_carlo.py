@@ -90,7 +90,9 @@ def evaluate_chips(
             chip changes on its own: most of what tells samples apart cancels. All samples are used
             equally often.
         stderr: stop after the first chips (8 at least) whose means are known this well at all
-            times: standard errors by metric, such as {"accuracy": 0.0002}.
+            times: standard errors by metric, such as {"accuracy": 0.0002}. Where chips take the
+            samples in turn, so that several chips see the same, what tells the samples of one turn
+            from those of another is left out of them (`summarize` with `turns`).
         executor: in place of `workers`, where to evaluate the chips, each in a task of its own:
             anything with the `submit` of concurrent.futures.Executor, such as a pool of spawned
             processes or a client of Dask. A worker needs snukeras in this version, and the modules
@@ -172,7 +174,8 @@ def _evaluated(
     """Evaluate the chips that `results` lacks, and keep all rows there."""
     rows = _load(results, work.settings)
     missing = [i for i in range(chips) if i not in rows]
-    enough = _enough(rows, stderr, chips)
+    turns = work.turns()
+    enough = _enough(rows, stderr, chips, turns)
     if enough is not None:
         missing = []
     saved = clock.monotonic()
@@ -180,7 +183,7 @@ def _evaluated(
     try:
         for number, found in running:
             rows[number] = found
-            enough = _enough(rows, stderr, chips)
+            enough = _enough(rows, stderr, chips, turns)
             if enough is not None:
                 break
             if results is not None and clock.monotonic() - saved > 5.0:
@@ -194,7 +197,9 @@ def _evaluated(
     return [row for number in sorted(rows) if number < wanted for row in rows[number]]
 
 
-def _enough(rows: dict[int, list[Row]], stderr: dict[str, float] | None, chips: int) -> int | None:
+def _enough(
+    rows: dict[int, list[Row]], stderr: dict[str, float] | None, chips: int, turns: int
+) -> int | None:
     """Return how many chips, from the first on, give means as well known as asked for."""
     if not stderr:
         return None
@@ -212,17 +217,48 @@ def _enough(rows: dict[int, list[Row]], stderr: dict[str, float] | None, chips: 
     )
     wanted = np.array(list(stderr.values()))
     for count in range(_FEWEST, together + 1):
-        reached = values[:count].std(axis=0, ddof=1) / np.sqrt(count)
-        if np.all(reached <= wanted):
+        if np.all(_standard_error(values[:count], turns) <= wanted):
             return count
     return None
 
 
-def summarize(rows: Sequence[Row]) -> dict[float, dict[str, dict[str, float]]]:
-    """Return statistics of the rows by time: {time: {metric: {mean, std, min, median, max}}}."""
+def _standard_error(values: np.ndarray, turns: int) -> np.ndarray:
+    """Return the standard error of the mean of chips, (chips, ...).
+
+    Chips i and i + turns saw the same samples. Where each turn was taken equally often, the mean is
+    one over all samples, and only what tells chips of the same samples apart makes it uncertain.
+
+    Args:
+        values: Of the chips, from number 0 on.
+        turns: How many sets of samples they took in turn.
+    """
+    count = len(values)
+    if turns > 1 and count >= 2 * turns and count % turns == 0:
+        by_turn = values.reshape(count // turns, turns, *values.shape[1:])
+        squares = np.square(by_turn - by_turn.mean(axis=0)).sum(axis=(0, 1))
+        return np.asarray(np.sqrt(squares / (count - turns) / count))
+    if count < 2:
+        return np.full(values.shape[1:], np.nan)
+    return np.asarray(values.std(axis=0, ddof=1) / np.sqrt(count))
+
+
+def summarize(rows: Sequence[Row], turns: int = 1) -> dict[float, dict[str, dict[str, float]]]:
+    """Return statistics of the rows by time.
+
+    Args:
+        rows: Of `evaluate_chips`.
+        turns: How many chips it takes until each sample was seen once: the number of samples over
+            `samples`, where that is whole. What tells the samples of one turn from those of another
+            is no part of the standard error then.
+
+    Returns:
+        {time: {metric: {mean, std, min, median, max, stderr}}}; `stderr` is the standard error of
+        the mean, NaN for one chip.
+    """
+    turns = _arguments.whole("turns", turns)
     summary: dict[float, dict[str, dict[str, float]]] = {}
     for t in sorted({row["time"] for row in rows}):
-        chosen = [row for row in rows if row["time"] == t]
+        chosen = sorted((row for row in rows if row["time"] == t), key=lambda row: row["chip"])
         summary[t] = {
             metric: {
                 "mean": float(np.mean(values)),
@@ -230,6 +266,7 @@ def summarize(rows: Sequence[Row]) -> dict[float, dict[str, dict[str, float]]]:
                 "min": float(np.min(values)),
                 "median": float(np.median(values)),
                 "max": float(np.max(values)),
+                "stderr": float(_standard_error(np.array(values), turns)),
             }
             for metric in chosen[0]
             if metric not in ("chip", "time")
@@ -334,6 +371,11 @@ class _Work:
     chip: Config  # arguments of Chip
     batch_size: int
 
+    def turns(self) -> int:
+        """Count the chips that see each sample once; 1 where they do not come out even."""
+        samples, total = self.settings.get("samples"), len(self.data)
+        return total // samples if samples and total % samples == 0 else 1
+
 
 class _Evaluator:
     """Evaluate chips of one model, one after the other."""
@@ -344,6 +386,8 @@ class _Evaluator:
         self.copy = work.model.on_chip() if tiled else copy_model(work.model)
         self.exact: Nested = None
         self.figures: dict[str, float] = {}
+        # What the exact network has of the samples of each turn, and more than it has of all.
+        self.turns: dict[int, tuple[Data, dict[str, float]]] = {}
         if "samples" in work.settings:
             self.exact = work.model.digital() if tiled else copy_model(work.model)
             self.figures = self._evaluate(self.exact, work.data)
@@ -353,11 +397,7 @@ class _Evaluator:
         seed = np.random.SeedSequence([work.settings["seed"], number]).generate_state(1)
         # One device for all chips: its compiled functions are made once.
         chip = Chip(work.model, seed=int(seed[0] >> 1), **work.chip)
-        data, offsets = work.data, dict.fromkeys(self.figures, 0.0)
-        if self.exact is not None:
-            data = work.data.of(self._samples(number))
-            exact = self._evaluate(self.exact, data)
-            offsets = {name: self.figures[name] - value for name, value in exact.items()}
+        data, offsets = self._part(number)
         rows = []
         for t in work.settings["times"]:
             chip.write(self.copy, t)
@@ -368,6 +408,21 @@ class _Evaluator:
 
     def _evaluate(self, model: Nested, data: Data) -> dict[str, float]:
         return data.evaluate(model, self.work.batch_size)
+
+    def _part(self, number: int) -> tuple[Data, dict[str, float]]:
+        """Return what a chip sees, and what to add to its metrics."""
+        work = self.work
+        if self.exact is None:
+            return work.data, {}
+        turn = number % work.turns() if work.turns() > 1 else number
+        if turn in self.turns:
+            return self.turns[turn]
+        data = work.data.of(self._samples(number))
+        exact = self._evaluate(self.exact, data)
+        found = data, {name: self.figures[name] - value for name, value in exact.items()}
+        if work.turns() > 1:
+            self.turns[turn] = found
+        return found
 
     def _samples(self, number: int) -> np.ndarray:
         """Return the samples of a chip: the next ones of the data in a drawn order."""

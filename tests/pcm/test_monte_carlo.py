@@ -273,6 +273,44 @@ def test_chips_share_the_samples(task):
         evaluate_chips(model, iter([(x, y)]), samples=4)
 
 
+def test_samples_taken_in_turn_are_no_part_of_the_standard_error():
+    """Many means of chips that share samples spread as their standard error says."""
+    random = np.random.default_rng(0)
+    turns, count, runs = 5, 40, 400
+    of_turn = random.normal(0, 3.0, turns)
+    of_turn -= of_turn.mean()  # all samples together have the figure of the whole
+    means, told, plain = [], [], []
+    for _ in range(runs):
+        values = 90 + of_turn[np.arange(count) % turns] + random.normal(0, 0.5, count)
+        rows = [{"chip": i, "time": 0.0, "acc": v} for i, v in enumerate(values)]
+        random.shuffle(rows)
+        found = summarize(rows, turns)[0.0]["acc"]
+        means.append(found["mean"])
+        told.append(found["stderr"])
+        plain.append(summarize(rows)[0.0]["acc"]["stderr"])
+    assert np.mean(told) == pytest.approx(np.std(means), rel=0.1)
+    assert np.mean(told) == pytest.approx(0.5 / np.sqrt(count), rel=0.03)
+    assert np.mean(plain) > 2 * np.mean(told)
+    # A turn that was not taken as often as another says nothing of the whole.
+    odd = summarize(rows[:-1], turns)[0.0]["acc"]["stderr"]
+    assert odd == pytest.approx(np.mean(plain), rel=0.3)
+    assert np.isnan(summarize(rows[:1])[0.0]["acc"]["stderr"])
+    with pytest.raises(ValueError, match="`turns`"):
+        summarize(rows, 0)
+
+
+@pytest.mark.slow
+def test_samples_in_turn_stop_earlier_and_keep_the_rows(task):
+    model, x, y = task
+    y = y + np.random.default_rng(3).normal(0, 3, y.shape)
+    arguments = {"times": (DAY,), "chips": 48, "samples": 8}
+    rows = evaluate_chips(model, x, y, **arguments)
+    wanted = summarize(rows[:24], 4)[DAY]["loss"]["stderr"] * 1.0001
+    fewer = evaluate_chips(model, x, y, stderr={"loss": wanted}, **arguments)
+    assert fewer == rows[: len(fewer)] and len(fewer) <= 24
+    assert summarize(rows[:24])[DAY]["loss"]["stderr"] > 1.5 * wanted
+
+
 @pytest.mark.slow
 def test_stops_at_a_standard_error(task, tmp_path):
     model, x, y = task
