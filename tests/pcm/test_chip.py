@@ -137,7 +137,19 @@ FAKE_CHIP = textwrap.dedent(
         elif request["call"] == "pulse":
             for i, count in enumerate(argument):
                 tiles[name][i] += sum(generator.uniform(0.5, 0.9) for _ in range(count))
-        answer = [g + generator.gauss(0, 0.05) for g in tiles[name]]
+        held = tiles[name]
+        answer = [g + generator.gauss(0, 0.05) for g in held]
+        if request["call"] == "mvm":  # currents of vectors, each a list of rows
+            rows, half = len(argument[0]), len(held) // 2
+            columns = half // rows
+            answer = [
+                sum(
+                    x * (answer[i * columns + j] - answer[half + i * columns + j])
+                    for i, x in enumerate(vector)
+                )
+                for vector in argument
+                for j in range(columns)
+            ]
         print(json.dumps(answer), flush=True)
     """
 )
@@ -154,9 +166,11 @@ class ChipInAnotherProcess(Hardware):
             text=True,
         )
         self.shapes = {}
+        self.multiplied = 0
 
-    def _ask(self, call, tile, argument=None):
-        values = None if argument is None else np.asarray(argument).ravel().tolist()
+    def _ask(self, call, tile, argument=None, flat=True):
+        array = None if argument is None else np.asarray(argument)
+        values = None if array is None else (array.ravel() if flat else array).tolist()
         request = {"call": call, "tile": tile, "argument": values}
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
@@ -172,6 +186,10 @@ class ChipInAnotherProcess(Hardware):
     def read(self, tile):
         return np.asarray(self._ask("read", tile)).reshape(self.shapes[tile])
 
+    def mvm(self, tile, x):
+        self.multiplied += len(x)
+        return np.reshape(self._ask("mvm", tile, x, False), (len(x), -1))
+
     def close(self):
         self.process.stdin.close()
         self.process.wait(timeout=10)
@@ -185,8 +203,16 @@ def test_a_chip_in_another_process(model, data):
         chip = Chip(model, hardware=hardware, tile_size=(8, 16), pair=DifferentialPair(20.0))
         assert len(hardware.shapes) > 4
         held = chip.model()
+        (name, crossbar), *_ = chip.crossbars.items()
+        x = np.random.default_rng(0).normal(size=(6, crossbar.matrix.shape[0])).astype("float32")
+        product = keras.ops.convert_to_numpy(chip.matmul(name, x))
+        assert hardware.multiplied == 6 * len(crossbar.tiles)
+        for pulses, resets in map(hardware.wear, chip.programming):
+            assert pulses.sum() > 0 and resets.min() >= 1
     finally:
         hardware.close()
+    exact = x @ crossbar.matrix
+    assert 0.0 < np.std(product - exact) < 0.2 * np.std(exact)
     signal, error = np.std(data[1]), np.std(held.predict(data[0], verbose=0) - data[1])
     assert 0.0 < error < 0.2 * signal
 
