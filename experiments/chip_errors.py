@@ -86,6 +86,7 @@ def experiment(
             times=[*TIMES.values()],
             seed=1,
             compensation=changes["compensation"],
+            executor=reporting.executor(),
         )
         found = summarize(rows)
         return {
@@ -106,7 +107,7 @@ def experiment(
         for case in CASES
     ]
     path = reporting.folder(RESULTS_FOLDER, root) / f"{FAMILY}.json"
-    return reporting.gather(path, cases, measure)
+    return reporting.gather(path, cases, measure, here=True)
 
 
 def table(root: Path | str | None = None) -> str:
@@ -127,6 +128,7 @@ def table(root: Path | str | None = None) -> str:
 
 
 @reported
+@reporting.on_workers
 def main(argv: list[str] | None = None) -> int:
     """Evaluate all cases; 0 if all went well."""
     parser = argparse.ArgumentParser(

@@ -10,6 +10,7 @@ it takes.
 """
 
 import argparse
+import contextlib
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ import numpy as np
 
 from experiments import reporting
 from experiments.reporting import reported
-from snukeras import _files
+from snukeras import _executors, _files
 
 if TYPE_CHECKING:
     from snukeras.export.c.files import Made
@@ -165,16 +166,20 @@ def table(root: Path | str | None = None) -> str:
 
 
 @reported
+@reporting.on_workers
 def main(argv: list[str] | None = None) -> int:
     """Measure presets, each into a file of its own; 0 if all went well."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.int8", description=__doc__.splitlines()[0]
     )
     parser.add_argument("presets", nargs="+", metavar="NAME")
-    for preset in parser.parse_args(argv).presets:
-        path = reporting.folder(RESULTS_FOLDER) / f"{preset}.json"
-        _files.write_json(path, measure(preset))
-        print(f"{path} is written.", flush=True)
+    presets = list(dict.fromkeys(parser.parse_args(argv).presets))
+    tasks = [(preset,) for preset in presets]
+    with contextlib.closing(_executors.gather(measure, tasks, reporting.executor())) as measured:
+        for number, found in measured:
+            path = reporting.folder(RESULTS_FOLDER) / f"{presets[number]}.json"
+            _files.write_json(path, found)
+            print(f"{path} is written.", flush=True)
     return 0
 
 

@@ -8,6 +8,7 @@ steps at the same rate.
 """
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 
 from experiments import reporting
 from experiments.reporting import reported
-from snukeras import _files
+from snukeras import _executors, _files
 from snukeras.layers import RateCoding
 from snukeras.zoo import presets
 from snukeras.zoo.tasks import TASKS, Task, registry
@@ -79,21 +80,49 @@ def experiment(
     if results.get("weights_sha256") != weights:
         results = {"name": name, "weights_sha256": weights, "figures": {}}
     results |= {"unit": preset["unit"], "shipped": preset["test"]}
-    task = registry.task_of(preset["task"], tasks)
     model = presets.load(name, content=content)
     if not any(isinstance(layer, RateCoding) for layer in model.layers):
         raise ValueError(f"{name} has no RateCoding layer: there are no other spikes to give it.")
-    for count in steps:
-        for seed in codings:
-            of_count = results["figures"].setdefault(str(count), {})
-            if str(seed) in of_count:
-                continue
-            twin = recoded(model, count, seed)
-            twin.compile(loss=task.loss({}), weighted_metrics=task.metrics())
-            of_count[str(seed)] = round(task.evaluate(twin, "test"), 4)
+    cases = [(count, seed) for count in steps for seed in codings]
+    missing = [
+        case
+        for case in dict.fromkeys(cases)
+        if str(case[1]) not in results["figures"].get(str(case[0]), {})
+    ]
+    content = None if content is None else Path(content).resolve()
+    shared = (name, content, None if tasks is TASKS else tasks)
+    gathered = _executors.gather(_figure, missing, reporting.executor(), shared, seeded=True)
+    with contextlib.closing(gathered) as measured:
+        for number, found in measured:
+            count, seed = missing[number]
+            known = results["figures"].setdefault(str(count), {})
+            known[str(seed)] = found
+            results["figures"] = _sorted({**results["figures"], str(count): _sorted(known)})
             _files.write_json(path, results)
-            print(f"{name}, {count} steps, coding {seed}: {of_count[str(seed)]}", flush=True)
+            print(f"{name}, {count} steps, coding {seed}: {found}", flush=True)
     return results
+
+
+def _sorted(by_number: dict[str, Any]) -> dict[str, Any]:
+    """Return entries in the order of their numbers, whichever was done first."""
+    return dict(sorted(by_number.items(), key=lambda entry: int(entry[0])))
+
+
+def _figure(
+    preset: tuple[str, Path | None, Mapping[str, Task] | None], steps: int, seed: int
+) -> float:
+    """Return the figure of a preset with other spikes.
+
+    Args:
+        preset: Its name, folder of presets, and tasks; None for those of the package.
+        steps: Number of steps.
+        seed: Of the coding.
+    """
+    name, content, tasks = preset
+    task = registry.task_of(presets.info(name, content)["task"], tasks or TASKS)
+    twin = recoded(presets.load(name, content=content), steps, seed)
+    twin.compile(loss=task.loss({}), weighted_metrics=task.metrics())
+    return round(task.evaluate(twin, "test"), 4)
 
 
 def table(root: Path | str | None = None) -> str:
@@ -117,6 +146,7 @@ def table(root: Path | str | None = None) -> str:
 
 
 @reported
+@reporting.on_workers
 def main(argv: list[str] | None = None) -> int:
     """Measure the named models; 0 if all went well."""
     parser = argparse.ArgumentParser(

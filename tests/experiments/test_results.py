@@ -1,6 +1,7 @@
 """Results of experiments: gathered case by case, asked for by commands, printed with deviations."""
 
 import json
+from pathlib import Path
 
 import pytest
 import work
@@ -92,3 +93,23 @@ def test_a_command_does_not_hide_faults_of_the_code():
 
     with pytest.raises(IndexError):
         main([])
+
+
+# What measures time does so alone; the pictures measure nothing.
+ALONE = {"analog_speed", "c_speed", "export_speed", "monitor_speed", "pcm_speed", "pictures"}
+
+
+def test_every_experiment_takes_an_executor():
+    folder = Path(reporting.__file__).parent
+    commands = [
+        path.parent if path.stem == "__main__" else path.with_suffix("")
+        for path in folder.rglob("*.py")
+        if "def main(" in path.read_text("utf-8") and path != folder / "__main__.py"
+    ]
+    taking = {
+        command.name
+        for command in commands
+        for path in (command.with_suffix(".py"), command / "__main__.py")
+        if path.exists() and "on_workers\ndef main(" in path.read_text("utf-8")
+    }
+    assert taking == {command.name for command in commands} - ALONE
