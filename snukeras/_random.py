@@ -120,8 +120,11 @@ def normal_like(x: Tensor, seed: Seed) -> Tensor:
 def quick_normal(shape: tuple[int, ...], seed: Seed) -> Tensor:
     """Draw nearly normal float32 numbers: the standardised sum of eight uniform bytes.
 
-    Mean 0, variance 1, kurtosis 2.85 (3 for a Gaussian), never beyond 4.9.
+    Mean 0, variance 1, kurtosis 2.85 (3 for a Gaussian), never beyond 4.9. A dimension may be a
+    tensor, where it is known only when a compiled function runs.
     """
+    if not all(isinstance(size, int) for size in shape):
+        return _byte_sums(draw(seed), tuple(shape))
     return _compiled(_byte_sums, tuple(shape))(draw(seed))
 
 
@@ -160,11 +163,12 @@ def _mix(x: Tensor) -> Tensor:
     return ops.bitwise_xor(x, ops.right_shift(x, _u32(16)))
 
 
-def _bits(seed: Tensor, count: int, stream: int) -> Tensor:
+def _bits(seed: Tensor, count: int | Tensor, stream: int) -> Tensor:
     """Return `count` random 32-bit integers: a counter, moved by a key, mixed."""
     seed = _low(ops.cast(seed, "uint32"))
     key = _mix(_low(_mix(_low(_mix(seed[0]) + seed[1])) + _u32(stream)))
-    counter = ops.cast(np.arange(count, dtype="uint32"), "uint32")
+    steps = np.arange(count, dtype="uint32") if isinstance(count, int) else ops.arange(count)
+    counter = ops.cast(steps, "uint32")
     return _mix(ops.bitwise_xor(_low(counter * _u32(0x9E3779B1)), key))
 
 

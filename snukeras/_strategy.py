@@ -136,3 +136,36 @@ def exporting() -> str | None:
         if door in found:
             return door
     return "tf_saved_model" if found else None
+
+
+def check_states_are_kept(layer: str) -> None:
+    """Refuse a stateful layer while a format is traced that cannot hold its states.
+
+    Raises:
+        ValueError: the states would be lost without a word.
+    """
+    target = "torch" if torch_exports() else exporting()
+    if target in ("onnx", "openvino", "torch"):
+        raise ValueError(
+            f"Layer {layer!r} with stateful=True cannot be exported by Keras as {target}, "
+            "where its states would be lost. Hand them in and out instead (initial_state, "
+            "return_state=True), or use `snukeras-export --streaming`."
+        )
+
+
+def check_draws_are_possible(layer: str, formats: tuple[str, ...]) -> None:
+    """Refuse a layer that draws random numbers while a format is traced that has none of them.
+
+    Args:
+        layer: its name.
+        formats: those that have no operators for what the layer draws.
+
+    Raises:
+        ValueError: the converter would write a file that nothing opens.
+    """
+    target = exporting()
+    if target in formats:
+        raise ValueError(
+            f"Layer {layer!r} cannot be exported by Keras as {target}, which has no operators for "
+            'its random numbers. Use format="tf_saved_model".'
+        )

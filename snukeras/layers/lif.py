@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from snukeras import _arguments
+from snukeras import _arguments, _strategy
 from snukeras._arguments import LayerArguments
 from snukeras._types import (
     Config,
@@ -19,6 +19,7 @@ from snukeras._types import (
     Tensor,
 )
 from snukeras.activations import Arctan, Bump, Step, serialize_pseudo_derivative
+from snukeras.layers.memristive.steps import Tensors, over_time
 from snukeras.network import products
 from snukeras.network.matrices import Unrolling
 
@@ -337,6 +338,12 @@ class LIF(keras.layers.RNN):
         mask: Tensor | None,
         training: bool = False,
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        target = _strategy.exporting()
+        if self.stateful:
+            _strategy.check_states_are_kept(self.name)
+        portable = target == "litert" or (target is not None and self.stateful)
+        if portable and self.cell.compute_dtype == "float32":
+            return self._portable_loop(sequences, initial_state, mask, training)
         # At masked steps the loop of JAX shows the first state again: it must be what is put out.
         shows_first = self.cell.spiking and not self.cell.output_delay
         if mask is None or shows_first or keras.backend.backend() != "jax":
@@ -348,6 +355,42 @@ class LIF(keras.layers.RNN):
         finally:
             self.cell.carries_shown = False
         return last, outputs, list(states)[1:]
+
+    def _portable_loop(
+        self, sequences: Tensor, states: list[Tensor], mask: Tensor | None, training: bool
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Step through in operators of LiteRT alone, which has no arrays of tensors."""
+        # Cast: LiteRT takes a step neither of booleans nor of half precision.
+        steps = ops.swapaxes(ops.cast(sequences, "float32"), 0, 1)
+        if states[0].shape[0] is not None:  # the layer is stateful, and export leaves batches open
+            steps = ops.reshape(steps, (ops.shape(steps)[0], *states[0].shape))
+        on = None
+        if mask is not None:
+            on = ops.expand_dims(ops.swapaxes(ops.cast(mask, "float32"), 0, 1), -1)
+        if self.go_backwards:
+            steps = ops.flip(steps, 0)
+            on = None if on is None else ops.flip(on, 0)
+
+        def step(t: Tensor, before: Tensors) -> tuple[Tensors, Tensors]:
+            shown, after = self.cell(steps[t], list(before[1:]), training=training)
+            if on is not None:
+                taken = on[t] > 0
+                last = ops.zeros_like(shown) if self.zero_output_for_mask else before[0]
+                shown = ops.where(taken, shown, last)
+                pairs = zip(after, before[1:], strict=True)
+                after = [ops.where(taken, new, old) for new, old in pairs]
+            return (shown,), (shown, *after)
+
+        start = (ops.zeros_like(states[0]), *states)
+        blank = (ops.zeros_like(steps),)
+        (outputs,), (last, *states) = over_time(step, ops.shape(steps)[0], blank, start)
+        return last, ops.swapaxes(outputs, 0, 1), list(states)
+
+    def reset_state(self) -> None:
+        if self.states is not None:
+            begin = self.get_initial_state(self.states[0].shape[0])
+            for state, value in zip(self.states, begin, strict=True):
+                state.assign(value)
 
     def get_config(self) -> Config:
         config = super().get_config()

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from snukeras import _arguments
+from snukeras import _arguments, _strategy
 from snukeras._arguments import LayerArguments
 from snukeras._types import Config, Shape, Tensor
 
@@ -128,6 +128,7 @@ class RateCoding(keras.layers.Layer):
         if self.probability != 1.0:
             rate = rate * ops.cast(self.probability, rate.dtype)
         if training or self.inference == "random":
+            _strategy.check_draws_are_possible(self.name, ("onnx", "openvino"))
             steps = self._steps(training)
             shape = (ops.shape(inputs)[0], steps, *inputs.shape[1:])
             # float32 also under half-precision policies, whose random numbers are coarse.

@@ -78,7 +78,7 @@ class PulsedPCM:
     ) -> PulseState:
         """RESET the devices for which the boolean array `where` holds, at time t."""
         g = to_tensor(state.conductance, "conductance")
-        fresh = self._reset(self._normal(g.shape, g.dtype, seed, RESET))
+        fresh = self._reset(self._normal(ops.shape(g), g.dtype, seed, RESET))
         return PulseState(
             ops.where(where, fresh, g),
             ops.where(where, 0.0, state.pulses),
@@ -92,7 +92,7 @@ class PulsedPCM:
         g = to_tensor(state.conductance, "conductance")
         n = ops.cast(state.pulses, g.dtype)
         mean, std = self._step(g, n)
-        step = mean + std * self.noise * self._normal(g.shape, g.dtype, seed, PULSE)
+        step = mean + std * self.noise * self._normal(ops.shape(g), g.dtype, seed, PULSE)
         return PulseState(
             ops.where(where, ops.clip(g + step, self._floor(), self.g_max), g),
             ops.where(where, n + 1.0, n),
@@ -192,7 +192,7 @@ class NandakumarPCM(PulsedPCM):
 
     def read(self, state: PulseState, t: Array = 0.0, seed: Seed | None = None) -> Array:
         drifted = to_tensor(self.drifted(state, t), "conductance")
-        noise = self._normal(drifted.shape, drifted.dtype, seed, READ) * self.noise
+        noise = self._normal(ops.shape(drifted), drifted.dtype, seed, READ) * self.noise
         read = ops.clip(drifted + (0.03 * drifted + 0.13) * noise, 0.1, self.g_max)
         return like(read, state.conductance)
 

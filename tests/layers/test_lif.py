@@ -117,3 +117,13 @@ def test_it_has_no_input_weights_and_says_so():
         LIF(3)(np.ones((1, 2, 5)))
     with pytest.raises(TypeError, match="no argument `beta`"):
         LIF(3, beta=0.9)
+
+
+def test_a_reset_of_states_is_the_start():
+    layer = LIF(3, initial_potential=[0.9, 0.5, 0.0], stateful=True, return_sequences=True)
+    model = keras.Sequential([keras.Input(batch_shape=(2, 4, 3)), layer])
+    x = np.full((2, 4, 3), 0.2, "float32")
+    first = np.asarray(model(x))
+    assert not np.array_equal(first, np.asarray(model(x)))
+    layer.reset_state()
+    np.testing.assert_array_equal(first, np.asarray(model(x)))

@@ -306,3 +306,17 @@ def test_errors_say_what_is_allowed(make, error, words):
 def test_there_are_no_events_before_the_layer_is_built():
     with pytest.raises(ValueError, match="Call or fit it"):
         AllMemristive(2, Uncoupled()).programming_events()
+
+
+def test_the_last_batch_of_a_prediction_may_be_smaller():
+    layer = AllMemristive(UNITS, coupling=WinnerTakesAll(), return_potentials=True, seed=1)
+    model = keras.Sequential([keras.Input((None, FEATURES)), layer])
+    x = np.random.default_rng(0).integers(0, 2, (5, 4, FEATURES)).astype("float32")
+    spikes, potentials = model.predict(x, batch_size=3, verbose=0)
+    assert spikes.shape == potentials.shape == (5, 4, UNITS) and potentials.max() > 0
+    open_shape = [tf.TensorSpec((None, None, FEATURES))]
+    layer.seed_generator.state.assign([7, 0])
+    drawn = tf.function(lambda x: layer(x), input_signature=open_shape)(x)
+    layer.seed_generator.state.assign([7, 0])
+    for open_one, known in zip(drawn, layer(x), strict=True):
+        np.testing.assert_allclose(open_one, known, rtol=1e-5)

@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 
 from snukeras import _strategy, zoo
-from snukeras.layers import SNU, SSNU, ConvSNU1D, ConvSNU2D, ConvSSNU2D, SNUCell
+from snukeras.layers import (
+    LIF,
+    SNU,
+    SSNU,
+    AllMemristive,
+    ConvSNU1D,
+    ConvSNU2D,
+    ConvSSNU2D,
+    RateCoding,
+    SNUCell,
+    WinnerTakesAll,
+)
 
 FORMATS = ("onnx", "tf_saved_model", "litert", "openvino")
 ENDINGS = {"onnx": ".onnx", "litert": ".tflite", "openvino": ".xml"}
@@ -20,14 +31,14 @@ def network(*layers, shape=(None, 5)):
     return keras.Sequential([keras.Input(shape), *layers])
 
 
-def exported(model, folder, form):
-    """Export a model with default arguments; return what runs the file."""
+def exported(model, folder, form, **options):
+    """Export a model, with default arguments by default; return what runs the file."""
     path = str(folder / f"model{ENDINGS.get(form, '')}")
     if form == "openvino":
         pytest.importorskip("openvino", reason="needs openvino")
     if form == "litert":
         pytest.importorskip("ai_edge_litert", reason="needs ai-edge-litert")
-    model.export(path, format=form, verbose=False)
+    model.export(path, format=form, verbose=False, **options)
     return {"onnx": _onnx, "tf_saved_model": _tf, "litert": _litert, "openvino": _openvino}[form](
         path
     )
@@ -81,14 +92,14 @@ def _openvino(path):
     return lambda *x: [compiled(list(x))[0]]  # OpenVINO lists more outputs of masked ones
 
 
-def check(model, folder, form, *shapes, prepare=lambda x: x):
+def check(model, folder, form, *shapes, prepare=lambda x: x, **options):
     samples = [
         prepare(np.random.default_rng(seed).normal(size=shape).astype("float32") * 2)
         for seed, shape in enumerate(shapes)
     ]
     # Keras exports ONNX of models alone that have been called.
     found = [keras.tree.flatten(model(x)) for x in samples]
-    run = exported(model, folder, form)
+    run = exported(model, folder, form, **options)
     for x, expected in zip(samples, found, strict=True):
         for got, want in zip(run(x), expected, strict=True):
             want = keras.ops.convert_to_numpy(want)
@@ -109,14 +120,49 @@ def test_recurrent_and_feed_forward_of_dynamic_batch_and_time(tmp_path, form):
     check(model, tmp_path, form, *SEQUENCES)
 
 
+def holes(x):
+    x[0, 2:4], x[1, :2] = 0, 0
+    return x
+
+
+@pytest.mark.parametrize(
+    "options", [{"recurrent": True, "synaptic_decay": 0.6}, {"output_delay": True}]
+)
+def test_neurons_with_masks_need_builtin_operators_alone(tmp_path, options):
+    model = network(
+        LAYERS.Masking(),
+        LIF(5, return_sequences=True, initial_potential=0.1, **options),
+        LAYERS.Bidirectional(LIF(5, zero_output_for_mask=True, return_sequences=True)),
+        LAYERS.Dense(2),
+    )
+    check(model, tmp_path, "litert", *SEQUENCES, prepare=holes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", [LAYERS.LSTM, LAYERS.GRU, LAYERS.SimpleRNN, None])
+def test_a_fixed_shape_frees_the_loops_of_keras_from_operators_of_tensorflow(tmp_path, loop):
+    layer = LAYERS.RNN(SNUCell(4), return_sequences=True) if loop is None else loop(4)
+    model = network(LAYERS.TimeDistributed(LAYERS.Dense(5)), layer)
+    signature = [keras.InputSpec(shape=(2, 7, 5), dtype="float32")]
+    check(model, tmp_path, "litert", (2, 7, 5), input_signature=signature)
+
+
+@pytest.mark.slow
+def test_a_fixed_time_is_enough_for_layers_over_time(tmp_path):
+    model = network(
+        LAYERS.TimeDistributed(LAYERS.Conv2D(2, 3)),
+        LAYERS.TimeDistributed(LAYERS.Flatten()),
+        SNU(4),
+        shape=(None, 6, 6, 1),
+    )
+    signature = [keras.InputSpec(shape=(None, 7, 6, 6, 1), dtype="float32")]
+    check(model, tmp_path, "litert", (2, 7, 6, 6, 1), input_signature=signature)
+
+
 @pytest.mark.slow
 @pytest.mark.some_cases(1)
 @pytest.mark.parametrize("form", FORMATS)
 def test_masks(tmp_path, form):
-    def holes(x):
-        x[0, 2:4], x[1, :2] = 0, 0
-        return x
-
     model = network(
         LAYERS.Masking(),
         SNU(5, return_sequences=True, zero_output_for_mask=True),
@@ -151,11 +197,16 @@ def test_states_and_membranes_in_and_out(tmp_path):
 @pytest.mark.some_cases(1)
 @pytest.mark.parametrize("form", ["tf_saved_model", "litert"])
 def test_a_stateful_step_streams(tmp_path, form):
-    model = network(SNU(6, recurrent=True, return_sequences=True), LAYERS.Dense(2))
+    model = network(
+        SNU(6, recurrent=True, return_sequences=True),
+        LIF(6, initial_potential=0.5, return_sequences=True),
+        LAYERS.Dense(2),
+    )
     stream = keras.Sequential(
         [
             keras.Input(batch_shape=(1, 1, 5)),
             SNU(6, recurrent=True, return_sequences=True, stateful=True),
+            LIF(6, initial_potential=0.5, return_sequences=True, stateful=True),
             LAYERS.Dense(2),
         ]
     )
@@ -166,11 +217,28 @@ def test_a_stateful_step_streams(tmp_path, form):
     np.testing.assert_allclose(got, model.predict(x, verbose=0), rtol=1e-5, atol=1e-5)
 
 
-def test_what_would_lose_states_is_refused_and_nothing_written(tmp_path):
-    model = keras.Sequential([keras.Input(batch_shape=(1, 1, 5)), SNU(6, stateful=True)])
+@pytest.mark.parametrize("layer", [SNU(6, stateful=True, unroll=True), LIF(5, stateful=True)])
+def test_what_would_lose_states_is_refused_and_nothing_written(tmp_path, layer):
+    model = keras.Sequential([keras.Input(batch_shape=(1, 1, 5)), layer])
     model(np.zeros((1, 1, 5), "float32"))
     with pytest.raises(ValueError, match=r"stateful=True cannot be exported by Keras as onnx"):
         model.export(str(tmp_path / "m.onnx"), format="onnx", verbose=False)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "form, layer",
+    [
+        ("litert", AllMemristive(3, coupling=WinnerTakesAll(), seed=1)),
+        ("onnx", AllMemristive(3, coupling=WinnerTakesAll(), seed=1)),
+        ("onnx", RateCoding(4, inference="random")),
+    ],
+)
+def test_random_numbers_without_a_form_are_refused_and_nothing_written(tmp_path, form, layer):
+    model = network(layer, shape=(6, 5))
+    model(np.zeros((1, 6, 5), "float32"))
+    with pytest.raises(ValueError, match=f"cannot be exported by Keras as {form}"):
+        model.export(str(tmp_path / f"m{ENDINGS[form]}"), format=form, verbose=False)
     assert not list(tmp_path.iterdir())
 
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from snukeras import _arguments
+from snukeras import _arguments, _strategy
 from snukeras._arguments import LayerArguments
 from snukeras._random import numbered
 from snukeras._types import Config, Initializer, Shape, Tensor
@@ -147,6 +147,7 @@ class AllMemristive(keras.layers.Layer):
         return self.neurons.device.reset(shape, 0.0, numbered(np.array([key, 0], "uint32"), RESET))
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor | Tensors:
+        _strategy.check_draws_are_possible(self.name, ("onnx", "openvino", "litert"))
         inputs = ops.cast(inputs, "float32")
         batch, length, features = ops.shape(inputs)
         if training:

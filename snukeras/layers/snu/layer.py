@@ -141,8 +141,9 @@ class UnitLayer(keras.layers.RNN):
     ) -> Tensor | tuple[Tensor, ...]:
         """Run like keras.layers.RNN, but never round the states to half precision."""
         sequences = self._checked(sequences, initial_state, mask)
-        if initial_state is None and self.stateful:
-            initial_state = self.states
+        if self.stateful:
+            _strategy.check_states_are_kept(self.name)
+            initial_state = self.states if initial_state is None else initial_state
         if initial_state is not None:
             dtype = self.cell.compute_dtype
             initial_state = [ops.cast(state, dtype) for state in initial_state]
@@ -151,12 +152,9 @@ class UnitLayer(keras.layers.RNN):
         every = bool(watching) or self.output_regularizer is not None
         target = None if self.unroll or training else _strategy.exporting()
         if target is not None and not (target == "tf_saved_model" and self._wants_fused()):
-            self._check_export(target)
             from snukeras.layers.snu import portable
 
             result = portable.run(self, sequences, initial_state, mask, membranes, target)
-        elif self.stateful and _strategy.torch_exports():
-            raise self._loses_states("torch")
         elif self._takes_fused():
             result = fused.run(self, sequences, initial_state, mask, training, membranes)
         else:
@@ -340,22 +338,6 @@ class UnitLayer(keras.layers.RNN):
     def _wants_fused(self) -> bool:
         """Return whether the compiled scan is asked for by name."""
         return self.implementation == "fused" and self._takes_fused()
-
-    def _check_export(self, target: str) -> None:
-        """Refuse a layer that a format cannot hold.
-
-        Raises:
-            ValueError: the states of the layer would be lost without a word.
-        """
-        if self.stateful and target in ("onnx", "openvino"):
-            raise self._loses_states(target)
-
-    def _loses_states(self, target: str) -> ValueError:
-        return ValueError(
-            f"Layer {self.name!r} with stateful=True cannot be exported by Keras as {target}, "
-            "where its states would be lost. Hand them in and out instead (initial_state, "
-            "return_state=True), or use `snukeras-export --streaming`."
-        )
 
     def _takes_fused(self) -> bool:
         if self.implementation == "cell":
