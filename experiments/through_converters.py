@@ -7,8 +7,9 @@ trained on tiles (`analog` in a recipe). Each computes on chips of the generic P
 range of conductance and a factor of drift compensation for each column, in tiles of 256 x 256
 weights whose input and output converters have so many bits and fixed ranges, and whose outputs
 have noise of 0.04 of the current of one weight. The first 64 samples of training set the ranges,
-by the percentile that is best on validation, on two chips after a year. With it the test split is
-measured once, on other chips. Chips and cases that are done are kept.
+by what is best on validation, on two chips after a year: first one percentile for all, then, from
+the last matrix to the first, a share of it for the outputs of each. With these ranges the test
+split is measured once, on other chips. Chips and cases that are done are kept.
 """
 
 import argparse
@@ -40,10 +41,16 @@ from snukeras.zoo import presets
 from snukeras.zoo.tasks import TASKS, PianoRolls, Task, registry
 
 RESULTS_FOLDER = "through_converters"
-TRAINED = {"plainly": "{}", "at noisy weights": "{}_pcm", "on tiles": "{}_chip"}
+TRAINED = {
+    "plainly": "{}",
+    "at noisy weights": "{}_pcm",
+    "on tiles": "{}_chip",
+    "on tiles of 4 bits": "{}_chip4",
+}
 FAMILIES = {"jsb": "jsb_snu", "speech": "speech_snu", "mnist": "mnist_snu"}
 BITS = (8, 6, 4)
 PERCENTILES = (100.0, 99.9, 99.0, 97.0, 95.0)
+SHARES = (0.85, 0.7, 0.5, 0.4, 0.3, 0.2)
 NOISE = 0.04
 TIMES = {"25 s": 25.0, "1 year": YEAR}
 # Samples that each chip sees of larger splits; a chip has others than the next.
@@ -81,13 +88,15 @@ def experiment(
         preset = presets.info(name, content)
         task = registry.task_of(preset["task"], tasks)
         model = presets.load(name, content=content)
-        percentile, tried = _chosen(model, task, bits)
+        ranges = _chosen(model, task, bits)
+        chosen = {"percentile": ranges["percentile"], "shares": ranges["shares"]}
+        own = _files.sha256_of_json({"weights": weights_sha256, **chosen})
         rows = evaluate_chips(
-            _network(model, task, bits, percentile),
+            _network(model, task, bits, **chosen),
             **split_of(task, "test"),
             chips=chips,
             times=[*TIMES.values()],
-            results=folder / f"{name}-{bits}-{weights_sha256[:8]}.json",
+            results=folder / f"{name}-{bits}-{own[:8]}.json",
             compensation="column",
             executor=reporting.executor(),
         )
@@ -96,8 +105,7 @@ def experiment(
         return {
             "float": preset["test"],
             "unit": preset["unit"],
-            "percentile": percentile,
-            "valid_by_percentile": tried,
+            **ranges,
             **{
                 time: {
                     key: round(factor * found[t][task.metric][key], 5)
@@ -127,12 +135,12 @@ def experiment(
     return reporting.gather(path, cases, measure, here=True)
 
 
-def _chosen(model: keras.Model, task: Task, bits: int) -> tuple[float, dict[str, float]]:
-    """Return the percentile that is best on validation, and the figures of all."""
-    figures = {}
-    for percentile in PERCENTILES:
+def _chosen(model: keras.Model, task: Task, bits: int) -> dict[str, Any]:
+    """Return the ranges that are best on validation, and the figures of all that were tried."""
+
+    def figure(percentile: float, shares: dict[str, float]) -> float:
         rows = evaluate_chips(
-            _network(model, task, bits, percentile),
+            _network(model, task, bits, percentile, shares),
             **split_of(task, "valid"),
             chips=2,
             times=[YEAR],
@@ -140,18 +148,45 @@ def _chosen(model: keras.Model, task: Task, bits: int) -> tuple[float, dict[str,
             compensation="column",
             executor=reporting.executor(),
         )
-        figures[percentile] = summarize(rows)[YEAR][task.metric]["mean"]
+        return summarize(rows)[YEAR][task.metric]["mean"]
+
     pick = min if task.lower_is_better else max
-    best = pick(figures, key=lambda percentile: figures[percentile])
-    return best, {f"{percentile:g}": round(value, 5) for percentile, value in figures.items()}
+    tried = {percentile: figure(percentile, {}) for percentile in PERCENTILES}
+    percentile = pick(tried, key=lambda percentile: tried[percentile])
+    shares: dict[str, float] = {}
+    best, by_share = tried[percentile], {}
+    for name in [*analog(model).products()][::-1]:
+        found = {share: figure(percentile, {**shares, name: share}) for share in SHARES}
+        by_share[name] = {f"{share:g}": round(value, 5) for share, value in found.items()}
+        share = pick(found, key=lambda share: found[share])
+        if found[share] != best and pick(found[share], best) == found[share]:
+            shares[name], best = share, found[share]
+    return {
+        "percentile": percentile,
+        "shares": shares,
+        "valid_by_percentile": {f"{key:g}": round(value, 5) for key, value in tried.items()},
+        "valid_by_share": by_share,
+    }
 
 
-def _network(model: keras.Model, task: Task, bits: int, percentile: float) -> AnalogNetwork:
+def _network(
+    model: keras.Model,
+    task: Task,
+    bits: int,
+    percentile: float,
+    shares: dict[str, float],
+) -> AnalogNetwork:
     """Return a compiled network on tiles, its ranges set."""
     device = GenericPCM()
     tile = Tile(256, 256, InputConverter(bits), OutputConverter(bits, noise=NOISE))
     net = analog(model, tile, device, seed=0, pair=DifferentialPair(device.g_max, scale="column"))
-    calibrate(net, task.typical_inputs()[:64], percentile=percentile, batch_size=64)
+    calibrate(
+        net,
+        task.typical_inputs()[:64],
+        percentile=percentile,
+        batch_size=64,
+        output_share=shares,
+    )
     net.compile(loss=task.loss({}), weighted_metrics=task.metrics())
     return net
 
@@ -174,7 +209,7 @@ def table(family: str, root: Path | str | None = None) -> str:
     runs = _files.read_json(path)["runs"]
     float_of = {run["trained"]: run["float"] for run in runs}
     lines = [
-        f"| trained | float | bits | percentile | {' | '.join(TIMES)} | against "
+        f"| trained | float | bits | ranges | {' | '.join(TIMES)} | against "
         f"{float_of['plainly']:.3f}, 1 year |",
         "|---|---|---|---|" + "---|" * (len(TIMES) + 1),
     ]
@@ -183,9 +218,15 @@ def table(family: str, root: Path | str | None = None) -> str:
         change = run["1 year"]["mean"] - float_of["plainly"]
         lines.append(
             f"| {run['trained']} (`{run['name']}`) | {run['float']:.3f} | {run['bits']} | "
-            f"{run['percentile']:g} | {figures} | {change:+.3f} |"
+            f"{_ranges(run)} | {figures} | {change:+.3f} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _ranges(run: Mapping[str, Any]) -> str:
+    """Return the percentile of a case, and the matrices that have a share of it."""
+    shares = (f"{name.split('/')[0]} x {share:g}" for name, share in run["shares"].items())
+    return ", ".join([f"{run['percentile']:g}", *shares])
 
 
 @reported

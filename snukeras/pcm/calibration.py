@@ -29,6 +29,7 @@ def calibrate(
     percentile: float = 100.0,
     batch_size: int = 32,
     floor: float = 0.01,
+    output_share: float | dict[str, float] = 1.0,
 ) -> None:
     """Set the ranges of all converters of an analog network by what data give.
 
@@ -45,10 +46,14 @@ def calibrate(
         batch_size: for arrays.
         floor: smallest range, as a share of the largest of the matrix, in (0, 1]. A tile that sees
             nothing but 0 gets the largest, or 1 if no tile of the matrix sees anything.
+        output_share: the ranges of output converters, as shares of what the percentile gives: a
+            number, or a dict by name of the matrix (`net.products()` has the names), 1 for the
+            others. With few bits, a range below the largest currents is better where large ones
+            all mean the same, as before a sigmoid, or where drift is going to halve them.
 
     Raises:
         TypeError, ValueError: another network, no data, NaN or infinity in data or products, a
-            percentile or floor outside of its range.
+            percentile or floor outside of its range, a name that is no matrix on tiles.
 
     Warns:
         UserWarning: on the first batch, less than half of a layer's spikes are those of the exact
@@ -62,12 +67,22 @@ def calibrate(
         )
     percentile = _arguments.number("percentile", percentile, above=0.0, maximum=100.0)
     floor = _arguments.number("floor", floor, above=0.0, maximum=1.0)
+    shares = _shares(net, output_share)
     watching = [_Observed(tiles, percentile) for tiles in net.tiles]
     with _watching(net, watching):
         first = _run(net, x, batch_size)
     for observed in watching:
-        observed.assign(floor)
+        observed.assign(floor, shares[observed.tiles.matrix_name])
     _warn_of_spikes(net, first)
+
+
+def _shares(net: AnalogNetwork, given: float | dict[str, float]) -> dict[str, float]:
+    """Return the share of the output ranges of each matrix, by name."""
+    found = dict.fromkeys(net.products(), 1.0)
+    for name, share in (given if isinstance(given, dict) else dict.fromkeys(found, given)).items():
+        _arguments.choice("output_share", name, tuple(found))
+        found[name] = _arguments.number("output_share", share, above=0.0)
+    return found
 
 
 def spike_agreement(net: AnalogNetwork, x: Nested, batch_size: int = 32) -> dict[str, float]:
@@ -374,7 +389,7 @@ class _Observed:
                 start = number * tiles.tile.columns
                 values.add(current[..., start : start + tiles.tile.columns], tiles.matrix_name)
 
-    def assign(self, floor: float) -> None:
+    def assign(self, floor: float, share: float) -> None:
         """Set the ranges."""
         tiles, converter = self.tiles, self.tiles.tile.input
         inputs = np.ones(len(tiles.blocks))
@@ -390,7 +405,7 @@ class _Observed:
             found = _ranges(found / inputs[:, None], floor)
             if tiles.output_range.shape == (1, 1):
                 found = found.max(keepdims=True)
-            tiles.output_range.assign(found)
+            tiles.output_range.assign(found * share)
 
 
 def _ranges(values: Array, floor: float) -> np.ndarray:

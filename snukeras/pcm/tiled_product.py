@@ -165,7 +165,7 @@ class TiledProduct(keras.layers.Layer):
         """
         matrix = ops.cast(self._matrix(weight), "float32")
         unit = self._units(matrix)
-        share, _ = self._effective(matrix, unit)
+        share, *_ = self._effective(matrix, unit)
         if self.scale is not None:
             unit = unit * self.scale
         return ops.convert_to_numpy(share), ops.convert_to_numpy(unit)
@@ -193,6 +193,11 @@ class TiledProduct(keras.layers.Layer):
         return any(known(v) and np.isnan(ops.convert_to_numpy(v)).any() for v in found)
 
     @property
+    def learns_ranges(self) -> bool:
+        """Whether training changes a range."""
+        return any(v is not None and v.trainable for v in (self.input_range, self.output_range))
+
+    @property
     def ideal(self) -> bool:
         """Whether the product is that of the matrix."""
         plain = self.pair.clip is None and self.pair.levels is None and not self.modifiers
@@ -209,7 +214,9 @@ class TiledProduct(keras.layers.Layer):
         unit = self._units(matrix)
         if self.observer is not None:
             return self._observed(x, matrix, unit, groups)
-        matrix, variance = self._effective(matrix, unit)
+        matrix, variance, drifted = self._effective(matrix, unit)
+        if drifted is not None:
+            unit = unit * drifted
         largest = self._largest_of_layer(x)
         total: Tensor = 0.0
         for number, rows in enumerate(self.blocks):
@@ -317,7 +324,7 @@ class TiledProduct(keras.layers.Layer):
             weight: in its own shape.
         """
         matrix = ops.cast(self._matrix(weight), "float32")
-        matrix, variance = self._effective(matrix, self._units(matrix))
+        matrix, variance, _ = self._effective(matrix, self._units(matrix))
         rows = self.blocks[number]
         noisy = None if variance is None else variance[rows]
         current, r = self._block(number, x, matrix[rows], noisy, None, self.groups)
@@ -330,17 +337,23 @@ class TiledProduct(keras.layers.Layer):
         unit = ops.stop_gradient(self.pair.max_weight(matrix))
         return ops.broadcast_to(unit, (self.shape[1],))
 
-    def _effective(self, matrix: Tensor, unit: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return weights as shares of their unit, as the wires let them act, and their variance."""
+    def _effective(
+        self, matrix: Tensor, unit: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return weights as shares of their unit, as the wires let them act, and their variance.
+
+        The third are factors (columns,) that correct the drift of training steps, or None.
+        """
         share = matrix / unit
         if self.programmed:
-            return share, self.variance / ops.square(unit)
-        share = self._held_share(share)
-        if self.in_training:
-            for modifier in self.modifiers:
-                share = modifier(share, self.generator, self.pair, self.device)
+            return share, self.variance / ops.square(unit), None
+        share, factor = self._held_share(share), None
+        for modifier in self.modifiers if self.in_training else ():
+            share, own = modifier.in_front(share, self.generator, self.pair, self.device)
+            if own is not None:
+                factor = own[0] if factor is None else factor * own[0]
         if self.device is None and not self.tile.wire_resistance:
-            return share, None
+            return share, None, factor
         # One device of each pair rests.
         span, low = self.pair.span, self.pair.g_min
         g = ops.stack([ops.relu(share), ops.relu(-share)]) * span + low
@@ -349,7 +362,7 @@ class TiledProduct(keras.layers.Layer):
         if self.device is not None:
             std = self.device.read_noise_std(ops.stop_gradient(g)) * self.device.read_noise
             variance = ops.sum(ops.square(std * ops.stop_gradient(held)), axis=0) / span**2
-        return (held[0] - held[1]) / span, variance
+        return (held[0] - held[1]) / span, variance, factor
 
     def _held_share(self, share: Tensor) -> Tensor:
         """Return weights, as shares of their unit, that pairs can hold: clipped and rounded."""

@@ -54,6 +54,21 @@ def test_percentiles():
     assert float(net.tiles[0].input_range[0]) == 1.0
 
 
+def test_shares_of_output_ranges():
+    net = dense(Tile(4, 3))
+    calibrate(net, X)
+    tiles = net.tiles[0]
+    inputs, outputs = (np.asarray(part.numpy()) for part in (tiles.input_range, tiles.output_range))
+    for share in (0.25, {"d/kernel": 0.25}):
+        calibrate(net, X, output_share=share)
+        np.testing.assert_allclose(tiles.output_range.numpy(), outputs * 0.25, rtol=1e-6)
+        np.testing.assert_array_equal(tiles.input_range.numpy(), inputs)
+    with pytest.raises(ValueError, match="`output_share` must be one of 'd/kernel'"):
+        calibrate(net, X, output_share={"e": 0.5})
+    with pytest.raises(ValueError, match="`output_share` must be .* above 0"):
+        calibrate(net, X, output_share=0.0)
+
+
 def test_one_range_for_a_layer_and_fixed_ones():
     net = dense(Tile(4, 3, InputConverter(8, per="layer"), OutputConverter(8, per="layer")))
     calibrate(net, X)

@@ -63,6 +63,42 @@ def test_devices_read_after_a_year():
         WeightModifier("additive", 0.1, time=25.0)
 
 
+def test_drift_is_in_front_of_converters_and_its_factor_behind():
+    """A step of a converter stands for more of a weight when currents are small."""
+    modifier = WeightModifier("pcm", 1.0, time=31536e3)
+    share = keras.ops.convert_to_tensor(SHARE)
+    drifted, factor = modifier.in_front(share, keras.random.SeedGenerator(1), PAIR)
+    drifted, factor = (keras.ops.convert_to_numpy(part) for part in (drifted, factor))
+    assert factor.shape == (1, 100) and np.all((factor > 1.5) & (factor < 3.5))
+    np.testing.assert_allclose(np.abs(drifted * factor).sum(0), np.abs(SHARE).sum(0), rtol=1e-5)
+    # Where the converter clips, its range comes out, times the factor.
+    tile = Tile(200, 100, None, OutputConverter(6, range=1.0))
+    model = keras.Sequential([keras.Input((200,)), keras.layers.Dense(100, use_bias=False)])
+    net = analog(model, tile, modifiers=modifier, seed=1)
+    net.set_weights([SHARE, *net.get_weights()[1:]])
+    x = np.sign(SHARE.T)
+    exact, trained = (np.diag(np.asarray(net(x, training=t))) for t in (False, True))
+    np.testing.assert_allclose(exact, np.abs(SHARE).max(axis=0), rtol=1e-5)
+    assert np.all((trained > 1.5 * exact) & (trained < 3.5 * exact))
+
+
+def test_a_step_has_a_time_of_its_own(tmp_path):
+    modifier = WeightModifier("pcm", 1.0, time=(25.0, 31536e3))
+    assert WeightModifier.from_config(keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(modifier)).get_config()) == modifier  # fmt: skip
+    share, seed = keras.ops.convert_to_tensor(SHARE), keras.random.SeedGenerator(1)
+    factors = [float(np.mean(modifier.in_front(share, seed, PAIR)[1])) for _ in range(30)]
+    fresh, old = (
+        float(np.mean(WeightModifier("pcm", 1.0, time=t).in_front(share, seed, PAIR)[1]))
+        for t in (25.0, 31536e3)
+    )
+    assert fresh - 0.05 < min(factors) < fresh + 0.3 and old - 0.3 < max(factors) < old + 0.05
+    assert np.mean(factors) == pytest.approx((fresh + old) / 2, abs=0.2)
+    for times in ((25.0,), (25.0, 25.0), (0.0, 25.0)):
+        with pytest.raises(ValueError, match="`time`"):
+            WeightModifier("pcm", 1.0, time=times)
+
+
 def test_gradients_are_taken_at_the_changed_weights():
     share = tf.Variable(SHARE)
     for kind, strength in (("additive", 0.1), ("pcm", 1.0), ("dorefa", 4), ("programming", 1.0)):
@@ -70,6 +106,10 @@ def test_gradients_are_taken_at_the_changed_weights():
             seed = keras.random.SeedGenerator(1)
             y = WeightModifier(kind, strength)(tf.convert_to_tensor(share), seed, PAIR)
         np.testing.assert_array_equal(tape.gradient(y, share), np.ones_like(SHARE))
+    with tf.GradientTape() as tape:
+        after = WeightModifier("pcm", 0.7, time=(25.0, 31536e3))
+        y = after(tf.convert_to_tensor(share), keras.random.SeedGenerator(1), PAIR)
+    np.testing.assert_allclose(tape.gradient(y, share), np.ones_like(SHARE), rtol=1e-5)
 
 
 def test_what_is_no_modifier():

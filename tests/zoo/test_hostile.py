@@ -114,6 +114,7 @@ def tiles(folder, zoo, draw):
         "clip": 2.5,
         "samples": 4,
         "percentile": 100.0,
+        "output_share": 1.0,
         "chips": 1,
         "time": 60.0,
         "compensation": "column",

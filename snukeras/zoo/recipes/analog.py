@@ -22,6 +22,7 @@ ANALOG: JsonObject = {
     "modifiers": [],
     "samples": 64,
     "percentile": 100.0,
+    "output_share": 1.0,
     "chips": 3,
     "time": 31536000.0,
     "compensation": "column",
@@ -59,17 +60,26 @@ def tiles(recipe: Recipe, model: "keras.Model", inputs: np.ndarray, seed: int) -
         )
     except (TypeError, ValueError) as error:
         raise ValueError(f"The recipe {recipe.name} cannot make its tiles: {error}") from error
-    calibrate(recipe, made, inputs)
+    _calibrate(entry, made, inputs)
     return made
 
 
 def calibrate(recipe: Recipe, net: "AnalogNetwork", inputs: np.ndarray) -> None:
-    """Set the ranges of a network's converters by the first of some inputs."""
+    """Set the ranges of a network's converters by the first of some inputs, unless it learns them."""
+    if not any(part.learns_ranges for part in net.tiles):
+        _calibrate(_entry(recipe), net, inputs)
+
+
+def _calibrate(entry: JsonObject, net: "AnalogNetwork", inputs: np.ndarray) -> None:
     import snukeras.pcm
 
-    entry = _entry(recipe)
     if net.tile.calibrates:
-        snukeras.pcm.calibrate(net, inputs[: entry["samples"]], entry["percentile"])
+        snukeras.pcm.calibrate(
+            net,
+            inputs[: entry["samples"]],
+            entry["percentile"],
+            output_share=entry["output_share"],
+        )
 
 
 def on_chips(
