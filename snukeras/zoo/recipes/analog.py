@@ -65,7 +65,7 @@ def tiles(recipe: Recipe, model: "keras.Model", inputs: np.ndarray, seed: int) -
 
 
 def calibrate(recipe: Recipe, net: "AnalogNetwork", inputs: np.ndarray) -> None:
-    """Set the ranges of a network's converters by the first of some inputs, unless it learns them."""
+    """Set ranges of converters by the first of some inputs, unless the network learns them."""
     if not any(part.learns_ranges for part in net.tiles):
         _calibrate(_entry(recipe), net, inputs)
 
