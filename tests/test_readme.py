@@ -34,6 +34,11 @@ def test_links_and_pictures_exist(document):
             assert (document.parent / target).exists(), target
 
 
+def test_the_readme_is_short():
+    """What a guide says stands on a page of the site, and README leads there."""
+    assert README.count("\n") <= 90
+
+
 def test_the_commands_of_the_readme_exist():
     for name in set(re.findall(r"snukeras-(?:export|zoo)", README)):
         assert shutil.which(name) or (ROOT / "pyproject.toml").read_text().count(name)
