@@ -341,7 +341,7 @@ class LIF(keras.layers.RNN):
         target = _strategy.exporting()
         if self.stateful:
             _strategy.check_states_are_kept(self.name)
-        portable = target == "litert" or (target is not None and self.stateful)
+        portable = target in ("litert", "openvino") or (target is not None and self.stateful)
         if portable and self.cell.compute_dtype == "float32":
             return self._portable_loop(sequences, initial_state, mask, training)
         # At masked steps the loop of JAX shows the first state again: it must be what is put out.
@@ -359,7 +359,7 @@ class LIF(keras.layers.RNN):
     def _portable_loop(
         self, sequences: Tensor, states: list[Tensor], mask: Tensor | None, training: bool
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Step through in operators of LiteRT alone, which has no arrays of tensors."""
+        """Step through in operators of LiteRT and OpenVINO, which have no arrays of tensors."""
         # Cast: LiteRT takes a step neither of booleans nor of half precision.
         steps = ops.swapaxes(ops.cast(sequences, "float32"), 0, 1)
         if states[0].shape[0] is not None:  # the layer is stateful, and export leaves batches open
