@@ -8,7 +8,11 @@ _ROUNDOFF = 2.0**-24  # of float32
 
 
 def potentials(
-    cell: LIFCell, x: np.ndarray, y: np.ndarray, backwards: bool = False
+    cell: LIFCell,
+    x: np.ndarray,
+    y: np.ndarray,
+    mask: np.ndarray | None = None,
+    backwards: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute potentials from a layer's own input and outputs.
 
@@ -16,12 +20,14 @@ def potentials(
         cell: The cell.
         x: (batch, time, units) in the order of time.
         y: (batch, time, units) outputs in the order of processing.
+        mask: Bool (batch, time) in the order of time, or None.
         backwards: Whether steps are processed from the last to the first.
 
     Returns:
         Potentials and a bound on the float32 rounding error of each, (batch, time, units), in the
-        order of processing.
+        order of processing. At masked steps they are those of the step before.
     """
+    on = _taken(x, mask, backwards)
     x = np.asarray(x, "float64")[:, :: -1 if backwards else 1]
     y = np.asarray(y, "float64")
     step = _Step(cell)
@@ -29,20 +35,42 @@ def potentials(
     zeros = np.zeros(state.shape)
     error = current = slack = zeros
     found, bounds = np.empty(x.shape), np.empty(x.shape)
+    fired = zeros
     for t in range(x.shape[1]):
         # A layer that shows its spikes a step late shows those before this step now.
-        before = y[:, t] if cell.output_delay else y[:, t - 1] if t else zeros
-        current, slack = step.current(x[:, t], before, current, slack)
-        state, error = step.potential(current, slack, before, state, error)
+        before = y[:, t] if cell.output_delay else fired
+        new = step.current(x[:, t], before, current, slack)
+        new += step.potential(*new, before, state, error)
+        now = on[:, t, None]
+        current, slack, state, error = (
+            np.where(now, value, old)
+            for value, old in zip(new, (current, slack, state, error), strict=True)
+        )
+        fired = np.where(now, y[:, t], fired)
         found[:, t], bounds[:, t] = state, error
     return found, bounds
 
 
-def contradictions(cell: LIFCell, v: np.ndarray, bound: np.ndarray, y: np.ndarray) -> int:
-    """Count the outputs that contradict the potential by more than rounding."""
+def contradictions(
+    cell: LIFCell,
+    v: np.ndarray,
+    bound: np.ndarray,
+    y: np.ndarray,
+    mask: np.ndarray | None = None,
+    backwards: bool = False,
+) -> int:
+    """Count the outputs at steps that are not masked that contradict the potential by more than
+    rounding; arguments as in `potentials`."""
     y = np.asarray(y, "float64")
-    if cell.output_delay:
-        v, bound, y = v[:, :-1], bound[:, :-1], y[:, 1:]
+    on = _taken(y, mask, backwards)
+    # A layer that shows its spikes a step late shows them at the next step that is not masked.
+    late = int(cell.output_delay)
+    steps = [np.flatnonzero(row) for row in on]
+    v, bound = (
+        np.concatenate([each[i, at[: len(at) - late]] for i, at in enumerate(steps)])
+        for each in (v, bound)
+    )
+    y = np.concatenate([y[i, at[late:]] for i, at in enumerate(steps)])
     threshold = _of(cell.threshold, cell.units)
     bound = bound + _ROUNDOFF * (4.0 * np.abs(v) + np.abs(threshold))
 
@@ -52,6 +80,13 @@ def contradictions(cell: LIFCell, v: np.ndarray, bound: np.ndarray, y: np.ndarra
         return (potential > threshold).astype("float64")
 
     return int(((y < fired(v - bound)) | (y > fired(v + bound))).sum())
+
+
+def _taken(x: np.ndarray, mask: np.ndarray | None, backwards: bool) -> np.ndarray:
+    """Return which steps of x, (batch, time, ...), are not masked, in the order of processing."""
+    if mask is None:
+        return np.ones(x.shape[:2], bool)
+    return np.asarray(mask, bool)[:, :: -1 if backwards else 1]
 
 
 def _of(values: object, units: int) -> np.ndarray:

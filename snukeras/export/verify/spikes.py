@@ -37,7 +37,7 @@ def potentials_of(
     """Compute membrane potentials in float64 from a layer's own input and outputs.
 
     Args:
-        cell: SNUCell, SSNUCell, a convolutional one, or LIFCell, which has no masks and no start.
+        cell: SNUCell, SSNUCell, a convolutional one, or LIFCell, which has no start.
         x: (batch, time, ...) in the order of time.
         y: (batch, time, units) outputs in the order of processing; places of maps are units, too.
         mask: Bool (batch, time) or None.
@@ -49,7 +49,7 @@ def potentials_of(
         of processing. At masked steps s is that of the step before.
     """
     if isinstance(cell, LIFCell):
-        return lif_spikes.potentials(cell, x, y, backwards)
+        return lif_spikes.potentials(cell, x, y, mask, backwards)
     x = np.asarray(x, "float64")
     products = (_Convolutions if isinstance(cell, ConvSNUCell) else _Products)(cell)
     if backwards:
@@ -97,7 +97,7 @@ def contradictions(
 ) -> int:
     """Count the spike decisions that contradict the potential by more than rounding."""
     if isinstance(cell, LIFCell):
-        return lif_spikes.contradictions(cell, s, bound, y)
+        return lif_spikes.contradictions(cell, s, bound, y, mask, backwards)
     threshold = np.resize(np.asarray(cell.threshold_values(), "float64"), s.shape[-1])
     wrong = (np.asarray(y) > 0.5) != (s > threshold)
     wrong &= np.abs(s - threshold) > bound + ROUNDOFF * np.abs(threshold)

@@ -26,8 +26,9 @@ FLOAT = TensorProto.FLOAT
 
 @handles(LIF)
 def _lif(context: Context, call: Call, layer: LIF, values: list[Value]) -> list[Value]:
-    if len(values) != 1 or mask_of(context, values[0]) is not None:
-        raise CannotLowerError("a mask or initial states have no form here; leave them out")
+    mask = mask_of(context, values[0])
+    if len(values) != 1:
+        raise CannotLowerError("initial states have no form here; leave them out")
     x = as_float(context, call, 0, values[0])
     step = _Step(layer.cell, call.name)
     if context.streaming:
@@ -42,14 +43,14 @@ def _lif(context: Context, call: Call, layer: LIF, values: list[Value]) -> list[
         return [Value(output)]
     if layer.stateful:
         raise CannotLowerError("stateful=True has a form in streaming alone")
-    (sequence, last, states), trace = _scan(context.graph, step, x, layer.go_backwards)
+    (sequence, last, states), trace = _scan(context.graph, step, layer, x, mask)
     context.traces[call.name] = trace
-    first = Value(sequence if layer.return_sequences else last)
+    first = Value(sequence, mask) if layer.return_sequences else Value(last)
     return [first, *(Value(state) for state in states if layer.return_state)]
 
 
 def _scan(
-    graph: GraphBuilder, step: "_Step", x: str, backwards: bool
+    graph: GraphBuilder, step: "_Step", layer: LIF, x: str, mask: str | None
 ) -> tuple[tuple[str, str, list[str]], Trace]:
     """Add the loop.
 
@@ -61,33 +62,50 @@ def _scan(
     before = [body.unique(f"{name}/{label}_before") for label in step.labels]
     x_t = body.unique(f"{name}/x")
     output, states = step.lower(body, x_t, before)
-    potential = states[1]
-    results = [body.node("Identity", [state], f"{name}/next") for state in states]
-    shown = body.node("Identity", [output], f"{name}/shown")
-    ends = [graph.unique(f"{name}/{label}_end") for label in step.labels]
+    potential, starts, ends = states[1], step.starts(graph, x), []
+    entries, sequences = [*before, x_t], [x]
+    infos = [_info(label, units) for label in entries]
+    if mask is None:
+        results = [body.node("Identity", [state], f"{name}/next") for state in states]
+        shown = body.node("Identity", [output], f"{name}/shown")
+    else:
+        m_t = body.unique(f"{name}/mask")
+        last_axis = graph.constant([-1], "last_axis", "int64")
+        sequences.append(graph.node("Unsqueeze", [mask, last_axis], f"{name}/mask_column"))
+        pairs = zip(states, before, strict=True)
+        results = [body.node("Where", [m_t, *pair], f"{name}/next") for pair in pairs]
+        infos.append(helper.make_tensor_value_info(m_t, TensorProto.BOOL, [None, 1]))
+        if layer.zero_output_for_mask:
+            zero = body.constant(0.0, "zero")
+            shown = body.node("Where", [m_t, output, zero], f"{name}/shown")
+        else:  # at a masked step a neuron shows what it showed before
+            kept = body.unique(f"{name}/shown_before")
+            infos.insert(0, _info(kept, units))
+            starts.insert(0, starts[0])
+            results.insert(0, body.node("Where", [m_t, output, kept], f"{name}/shown_next"))
+            shown = body.node("Identity", [results[0]], f"{name}/shown")
+            ends.append(graph.unique(f"{name}/shown_end"))
+    ends += [graph.unique(f"{name}/{label}_end") for label in step.labels]
     sequence = graph.unique(f"{name}/sequence")
-    directions = {"scan_input_directions": [1]} if backwards else {}
+    backwards = {"scan_input_directions": [1] * len(sequences)} if layer.go_backwards else {}
     graph.node(
         "Scan",
-        [*step.starts(graph, x), x],
+        [*starts, *sequences],
         name,
         doc=step.equation,
         outputs=[*ends, sequence],
         body=subgraph(
-            body,
-            f"{name}/step",
-            [_info(label, units) for label in (*before, x_t)],
-            [_info(label, units) for label in (*results, shown)],
+            body, f"{name}/step", infos, [_info(label, units) for label in (*results, shown)]
         ),
-        num_scan_inputs=1,
-        scan_input_axes=[1],
+        num_scan_inputs=len(sequences),
+        scan_input_axes=[1] * len(sequences),
         scan_output_axes=[1],
-        **directions,
+        **backwards,
     )
-    trace = Trace(graph.nodes[-1].name, x, potential, shown, None)
+    trace = Trace(graph.nodes[-1].name, x, potential, shown, mask)
     index = graph.constant(-1, f"{name}/last_index", "int64")
     last = graph.node("Gather", [sequence, index], f"{name}/last", axis=1)
-    return (sequence, last, ends), trace
+    return (sequence, last, ends[-len(step.labels) :]), trace
 
 
 def _info(name: str, units: int) -> ValueInfoProto:
