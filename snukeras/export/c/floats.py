@@ -14,6 +14,7 @@ from snukeras.export.c.plan import (
     Neurons,
     Operation,
     Plan,
+    Pool,
     Product,
     Tensor,
     Units,
@@ -31,6 +32,7 @@ from snukeras.export.c.text import (
     leaked,
     lif_equation,
     number,
+    pooling,
     reset_function,
     spike_list,
     spread,
@@ -172,6 +174,8 @@ class _Writer:
                 self.activate(operation)
             case Mean():
                 self.mean(operation)
+            case Pool():
+                self.pool(operation)
             case Coding():
                 self.coding(operation)
 
@@ -472,6 +476,20 @@ class _Writer:
             self.lines.append(f"for (j = 0; j < {size}; j++) {total}[j] += {x}[j];")
         self.lines.append(f"{count}++;")
         self.lines.append(f"for (j = 0; j < {size}; j++) {z}[j] = {total}[j] / (float){count};")
+
+    def pool(self, pool: Pool) -> None:
+        """Add the largest or the mean of windows of maps."""
+        z = self.buffer(pool.target, f"outputs of {pool.call}")
+        x = self.numbers(pool.source)
+        if pool.source.spikes:
+            x = f"net->{pool.label}_in"
+            self.fields.append(
+                Field("float", f"{pool.label}_in", pool.source.size, f"inputs of {pool.call}")
+            )
+            self.copy(pool.source, x)
+        name = f"{pool.label}_pool"
+        self.functions.append(pooling(pool, name, "float", "float"))
+        self.lines.append(f"{name}({x}, {z});")
 
     def coding(self, coding: Coding) -> None:
         """Add the spikes of an image."""

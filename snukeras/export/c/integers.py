@@ -16,6 +16,7 @@ from snukeras.export.c.quantise import (
     IntegerMean,
     IntegerNeurons,
     IntegerOperation,
+    IntegerPool,
     Integers,
     IntegerUnits,
     Rescale,
@@ -35,6 +36,7 @@ from snukeras.export.c.text import (
     largest_lines,
     leaked,
     lif_equation,
+    pooling,
     reset_function,
     spike_list,
     spread,
@@ -216,6 +218,8 @@ class _Writer:
                 self.activate(operation)
             case IntegerMean():
                 self.mean(operation)
+            case IntegerPool():
+                self.pool(operation)
             case IntegerCoding():
                 self.coding(operation)
 
@@ -541,6 +545,19 @@ class _Writer:
             f"    {z}[j] = (int16_t)(sum / {count});",
             "}",
         ]
+
+    def pool(self, pool: IntegerPool) -> None:
+        """Add the largest or the mean of windows of maps."""
+        of = pool.of
+        z, x = self.buffer(of.target, f"outputs of {of.call}"), self.numbers(of.source)
+        if of.source.spikes:
+            x = f"net->{of.label}_in"
+            meaning = f"inputs of {of.call}"
+            self.fields.append(Field("int16_t", f"{of.label}_in", of.source.size, meaning))
+            self.copy(of.source, x)
+        name = f"{of.label}_pool"
+        self.functions.append(pooling(of, name, "int16_t", "int64_t", 2**pool.gain))
+        self.lines.append(f"{name}({x}, {z});")
 
     def coding(self, coding: IntegerCoding) -> None:
         """Add the spikes of an image."""

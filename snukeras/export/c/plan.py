@@ -233,13 +233,13 @@ class Neurons:
 
 @dataclasses.dataclass(frozen=True)
 class Dense:
-    """A product, a bias and an activation."""
+    """A product, a bias and an activation: a Dense layer, or a convolution of Keras."""
 
     label: str
     call: str
     source: Tensor
     target: Tensor
-    product: Matrix
+    product: Product
     bias: np.ndarray | None
     activation: Activation
 
@@ -266,6 +266,30 @@ class Mean:
 
 
 @dataclasses.dataclass(frozen=True)
+class Pool:
+    """The largest or the mean number in each window of a map; maps of rank 1 have height 1.
+
+    Attributes:
+        label, call, source, target: As above.
+        largest: The largest, else the mean; places beside the map do not count.
+        maps: Height and width of the input map and of the output map.
+        channels: Of both.
+        window, strides, before: By height and width; `before` is the padding before a map.
+    """
+
+    label: str
+    call: str
+    source: Tensor
+    target: Tensor
+    largest: bool
+    maps: tuple[tuple[int, int], tuple[int, int]]
+    channels: int
+    window: tuple[int, int]
+    strides: tuple[int, int]
+    before: tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
 class Coding:
     """Spikes where the input, times the probability, exceeds the threshold of the step.
 
@@ -283,7 +307,7 @@ class Coding:
     probability: float
 
 
-Operation = Units | Neurons | Dense | Activate | Mean | Coding
+Operation = Units | Neurons | Dense | Activate | Mean | Pool | Coding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -368,7 +392,10 @@ class _Reader:
     def _enter(self, name: str, ref: Ref) -> str | None:
         """Add an input; return why it cannot be one, or None."""
         if not ref.dtype.startswith("float"):
-            return f"an input of {ref.dtype}; C takes numbers"
+            return (
+                f"an input of {ref.dtype}; C takes numbers. Leave an Embedding out, and give the "
+                "step its rows"
+            )
         over_time = len(ref.shape) > 2 and not self._is_coded(ref.key)
         shape = ref.shape[2:] if over_time else ref.shape[1:]
         if any(size is None for size in shape) or not shape:
@@ -452,9 +479,11 @@ def _is_known(layer: Any) -> bool:
 def _refusal(layer: Any) -> str:
     inner = layer.layer if isinstance(layer, keras.layers.TimeDistributed) else layer
     name = type(inner).__name__
+    if isinstance(inner, keras.layers.Masking) or name in ("NotEqual", "Any"):
+        return "masks have no form in C; leave them out, and do not call the step at masked steps"
     if isinstance(inner, keras.layers.RNN):
         name += f" of {type(inner.cell).__name__}"
-    return f"{name} has no form in C; known: {', '.join(own_layers())}"
+    return f"{name} has no form in C"
 
 
 def own_layers() -> list[str]:
@@ -552,29 +581,54 @@ def _numbers(cell: LIFCell, name: str) -> np.ndarray:
 
 def _convolutions(cell: Any, source: Tensor) -> tuple[Product, Product | None]:
     """Return the convolutions of a cell."""
-
-    def two(sizes: Any) -> tuple[int, int]:
-        first, *rest = [1] * (2 - cell.rank) + [int(size) for size in sizes]
-        return first, rest[0]
-
-    def make(kernel: Any, of: Any, strides: Any, dilation: Any, padding: str) -> Convolution:
-        values = _array(kernel).reshape(*two(kernel.shape[:-2]), *kernel.shape[-2:])
-        sizes, target = two(of), two(cell.map_shape)
-        before = (0, 0)
-        if padding == "same":
-            before = tuple(
-                max((t - 1) * s + d * (k - 1) + 1 - size, 0) // 2
-                for t, s, d, k, size in zip(
-                    target, two(strides), two(dilation), values.shape, sizes, strict=False
-                )
-            )
-        return Convolution(values, sizes, target, two(strides), before, two(dilation))
-
     one = (1,) * cell.rank
-    product = make(cell.kernel, source.shape[:-1], cell.strides, cell.dilation_rate, cell.padding)
+    product = _convolution(
+        cell.kernel,
+        source.shape[:-1],
+        cell.map_shape,
+        cell.strides,
+        cell.dilation_rate,
+        cell.padding,
+    )
     weight = cell.recurrent_kernel
-    loop = None if weight is None else make(weight, cell.map_shape, one, one, "same")
-    return product, loop
+    if weight is None:
+        return product, None
+    return product, _convolution(weight, cell.map_shape, cell.map_shape, one, one, "same")
+
+
+def _convolution(
+    kernel: Any, of: Any, target: Any, strides: Any, dilation: Any, padding: str
+) -> Convolution:
+    values = _array(kernel).reshape(*_two(kernel.shape[:-2]), *kernel.shape[-2:])
+    window = _two(kernel.shape[:-2])
+    return Convolution(
+        values,
+        _two(of),
+        _two(target),
+        _two(strides),
+        _before(of, target, window, strides, dilation, padding),
+        _two(dilation),
+    )
+
+
+def _two(sizes: Any) -> tuple[int, int]:
+    """Return height and width; a map of rank 1 has height 1."""
+    first, last = [1] * (2 - len(sizes)) + [int(size) for size in sizes]
+    return first, last
+
+
+def _before(
+    of: Any, target: Any, window: Any, strides: Any, dilation: Any, padding: str
+) -> tuple[int, int]:
+    """Return the padding before a map, by height and width."""
+    if padding != "same":
+        return (0, 0)
+    axes = (_two(sizes) for sizes in (target, strides, dilation, window, of))
+    first, last = (
+        max((t - 1) * s + d * (k - 1) + 1 - size, 0) // 2
+        for t, s, d, k, size in zip(*axes, strict=True)
+    )
+    return first, last
 
 
 @_takes(keras.layers.Dense)
@@ -585,6 +639,75 @@ def _dense(reader: _Reader, call: Call, layer: Any, source: Tensor) -> None:
     bias = None if layer.bias is None else _array(layer.bias)
     activation = activation_of(layer.activation)
     reader.operations.append(Dense(label, call.name, source, target, product, bias, activation))
+
+
+def _map_shape(
+    reader: _Reader, call: Call, layer: Any, source: Tensor, rank: int
+) -> tuple[int, ...]:
+    """Return the shape that a layer over maps makes of a step.
+
+    Raises:
+        CannotLowerError: Its maps are not those of a step.
+    """
+    if source.over_time and layer is call.op:
+        raise CannotLowerError("it goes over time; put it into TimeDistributed, which takes a step")
+    if len(source.shape) != rank + 1 or layer.data_format != "channels_last":
+        raise CannotLowerError("it needs maps in a step, channels last")
+    return tuple(map(int, layer.compute_output_shape((None, *source.shape))[1:]))
+
+
+@_takes(keras.layers.Conv1D, keras.layers.Conv2D)
+def _conv(reader: _Reader, call: Call, layer: Any, source: Tensor) -> None:
+    shape = _map_shape(reader, call, layer, source, layer.rank)
+    if layer.groups != 1 or layer.padding not in ("valid", "same"):
+        raise CannotLowerError("with groups or padding='causal' it has no form in C")
+    product = _convolution(
+        layer.kernel,
+        source.shape[:-1],
+        shape[:-1],
+        layer.strides,
+        layer.dilation_rate,
+        layer.padding,
+    )
+    label, target = reader.put(call, shape, False, source.over_time)
+    bias = None if layer.bias is None else _array(layer.bias)
+    activation = activation_of(layer.activation)
+    reader.operations.append(Dense(label, call.name, source, target, product, bias, activation))
+
+
+@_takes(
+    keras.layers.MaxPooling1D,
+    keras.layers.MaxPooling2D,
+    keras.layers.AveragePooling1D,
+    keras.layers.AveragePooling2D,
+    keras.layers.GlobalMaxPooling1D,
+    keras.layers.GlobalMaxPooling2D,
+    keras.layers.GlobalAveragePooling2D,
+)
+def _pool(reader: _Reader, call: Call, layer: Any, source: Tensor) -> None:
+    rank = 2 if type(layer).__name__.endswith("2D") else 1
+    shape = _map_shape(reader, call, layer, source, rank)
+    of, whole = source.shape[:-1], not hasattr(layer, "pool_size")
+    after = (1,) * rank if whole else shape[:-1]
+    window = of if whole else layer.pool_size
+    strides = of if whole else layer.strides
+    padding = "valid" if whole else layer.padding
+    before = _before(of, after, window, strides, (1,) * rank, padding)
+    label, target = reader.put(call, shape, False, source.over_time)
+    reader.operations.append(
+        Pool(
+            label,
+            call.name,
+            source,
+            target,
+            "Max" in type(layer).__name__,
+            (_two(of), _two(after)),
+            source.shape[-1],
+            _two(window),
+            _two(strides),
+            before,
+        )
+    )
 
 
 @_takes(
@@ -602,6 +725,9 @@ def _activate(reader: _Reader, call: Call, layer: Any, source: Tensor) -> None:
 
 @_takes(keras.layers.GlobalAveragePooling1D)
 def _mean(reader: _Reader, call: Call, layer: Any, source: Tensor) -> None:
+    if layer is not call.op and len(source.shape) == 2:  # over the places of a step
+        _pool(reader, call, layer, source)
+        return
     if not source.over_time or len(source.shape) != 1 or layer.data_format != "channels_last":
         raise CannotLowerError("it must take the mean over time of (batch, time, features)")
     shape = (1, *source.shape) if layer.keepdims else source.shape

@@ -19,6 +19,7 @@ from snukeras.export.c.plan import (
     Neurons,
     Operation,
     Plan,
+    Pool,
     Product,
     Tensor,
     Units,
@@ -154,6 +155,14 @@ class IntegerMean:
 
 
 @dataclasses.dataclass(frozen=True)
+class IntegerPool:
+    """The largest or the mean of windows; in a mean, spikes count 2^gain."""
+
+    of: Pool
+    gain: int
+
+
+@dataclasses.dataclass(frozen=True)
 class IntegerCoding:
     """Rate coding; `thresholds` count in the bits of the input."""
 
@@ -162,7 +171,13 @@ class IntegerCoding:
 
 
 IntegerOperation = (
-    IntegerUnits | IntegerNeurons | IntegerDense | IntegerActivate | IntegerMean | IntegerCoding
+    IntegerUnits
+    | IntegerNeurons
+    | IntegerDense
+    | IntegerActivate
+    | IntegerMean
+    | IntegerPool
+    | IntegerCoding
 )
 
 
@@ -264,12 +279,22 @@ class _Quantiser:
                 bits = SOFT_BITS if source.spikes else self.bits[source.label]
                 self.keep(operation.target, bits, 2**bits if source.spikes else 32767)
                 return IntegerMean(operation, bits - self.bits[source.label])
+            case Pool():
+                return self.pool(operation)
             case Coding():
                 self.keep(operation.target, 0, 1)
                 bits = self.bits[operation.source.label]
                 found = operation.thresholds.astype("float64") / operation.probability
                 thresholds = np.minimum(np.floor(found * 2.0**bits), 32767).astype("int64")
                 return IntegerCoding(operation, thresholds)
+
+    def pool(self, pool: Pool) -> IntegerPool:
+        source = pool.source
+        gain = SOFT_BITS if source.spikes and not pool.largest else 0
+        self.keep(pool.target, self.bits[source.label] + gain, self.largest[source.label] * 2**gain)
+        if source.label in self.limits:
+            self.limits[pool.target.label] = self.limits[source.label]
+        return IntegerPool(pool, gain)
 
     def keep(self, tensor: Tensor, bits: int, largest: int) -> None:
         self.bits[tensor.label], self.largest[tensor.label] = bits, largest

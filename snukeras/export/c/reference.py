@@ -16,6 +16,7 @@ from snukeras.export.c.quantise import (
     IntegerMean,
     IntegerNeurons,
     IntegerOperation,
+    IntegerPool,
     Integers,
     IntegerUnits,
     Rescale,
@@ -83,6 +84,8 @@ def _run(
             count = held[f"{label} steps"] = held.get(f"{label} steps", np.zeros(1, "int64")) + 1
             total = held[label]
             return np.sign(total) * ((np.abs(total) + count // 2) // count)
+        case IntegerPool():
+            return _pooled(operation, x)
         case IntegerCoding():
             step = held.get(label, np.zeros(1, "int64"))
             held[label] = (step + 1) % len(operation.thresholds)
@@ -185,6 +188,28 @@ def _convolution(product: Convolution, x: np.ndarray) -> np.ndarray:
             columns = slice(j * dw, j * dw + (w - 1) * sw + 1, sw)
             sums += maps[:, rows, columns] @ product.kernel[i, j]
     return sums
+
+
+def _pooled(pool: IntegerPool, x: np.ndarray) -> np.ndarray:
+    """Return the largest or the mean of the windows of maps, place after place."""
+    of = pool.of
+    (height, width), (rows, columns) = of.maps
+    maps = x.reshape(len(x), height, width, of.channels)
+    found = np.zeros((len(x), rows, columns, of.channels), "int64")
+    for row in range(rows):
+        for column in range(columns):
+            start = row * of.strides[0] - of.before[0], column * of.strides[1] - of.before[1]
+            high, wide = (
+                slice(max(first, 0), first + size)
+                for first, size in zip(start, of.window, strict=True)
+            )
+            part = maps[:, high, wide].reshape(len(x), -1, of.channels)
+            if of.largest:
+                found[:, row, column] = part.max(axis=1)
+            else:
+                total, count = part.sum(axis=1) * 2**pool.gain, part.shape[1]
+                found[:, row, column] = np.sign(total) * ((np.abs(total) + count // 2) // count)
+    return found.reshape(len(x), -1)
 
 
 def _shifted(values: np.ndarray, bits: int) -> np.ndarray:

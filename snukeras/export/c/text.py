@@ -5,7 +5,7 @@ from collections.abc import Container, Iterable
 
 import numpy as np
 
-from snukeras.export.c.plan import Convolution, Neurons, Plan, Product, Tensor, Units
+from snukeras.export.c.plan import Convolution, Neurons, Plan, Pool, Product, Tensor, Units
 
 WIDTH = 96
 
@@ -273,3 +273,46 @@ def found_spikes(neurons: Neurons, fires: str) -> list[str]:
         f"for (j = 0; j < {size}; j++)",
         f"    if ({fires}) {spikes}[{count}++] = ({index_type(size)})j;",
     ]
+
+
+def pooling(pool: Pool, name: str, kind: str, total: str, gain: int = 1) -> str:
+    """Return the function that pools the maps of a step.
+
+    Args:
+        pool: The operation.
+        name: Of the function.
+        kind: Type of the numbers.
+        total: Type of their sums.
+        gain: What an element counts in a mean.
+    """
+    (height, width), (rows, columns) = pool.maps
+    (kh, kw), (sh, sw), (bh, bw) = pool.window, pool.strides, pool.before
+    if pool.largest:
+        take, left = "if (n == 0 || x[at] > found) found = x[at];", "found"
+    elif total == "float":
+        take, left = "found += x[at];", "found / (float)n"
+    else:
+        take = "found += x[at];" if gain == 1 else f"found += x[at] * {gain};"
+        left = "(found < 0 ? found - n / 2 : found + n / 2) / n"
+    lines = [
+        f"/* {pool.call}: the {'largest' if pool.largest else 'mean'} of each window */",
+        f"static void {name}(const {kind} *x, {kind} *y)",
+        "{",
+        "    int32_t row, column, channel, i, j;",
+        f"    for (row = 0; row < {rows}; row++)",
+        f"    for (column = 0; column < {columns}; column++)",
+        f"    for (channel = 0; channel < {pool.channels}; channel++) {{",
+        f"        {total} found = 0;",
+        "        int32_t n = 0;",
+        f"        for (i = row * {sh} - {bh}; i < row * {sh} - {bh} + {kh}; i++)",
+        f"        for (j = column * {sw} - {bw}; j < column * {sw} - {bw} + {kw}; j++) {{",
+        f"            const int32_t at = (i * {width} + j) * {pool.channels} + channel;",
+        f"            if (i < 0 || i >= {height} || j < 0 || j >= {width}) continue;",
+        f"            {take}",
+        "            n++;",
+        "        }",
+        f"        y[(row * {columns} + column) * {pool.channels} + channel] = ({kind})({left});",
+        "    }",
+        "}",
+    ]
+    return "\n".join(lines)

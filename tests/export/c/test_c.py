@@ -107,9 +107,37 @@ def soft():
     )
 
 
+def pooled():
+    """Convolutions and pooling of Keras, of images and between units, windows cut at the edge."""
+
+    def over(layer):
+        return LAYERS.TimeDistributed(layer)
+
+    wide = keras.initializers.RandomNormal(stddev=1.0)
+    same = {"padding": "same", "return_sequences": True, "kernel_initializer": wide}
+    return sequential(
+        keras.Input((13, 11, 2)),
+        LAYERS.Conv2D(3, (3, 2), strides=(2, 1), padding="same", activation="sigmoid"),
+        LAYERS.AveragePooling2D((1, 2), padding="same"),
+        RateCoding(6, seed=1),
+        ConvSNU2D(4, 3, **same),
+        over(LAYERS.MaxPooling2D(2, strides=1, padding="same")),
+        over(LAYERS.Conv2D(3, 2, dilation_rate=2, activation="relu", kernel_initializer=wide)),
+        ConvSNU2D(4, 2, **same),
+        over(LAYERS.AveragePooling2D((3, 2), strides=(2, 1), padding="same")),
+        ConvSSNU2D(3, 2, **same),
+        over(LAYERS.Reshape((-1, 3))),
+        over(LAYERS.Conv1D(4, 3, padding="same", activation="tanh")),
+        over(LAYERS.MaxPooling1D(2)),
+        over(LAYERS.GlobalAveragePooling1D()),
+        SNU(5, return_sequences=True),
+        LAYERS.GlobalAveragePooling1D(),
+    )
+
+
 @pytest.mark.some_cases(1)
 @pytest.mark.parametrize(
-    "build", [dense, maps, lines, images, neurons, soft], ids=lambda f: f.__name__
+    "build", [dense, maps, lines, images, pooled, neurons, soft], ids=lambda f: f.__name__
 )
 def test_c_equals_keras_and_int8_its_reference(build, tmp_path):
     report = snukeras.export.export(build(), tmp_path / "out", target="c", name="a net")
@@ -215,11 +243,20 @@ def test_command_verifies_refuses_by_name_and_runs_no_foreign_code(tmp_path, cap
     assert main(["verify", "net-c"]) == 1
     assert "model.c is not what this version of snukeras writes" in capsys.readouterr().err
     sequential(
-        keras.Input((None, 3)), LAYERS.LSTM(4, return_sequences=True), LAYERS.LayerNormalization()
+        keras.Input((None, 3)),
+        LAYERS.Masking(),
+        LAYERS.LSTM(4, return_sequences=True),
+        LAYERS.LayerNormalization(),
+        LAYERS.MaxPooling1D(2),
     ).save("other.keras")
     assert main(["other.keras", "--target", "c"]) == 3
     error = capsys.readouterr().err
     assert "LSTM" in error and "LayerNormalization" in error and "has no form in C" in error
+    assert "do not call the step at masked steps" in error
+    flat = [keras.Input((None, 3)), SNU(4, return_sequences=True), LAYERS.MaxPooling1D(2)]
+    sequential(*flat).save("other.keras")
+    assert main(["other.keras", "--target", "c"]) == 3
+    assert "put it into TimeDistributed" in capsys.readouterr().err
     assert not (tmp_path / "other-c").exists()
     assert main(["net.keras", "--target", "c", "--csv"]) == 2
 
