@@ -29,6 +29,7 @@ def analog(
     pair: DifferentialPair | None = None,
     modifiers: WeightModifier | Sequence[WeightModifier] = (),
     output_scales: bool = False,
+    learned_clip: bool = False,
 ) -> "AnalogNetwork":
     """Return a model with the same weights whose matrix products run through tiles.
 
@@ -48,10 +49,12 @@ def analog(
         modifiers: what changes the weights of training steps, one after the other.
         output_scales: whether each column has a digital factor behind its converter that is
             trained with the weights (see `AnalogNetwork.remap`).
+        learned_clip: whether training finds where the weights of each column are clipped, which is
+            then the weight that the largest conductance stands for; at first the largest there is.
 
     Raises:
         TypeError, ValueError: not a built Keras model, a model that is analog already, a model
-            without matrices that tiles can multiply by.
+            without matrices that tiles can multiply by, `learned_clip` with a clip of the pair.
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"`model` must be a Keras model. Received: {type(model).__name__}")
@@ -84,7 +87,9 @@ def analog(
         pair=pair,
         modifiers=chosen,
         output_scales=output_scales,
+        learned_clip=learned_clip,
     )
+    net.reset_limits()
     if getattr(model, "compiled", False):
         net.compile_from_config(model.get_compile_config())
     return net
@@ -106,6 +111,7 @@ class AnalogNetwork(keras.Model):
         pair: DifferentialPair or None.
         modifiers: list of WeightModifier.
         output_scales: whether each column has a digital factor that is trained.
+        learned_clip: whether training finds where the weights of each column are clipped.
         name: of the model; by default that of the network.
 
     Attributes:
@@ -113,7 +119,8 @@ class AnalogNetwork(keras.Model):
         tiles: the TiledProduct of each matrix, in the order of the layers.
 
     Raises:
-        ValueError: the model has no matrix that tiles can multiply by.
+        ValueError: the model has no matrix that tiles can multiply by; `learned_clip` and a pair
+            that clips.
     """
 
     def __init__(
@@ -126,14 +133,20 @@ class AnalogNetwork(keras.Model):
         pair: DifferentialPair | None = None,
         modifiers: Sequence[WeightModifier] = (),
         output_scales: bool = False,
+        learned_clip: bool = False,
         name: str | None = None,
     ) -> None:
+        if learned_clip and pair is not None and (pair.clip is not None or pair.scale != "column"):
+            raise ValueError(
+                "`learned_clip` needs a pair with scale='column' and without a clip of its own. "
+                f"Received: {pair!r}"
+            )
         super().__init__(name=name or network.name)
         self.supports_masking = True
         self.network = network
         self.tile, self.device, self.programmed, self.seed = tile, device, programmed, seed
         self.pair, self.modifiers = pair, tuple(modifiers)
-        self.output_scales = output_scales
+        self.output_scales, self.learned_clip = output_scales, learned_clip
         self.tiles = _install(self)
         if getattr(network, "output_names", None):
             self.output_names = network.output_names
@@ -157,10 +170,13 @@ class AnalogNetwork(keras.Model):
     def digital(self) -> keras.Model:
         """Return the plain model, with a copy of the weights; compiled if this one is.
 
-        Output scales are in its weights.
+        Output scales are in its weights, which are clipped at learned limits.
         """
         plain = copy_model(self.network, compiled=False)
         products = self.products()
+        for matrix in matrices(plain) if self.learned_clip else ():
+            if matrix.name in products:
+                matrix.variable.assign(self.clipped(matrix))
         for matrix in matrices(plain) if self.output_scales else ():
             if matrix.name in products:
                 _scale_columns(matrix, ops.convert_to_numpy(products[matrix.name].scale))
@@ -187,6 +203,22 @@ class AnalogNetwork(keras.Model):
         if getattr(self, "compiled", False):
             copy.compile_from_config(self.get_compile_config())
         return copy
+
+    def reset_limits(self) -> None:
+        """Let learned limits of weights be the largest |weight| of each column, as at first."""
+        products = self.products()
+        for matrix in _on_tiles(self):
+            products[matrix.name].reset_limit(ops.convert_to_tensor(matrix.variable))
+
+    def clipped(self, matrix: Matrix) -> np.ndarray:
+        """Return a weight of this network, or of a copy, as its learned limits clip it."""
+        values = ops.convert_to_numpy(matrix.variable)
+        limit = self.products()[matrix.name].limit
+        if limit is None:
+            return values
+        limit = ops.convert_to_numpy(limit)
+        flat = np.clip(matrix.unrolling.matrix(values), -limit, limit)
+        return matrix.unrolling.weight(flat, values.shape)
 
     def remap(self, largest: float = 1.0) -> None:
         """Let the largest |weight| of each column be `largest`; output scales take the rest.
@@ -215,6 +247,9 @@ class AnalogNetwork(keras.Model):
             factor = np.where(top > 0, top / largest, 1.0)
             _scale_columns(matrix, 1.0 / factor)
             scale.assign(ops.convert_to_numpy(scale) * factor)
+            limit = products[matrix.name].limit
+            if limit is not None:
+                limit.assign(ops.convert_to_numpy(limit) / factor)
 
     def products(self) -> dict[str, TiledProduct]:
         """Return the tiles of each matrix by its name, as `snukeras.network.matrices` gives it."""
@@ -277,6 +312,7 @@ class AnalogNetwork(keras.Model):
             "pair": None if self.pair is None else serialize(self.pair),
             "modifiers": [serialize(modifier) for modifier in self.modifiers],
             "output_scales": self.output_scales,
+            "learned_clip": self.learned_clip,
             "name": self.name,
         }
 
@@ -294,6 +330,7 @@ class AnalogNetwork(keras.Model):
             read(config["pair"]),
             [read(modifier) for modifier in config["modifiers"]],
             config.get("output_scales", False),
+            config.get("learned_clip", False),
             config["name"],
         )
 
@@ -341,6 +378,7 @@ def _install(net: AnalogNetwork) -> list[TiledProduct]:
             net.pair,
             net.modifiers,
             net.output_scales,
+            net.learned_clip,
             name="tiles_" + matrix.name.replace("/", "_"),
         )
         tiles.matrix_name = matrix.name

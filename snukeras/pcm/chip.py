@@ -108,6 +108,7 @@ class Chip:
             )
         self._shapes = {name: array.shape for name, array in arrays.items()}
         generator = keras.random.SeedGenerator(seed)
+        scales = {**_learned_scales(source, self.device, pair), **(scales or {})}
         self.crossbars = {
             name: Crossbar(
                 self._unrollings[name].matrix(array),
@@ -123,7 +124,7 @@ class Chip:
                 compensation=compensation,
                 avoid_faults=avoid_faults,
                 hardware=hardware,
-                scales=None if scales is None else scales.get(name),
+                scales=scales.get(name),
                 slices=slices,
                 programmed_for=programmed_for,
             )
@@ -335,7 +336,23 @@ def _matrices(
             stacklevel=3,
         )
     found = _on_tiles(source) if analog else by_path(source, embeddings)
-    return (
-        {name: ops.convert_to_numpy(matrix.variable) for name, matrix in found.items()},
-        {name: matrix.unrolling for name, matrix in found.items()},
-    )
+    unrollings = {name: matrix.unrolling for name, matrix in found.items()}
+    if isinstance(source, AnalogNetwork):
+        return {name: source.clipped(matrix) for name, matrix in found.items()}, unrollings
+    return {
+        name: ops.convert_to_numpy(matrix.variable) for name, matrix in found.items()
+    }, unrollings
+
+
+def _learned_scales(
+    source: keras.Layer | dict[str, Array], device: InferencePCM, pair: DifferentialPair | None
+) -> dict[str, np.ndarray]:
+    """Return the uS per unit of weight of matrices whose limits were learned."""
+    if not isinstance(source, AnalogNetwork) or not source.learned_clip:
+        return {}
+    span = (DifferentialPair(device.g_max) if pair is None else pair).span
+    units = {name: tiles.limit for name, tiles in source.products().items()}
+    return {
+        path: span / np.maximum(ops.convert_to_numpy(units[matrix.name]), 1e-6)
+        for path, matrix in _on_tiles(source).items()
+    }

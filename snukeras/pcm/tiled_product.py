@@ -55,6 +55,7 @@ class TiledProduct(keras.layers.Layer):
             that of the device, or 25 uS, with a range for each column.
         modifiers: what changes the weights of training steps.
         output_scales: whether each column has a digital factor that is trained.
+        learned_clip: whether u is trained: weights beyond it are clipped.
         programmed: whether a chip sets what its devices hold.
         seed: int or None, of the noise and of the columns' errors.
 
@@ -76,6 +77,7 @@ class TiledProduct(keras.layers.Layer):
         pair: DifferentialPair | None = None,
         modifiers: Sequence[WeightModifier] = (),
         output_scales: bool = False,
+        learned_clip: bool = False,
         name: str | None = None,
     ) -> None:
         super().__init__(name=name, dtype="float32")
@@ -101,6 +103,15 @@ class TiledProduct(keras.layers.Layer):
         if output_scales:
             self.scale = self.add_weight(
                 shape=(columns,), name="scale", initializer="ones", autocast=False
+            )
+        self.limit: keras.Variable | None = None
+        if learned_clip:
+            self.limit = self.add_weight(
+                shape=(columns,),
+                name="limit",
+                initializer="ones",
+                constraint="non_neg",
+                autocast=False,
             )
         self._add_column_errors(columns)
         self.variance = self.unit = self.factor = self.shift = None
@@ -158,6 +169,12 @@ class TiledProduct(keras.layers.Layer):
                 drawn = random.normal(0.0, getattr(self.tile.output, spread), variable.shape)
                 variable.assign(drawn)
 
+    def reset_limit(self, weight: Tensor) -> None:
+        """Let learned limits be the largest |weight| of their columns."""
+        if self.limit is not None:
+            largest = self.pair.max_weight(ops.cast(self._matrix(weight), "float32"))
+            self.limit.assign(ops.broadcast_to(largest, (self.shape[1],)))
+
     def held(self, weight: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Return a weight as tiles hold it, shares (rows, columns) of the units (columns,).
 
@@ -201,7 +218,7 @@ class TiledProduct(keras.layers.Layer):
     def ideal(self) -> bool:
         """Whether the product is that of the matrix."""
         plain = self.pair.clip is None and self.pair.levels is None and not self.modifiers
-        plain = plain and self.scale is None
+        plain = plain and self.scale is None and self.limit is None
         return plain and self.tile.ideal and self.device is None and not self.programmed
 
     def multiply(self, x: Tensor, weight: Tensor, groups: int = 1) -> Tensor:
@@ -331,9 +348,11 @@ class TiledProduct(keras.layers.Layer):
         return self._flat(current, self.groups), ops.ones(()) if r is None else r
 
     def _units(self, matrix: Tensor) -> Tensor:
-        """Return the largest |weight| of each column, that which the largest conductance holds."""
+        """Return the weight of each column that the largest conductance holds."""
         if self.unit is not None:
             return ops.convert_to_tensor(self.unit)
+        if self.limit is not None:
+            return _positive(self.limit)
         unit = ops.stop_gradient(self.pair.max_weight(matrix))
         return ops.broadcast_to(unit, (self.shape[1],))
 
@@ -366,7 +385,7 @@ class TiledProduct(keras.layers.Layer):
 
     def _held_share(self, share: Tensor) -> Tensor:
         """Return weights, as shares of their unit, that pairs can hold: clipped and rounded."""
-        if self.pair.clip is not None:
+        if self.pair.clip is not None or self.limit is not None:
             share = ops.clip(share, -1.0, 1.0)
         if self.pair.levels is not None:
             steps = self.pair.levels - 1
@@ -432,6 +451,7 @@ class TiledProduct(keras.layers.Layer):
             "pair": self.pair.get_config(),
             "modifiers": [modifier.get_config() for modifier in self.modifiers],
             "output_scales": self.scale is not None,
+            "learned_clip": self.limit is not None,
         }
 
     @classmethod

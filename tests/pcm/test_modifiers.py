@@ -207,3 +207,60 @@ def test_training_for_a_chip_helps_on_it():
         for net in (plain, trained)
     ]
     assert on_chips[1] < on_chips[0]
+
+
+def learning(**arguments):
+    keras.utils.set_random_seed(1)
+    layers = [keras.Input((12,)), keras.layers.Dense(5, name="d"), keras.layers.Dense(3, name="e")]
+    return analog(keras.Sequential(layers), learned_clip=True, **arguments)
+
+
+def test_learned_limits_of_weights():
+    """The product is that of clipped weights; the gradient is the sum over what is clipped."""
+    net = learning(tile="ideal")
+    x = np.random.default_rng(2).random((8, 12)).astype("float32")
+    tiles = net.tiles[0]
+    w = keras.ops.convert_to_numpy(net.get_layer("d").kernel)
+    # At first nothing is clipped.
+    np.testing.assert_allclose(tiles.limit.numpy(), np.abs(w).max(axis=0))
+    np.testing.assert_allclose(net(x), net.digital()(x), atol=1e-5)
+    limit = np.abs(w).max(axis=0) * np.array([0.5, 0.8, 1.0, 1.5, 0.3], "float32")
+    tiles.limit.assign(limit)
+    with tf.GradientTape() as tape:
+        y = tiles.multiply(x, net.get_layer("d").kernel)
+        total = tf.reduce_sum(y)
+    np.testing.assert_allclose(y, x @ np.clip(w, -limit, limit), atol=1e-5)
+    slope, weights = tape.gradient(total, [tiles.limit.value, net.get_layer("d").kernel.value])
+    clipped = np.abs(w) > limit * (1 + 1e-6)
+    expected = (x.sum(axis=0)[:, None] * np.sign(w) * clipped).sum(axis=0)
+    np.testing.assert_allclose(slope, expected, atol=1e-4)
+    np.testing.assert_allclose(weights, x.sum(axis=0)[:, None] * ~clipped, atol=1e-5)
+    assert any(v is tiles.limit for v in net.trainable_variables)
+
+
+def test_networks_with_learned_limits(tmp_path):
+    device = IdealDevice(25.0)
+    tile = Tile(16, 8, InputConverter(8), OutputConverter(8))
+    net = learning(tile=tile, device=device, output_scales=True)
+    x = np.random.default_rng(2).random((32, 12)).astype("float32")
+    calibrate(net, x)
+    net.tiles[0].limit.assign(net.tiles[0].limit * 0.6)
+    net.compile(keras.optimizers.Adam(0.01), "mse", jit_compile=True)
+    net.fit(x, np.ones((32, 3)), epochs=2, verbose=0)
+    y = net.predict(x, verbose=0)
+    net.save(tmp_path / "net.keras")
+    loaded = keras.models.load_model(tmp_path / "net.keras")
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), y, atol=1e-6)
+    np.testing.assert_array_equal(loaded.tiles[0].limit, net.tiles[0].limit)
+    chip = Chip(net, seed=1)
+    limit = np.asarray(net.tiles[0].limit.numpy())
+    np.testing.assert_allclose(next(iter(chip.crossbars.values())).units, limit, rtol=1e-5)
+    np.testing.assert_allclose(chip.model().predict(x, verbose=0), y, atol=1e-3)
+    plain = net.digital()
+    scale = np.asarray(net.tiles[0].scale.numpy())
+    top = np.abs(np.asarray(plain.get_layer("d").kernel.numpy())).max(axis=0)
+    assert np.all(top <= limit * np.abs(scale) * (1 + 1e-5))
+    net.remap()
+    np.testing.assert_allclose(net.predict(x, verbose=0), y, atol=1e-4)
+    with pytest.raises(ValueError, match="`learned_clip` needs a pair with scale='column'"):
+        learning(pair=DifferentialPair(25.0, scale="column", clip=2.0))
