@@ -15,7 +15,7 @@ from snukeras.export.onnx.graph import IR_VERSION, GraphBuilder, element_type
 from snukeras.export.onnx.handlers import CannotLowerError, Context, Value, own_layers
 from snukeras.export.onnx.layers import sound
 from snukeras.export.onnx.layers.snu_scan import Trace
-from snukeras.export.onnx.scans import enclose, straighten
+from snukeras.export.onnx.scans import straighten
 from snukeras.export.onnx.trace import UNITS
 from snukeras.layers import LIFCell, SNUCell
 from snukeras.network import topology
@@ -95,7 +95,6 @@ def build(
         producer_name="snukeras",
         producer_version=(metadata or {}).get("snukeras.version", ""),
     )
-    enclose(proto.graph)
     texts = {UNITS: json.dumps(describe_units(plan, context.traces)), **(metadata or {})}
     if context.frames:
         texts[sound.FRAMES] = json.dumps(sound.describe_frames(context, plan))

@@ -90,7 +90,7 @@ class GraphBuilder:
             tensor.name = rename(tensor.name)
             self.initializers[tensor.name] = tensor
         for node in graph.node:
-            rename_node(node, rename, lambda name: self.unique(f"{prefix}/{name}"))
+            _rename_node(node, rename, lambda name: self.unique(f"{prefix}/{name}"))
             self.nodes.append(node)
         outputs = []
         for value in graph.output:
@@ -110,7 +110,7 @@ class GraphBuilder:
             return new if name == old else name
 
         for node in self.nodes:
-            rename_node(node, swap)
+            _rename_node(node, swap, None)
         return True
 
     def prune(self, wanted: Sequence[str]) -> None:
@@ -119,40 +119,39 @@ class GraphBuilder:
         for node in reversed(self.nodes):
             if needed.intersection(node.output):
                 kept.append(node)
-                needed.update(reads(node))
+                needed.update(_reads(node))
         self.nodes = kept[::-1]
         self.initializers = {n: t for n, t in self.initializers.items() if n in needed}
 
 
-def reads(node: onnx.NodeProto) -> set[str]:
+def _reads(node: onnx.NodeProto) -> set[str]:
     """Return all names a node reads, those inside its subgraphs too."""
     names = set(node.input)
     for attribute in node.attribute:
         for graph in [attribute.g] if attribute.HasField("g") else list(attribute.graphs):
             names.update(value.name for value in graph.output)
             for inner in graph.node:
-                names |= reads(inner)
+                names |= _reads(inner)
     return names
 
 
-def rename_node(
+def _rename_node(
     node: onnx.NodeProto,
     rename: Callable[[str], str],
-    label: Callable[[str], str] | None = None,
+    rename_node: Callable[[str], str] | None,
 ) -> None:
-    """Rename the tensors of a node, those inside its subgraphs too, and nodes by `label`."""
     for index, name in enumerate(node.input):
         node.input[index] = rename(name)
     for index, name in enumerate(node.output):
         node.output[index] = rename(name)
-    if label is not None:
-        node.name = label(node.name)
+    if rename_node is not None:
+        node.name = rename_node(node.name)
     for attribute in node.attribute:
         for graph in [attribute.g] if attribute.HasField("g") else list(attribute.graphs):
             for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
                 value.name = rename(value.name)
             for inner in graph.node:
-                rename_node(inner, rename, label)
+                _rename_node(inner, rename, rename_node)
 
 
 def subgraph(

@@ -20,8 +20,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from snukeras.export.errors import BadInputError
-from snukeras.export.onnx.graph import described, reads
-from snukeras.export.onnx.scans import disclose, enclose
+from snukeras.export.onnx.graph import described
 
 MODES = ("dynamic", "static")
 # In the file's metadata: how it was quantised.
@@ -87,7 +86,6 @@ def quantise(
     """
     found = onnx.ModelProto()
     found.CopyFrom(model)
-    disclose(found.graph)
     work = _Work(found.graph, mode == "static", seen or {})
     if not work.axes:
         raise BadInputError(
@@ -95,7 +93,6 @@ def quantise(
             "Leave int8 out.",
         )
     work.run()
-    enclose(found.graph)
     texts = described(model) | {INT8: mode}
     del found.metadata_props[:]
     helper.set_model_props(found, texts)
@@ -212,19 +209,8 @@ class _Work:
             else:
                 self.nodes.append(node)
         # Weights that something else takes as well are made float.
-        left = {name for node in self.nodes for name in reads(node)}
-        first = []
-        for name in self.axes:
-            if name in left:
-                made = self._made_float(name)
-                readers = [node for node in self.nodes if name in reads(node)]
-                if len(readers) == 1 and readers[0].op_type == "Scan":
-                    body = next(entry.g for entry in readers[0].attribute if entry.name == "body")
-                    inside = list(body.node)
-                    del body.node[:]
-                    body.node.extend([*made, *inside])
-                else:
-                    first += made
+        left = self._read(self.nodes)
+        first = [node for name in self.axes if name in left for node in self._made_float(name)]
         del self.graph.node[:]
         self.graph.node.extend([*first, *self.nodes])
         kept = [t for t in self.graph.initializer if t.name not in self.axes]
@@ -238,6 +224,15 @@ class _Work:
     def _add(self, op: str, inputs: list[str], outputs: list[str], **attributes: Any) -> str:
         self.nodes.append(helper.make_node(op, inputs, outputs, name=outputs[0], **attributes))
         return outputs[0]
+
+    def _read(self, nodes: Any) -> set[str]:
+        names: set[str] = set()
+        for node in nodes:
+            names.update(node.input)
+            for attribute in node.attribute:
+                if attribute.HasField("g"):
+                    names |= self._read(attribute.g.node)
+        return names
 
     def _integers(
         self, name: str, moments: np.ndarray | None = None

@@ -1,22 +1,15 @@
-"""Scans over the first axis alone, forwards, with their constants inside: what every runtime has.
+"""Scans over the first axis alone, forwards: the form that every runtime has.
 
 ONNX lets a Scan name other axes and directions. ONNX's own reference, for one, has neither; ONNX
-Runtime transposes inside. Here they become nodes around the loop, which cost the same. ONNX also
-lets the body of a Scan read constants of the graph around it. ONNX's own reference before onnx 1.22
-passes none in.
+Runtime transposes inside. Here they become nodes around the loop, which cost the same.
 """
-
-import collections
-from collections.abc import Iterator
 
 import numpy as np
 import onnx
 from onnx import TensorProto
 
-from snukeras.export.onnx.graph import GraphBuilder, reads, rename_node
+from snukeras.export.onnx.graph import GraphBuilder
 
-# Constants of up to so many bytes are copied into every body that reads them.
-_SMALL = 4096
 # Batch and time change places: all sequences of our loops have three axes.
 _TURN = [1, 0, 2]
 
@@ -84,51 +77,3 @@ def _reversed(graph: GraphBuilder, name: str, x: str, outputs: list[str] | None 
     )
     hint = f"{name}/backwards"
     return graph.node("Slice", [x, last, before, axis, back], hint, outputs=outputs)
-
-
-def enclose(graph: onnx.GraphProto) -> None:
-    """Put constants into the bodies of the Scans that read them.
-
-    A large one that something else reads as well stays outside.
-    """
-    readers = collections.Counter(name for node in graph.node for name in reads(node))
-    taken = {*readers, *(name for node in graph.node for name in node.output)}
-    moved = set()
-    for node, body in _bodies(graph):
-        inside = {name for inner in body.node for name in reads(inner)}
-        for tensor in graph.initializer:
-            if tensor.name not in inside:
-                continue
-            if readers[tensor.name] == 1 and tensor.name not in node.input:
-                body.initializer.append(tensor)
-                moved.add(tensor.name)
-            elif tensor.ByteSize() <= _SMALL:
-                name = f"{node.name}/{tensor.name}"
-                while name in taken:
-                    name += "_2"
-                taken.add(name)
-                _rename_inside(body, tensor.name, name)
-                body.initializer.add().CopyFrom(tensor)
-                body.initializer[-1].name = name
-    for index in reversed(range(len(graph.initializer))):
-        if graph.initializer[index].name in moved:
-            del graph.initializer[index]
-
-
-def disclose(graph: onnx.GraphProto) -> None:
-    """Put the constants of the bodies of Scans into the graph around them."""
-    for _, body in _bodies(graph):
-        graph.initializer.extend(body.initializer)
-        del body.initializer[:]
-
-
-def _bodies(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, onnx.GraphProto]]:
-    for node in graph.node:
-        for attribute in node.attribute:
-            if node.op_type == "Scan" and attribute.name == "body":
-                yield node, attribute.g
-
-
-def _rename_inside(body: onnx.GraphProto, old: str, new: str) -> None:
-    for node in body.node:
-        rename_node(node, lambda name: new if name == old else name)
