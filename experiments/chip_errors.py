@@ -94,7 +94,8 @@ def experiment(
             for time, t in TIMES.items()
         }
 
-    names = [pattern.format(FAMILIES[FAMILY]) for pattern in TRAINED.values()]
+    patterns = [TRAINED[trained] for trained in ("plainly", "at noisy weights", "on tiles")]
+    names = [pattern.format(FAMILIES[FAMILY]) for pattern in patterns]
     cases = [
         {
             "name": name,

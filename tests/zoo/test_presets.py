@@ -24,6 +24,7 @@ SHIPPED = [
     "jsb_rnn",
     "jsb_snu",
     "jsb_snu_chip",
+    "jsb_snu_chip4",
     "jsb_snu_loop_pcm",
     "jsb_snu_pcm",
     "jsb_ssnu",
@@ -186,7 +187,7 @@ def test_list(small_zoo, tmp_path):
 
 
 def test_list_some():
-    names = ["jsb_snu", "jsb_snu_chip", "jsb_snu_loop_pcm", "jsb_snu_pcm"]
+    names = ["jsb_snu", "jsb_snu_chip", "jsb_snu_chip4", "jsb_snu_loop_pcm", "jsb_snu_pcm"]
     assert snukeras.zoo.list("jsb_snu*") == names
     assert snukeras.zoo.list(task="penn_treebank", unit="lstm") == ["ptb_lstm"]
     assert snukeras.zoo.list("*_pcm", unit="SSNU") == ["mnist_ssnu_pcm"]
