@@ -49,7 +49,8 @@ def test_every_speaker_is_held_out_with_every_seed(content, tmp_path, monkeypatc
     assert some["test"] is None and "tiny" not in speakers.table(tmp_path)
 
 
-def test_trains_and_resumes(content, tmp_path):
+def test_trains_and_resumes(content, tmp_path, monkeypatch):
+    monkeypatch.setattr(speakers, "BATCH", 8)
     asked = dict(speakers=["theo"], root=tmp_path, task=BandsOfSyllables, seeds=[3],
                  data={"gain": 3.0}, epochs=None, progress=lambda event: None)  # fmt: skip
     results = speakers.experiment("tiny", tmp_path / "runs", content, **asked)
