@@ -12,14 +12,28 @@ import torch
 from snukeras.activations import SoftStep, Step, TanhDerivative
 from snukeras.layers.snu.dynamics import Call, Dynamics
 
+# What each unit loses of what comes after, and the gradient of its potential by what all lose.
+_Inhibited = tuple[torch.Tensor, torch.Tensor]
+
 # Numbers in a block of steps, of which about ten are in use at once.
 _BLOCK = 2**16
 
 
 def folds(dynamics: Dynamics, call: Call) -> bool:
-    """Return whether the loop here serves: no mask, no inhibition, g linear or ReLU."""
+    """Return whether the loop here serves: no mask, g linear or ReLU."""
     known = dynamics.state_activation in (keras.activations.linear, keras.activations.relu)
-    return known and call.mask is None and not dynamics.lateral_inhibition
+    return known and call.mask is None
+
+
+def gate(dynamics: Dynamics, y: torch.Tensor) -> torch.Tensor:
+    """Return y, or with lateral inhibition the maximum of y of the sample."""
+    return y.amax(-1, keepdim=True) if dynamics.lateral_inhibition else y
+
+
+def shares(y: torch.Tensor) -> torch.Tensor:
+    """Return the gradient of the maximum of y over the units, which ties share equally."""
+    winners = (y == y.amax(-1, keepdim=True)).to(y.dtype)
+    return winners / winners.sum(-1, keepdim=True)
 
 
 def gradients(
@@ -48,9 +62,12 @@ def gradients(
         after = loop.take(part, shown, own, to_last if end == steps else None, after)
     back = send_back(call, after) if dynamics.recurrent else None
     lost = call.decay * call.s * after
+    if dynamics.lateral_inhibition:
+        lost = lost.sum(-1, keepdim=True) * shares(call.y)
     to_y = -lost if back is None else back - lost
-    to_s = call.decay * (1.0 - call.y) * after
-    to_decay = loop.to_decay + (after * call.s * (1.0 - call.y)).sum(0)
+    left = 1.0 - gate(dynamics, call.y)
+    to_s = call.decay * left * after
+    to_decay = loop.to_decay + (after * call.s * left).sum(0)
     return [
         loop.to_a,
         to_decay if dynamics.trainable_decay else None,
@@ -97,28 +114,38 @@ class _Loop:
         slope = _slope(dynamics.output, s - self.call.threshold, y)
         shown = torch.zeros_like(slope) if shown is None else slope * shown
         # A step loses decay * s through the gate where y grows.
-        lost = slope * s
-        lost *= decay
-        through = torch.addcmul(decay, decay, y, value=-1)
-        through -= lost
+        through = torch.addcmul(decay, decay, gate(dynamics, y), value=-1)
+        inhibited: _Inhibited | None = None
+        if dynamics.lateral_inhibition:
+            inhibited = (s * decay, slope * shares(y))
+        else:
+            lost = slope * s
+            lost *= decay
+            through -= lost
         to_s = shown if own is None else shown + own
         if passed is not None:
             to_s = to_s.clone() if to_s is shown else to_s
             to_s[:, -1] += passed
         steep = slope if dynamics.recurrent else None
+        rectified = inhibited
         if self.rectified:
             to_s, through = self.rectify(to_s, s), self.rectify(through, s)
+            rectified = inhibited and (inhibited[0], self.rectify(inhibited[1], s))
             steep = None if steep is None else self.rectify(steep, s)
-        backs = self.walk(to_s, through, steep, to_a, after)
+        backs = self.walk(to_s, through, steep, rectified, to_a, after)
         if dynamics.trainable_threshold or dynamics.trainable_decay:
             afters = torch.cat([to_a[:, 1:], after[:, None]], 1)
         if dynamics.trainable_threshold:
-            to_z = torch.addcmul(shown, lost, afters, value=-1)
+            if inhibited is None:
+                to_z = torch.addcmul(shown, lost, afters, value=-1)
+            else:
+                total = (inhibited[0] * afters).sum(-1, keepdim=True)
+                to_z = torch.addcmul(shown, inhibited[1], total, value=-1)
             if backs is not None:
                 to_z.addcmul_(slope, backs)
             self.to_threshold += to_z.sum((0, 1))
         if dynamics.trainable_decay:
-            self.to_decay += (afters * s * (1.0 - y)).sum((0, 1))
+            self.to_decay += (afters * s * (1.0 - gate(dynamics, y))).sum((0, 1))
         return to_a[:, 0]
 
     def rectify(self, gradient: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
@@ -130,27 +157,36 @@ class _Loop:
         to_s: torch.Tensor,
         through: torch.Tensor,
         steep: torch.Tensor | None,
+        inhibited: _Inhibited | None,
         to_a: torch.Tensor,
         after: torch.Tensor,
     ) -> torch.Tensor | None:
         """Write to_a = to_s + through * after of each step, and what comes back through H.
 
+        With lateral inhibition the sum over the units of what the step after loses goes to those
+        with the largest output.
+
         Returns:
             The gradients that came back through H, where there is one.
         """
         rows: list[Any] = [list(x.unbind(1)) for x in (to_s, through, to_a)]
-        if steep is None:
+        if steep is None and inhibited is None:
             for own, factor, row in zip(*map(reversed, rows), strict=True):
                 torch.addcmul(own, factor, after, out=row)
                 after = row
             return None
-        backs = torch.empty_like(to_s)
-        slopes, kept = steep.unbind(1), backs.unbind(1)
-        for t in range(len(slopes) - 1, -1, -1):
+        backs = None if steep is None else torch.empty_like(to_s)
+        recurrent = [x.unbind(1) for x in (steep, backs) if x is not None]
+        shared = [x.unbind(1) for x in inhibited or ()]
+        for t in range(to_s.shape[1] - 1, -1, -1):
             own, factor, row = (each[t] for each in rows)
-            back = send_back(self.call, after, kept[t])
+            back = send_back(self.call, after, recurrent[1][t]) if recurrent else None
             torch.addcmul(own, factor, after, out=row)
-            row.addcmul_(slopes[t], back)
+            if back is not None:
+                row.addcmul_(recurrent[0][t], back)
+            if shared:
+                total = torch.linalg.vecdot(shared[0][t], after)
+                row.addcmul_(shared[1][t], total[:, None], value=-1)
             after = row
         return backs
 

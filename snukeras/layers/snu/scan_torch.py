@@ -19,7 +19,14 @@ from snukeras.layers.snu.dynamics import (
     derivative_from_value,
     started,
 )
-from snukeras.layers.snu.folded_torch import folds, gradients, send_back, to_kernel
+from snukeras.layers.snu.folded_torch import (
+    folds,
+    gate,
+    gradients,
+    send_back,
+    shares,
+    to_kernel,
+)
 
 
 def scan(
@@ -125,7 +132,7 @@ def run(
     y, s = call.y, call.s
     outputs, states = [], []
     for t, z in enumerate(drive.unbind(1)):
-        a = z.to(s.dtype) + call.decay * s * (1.0 - _gate(dynamics, y))
+        a = z.to(s.dtype) + call.decay * s * (1.0 - gate(dynamics, y))
         if dynamics.recurrent:
             a = a + _fed_back(call, y)
         new_s = dynamics.state_activation(a)
@@ -159,11 +166,6 @@ class _Spikes(torch.autograd.Function):
         return upstream[0] * ctx.derivative(z, None), None
 
 
-def _gate(dynamics: Dynamics, y: torch.Tensor) -> torch.Tensor:
-    """Return y, or with lateral inhibition the maximum of y of the sample."""
-    return y.amax(-1, keepdim=True) if dynamics.lateral_inhibition else y
-
-
 def _fed_back(call: Call, y: torch.Tensor) -> torch.Tensor:
     fed = y if call.dropout is None else y * call.dropout
     return (fed.to(call.kernel.dtype) @ call.kernel).to(y.dtype)
@@ -188,7 +190,7 @@ def _forward(
     states = torch.empty_like(inputs) if keep else torch.empty_like(inputs[:, :2])
     arguments = torch.empty_like(inputs) if keep and not known else None
     rows = list(states.unbind(1))
-    left = decay * (1.0 - _gate(dynamics, y))
+    left = decay * (1.0 - gate(dynamics, y))
     fresh = torch.empty_like(s)
     for t, (z, row) in enumerate(zip(inputs.unbind(1), outputs.unbind(1), strict=True)):
         new = rows[t % len(rows)]
@@ -205,7 +207,7 @@ def _forward(
         if mask is not None:
             torch.where(mask[:, t, None], row, y, out=row)
         y = row
-        left = torch.addcmul(decay, decay, _gate(dynamics, y), value=-1, out=fresh)
+        left = torch.addcmul(decay, decay, gate(dynamics, y), value=-1, out=fresh)
     return outputs.to(drive.dtype), s.clone(), states, arguments
 
 
@@ -252,7 +254,7 @@ class _Backward:
         self.of_g: Any = None
         if dynamics.state_activation is keras.activations.relu:
             self.of_g = (states > 0).to(states.dtype)
-        self.left = call.decay * (1.0 - _gate(dynamics, values))
+        self.left = call.decay * (1.0 - gate(dynamics, values))
         # The gradients that come back through H, one for each step.
         self.back = torch.empty_like(states) if dynamics.recurrent else None
 
@@ -276,11 +278,11 @@ class _Backward:
         to_a, after, first, passed = self.steps(own, passed)
         back = send_back(call, first) if dynamics.recurrent else None
         to_y = self.through_gate(call.decay * call.s * first, call.y, back)
-        to_s = call.decay * (1.0 - _gate(dynamics, call.y)) * first + passed
+        to_s = call.decay * (1.0 - gate(dynamics, call.y)) * first + passed
         found: list[torch.Tensor | None] = [to_a, None, None, None, to_y, to_s]
         if dynamics.trainable_decay:
-            by_decay = after * self.states * (1.0 - _gate(dynamics, self.values))
-            by_first = first * call.s * (1.0 - _gate(dynamics, call.y))
+            by_decay = after * self.states * (1.0 - gate(dynamics, self.values))
+            by_first = first * call.s * (1.0 - gate(dynamics, call.y))
             found[1] = self.begun(by_decay).sum((0, 1)) + by_first.sum(0)
         if dynamics.trainable_threshold:
             to_y = self.through_gate(call.decay * self.states * after, self.values, self.back)
@@ -332,10 +334,7 @@ class _Backward:
         """Return the gradient of y: through the gate, and `back` through H."""
         to_y = -lost
         if self.dynamics.lateral_inhibition:
-            # Ties of the maximum share it equally.
-            winners = (y == y.amax(-1, keepdim=True)).to(y.dtype)
-            share = winners / winners.sum(-1, keepdim=True)
-            to_y = to_y.sum(-1, keepdim=True) * share
+            to_y = to_y.sum(-1, keepdim=True) * shares(y)
         return to_y if back is None else to_y + back
 
     def through_activation(self, t: int, to_s: torch.Tensor) -> torch.Tensor:
