@@ -360,6 +360,9 @@ class LIF(keras.layers.RNN):
         self, sequences: Tensor, states: list[Tensor], mask: Tensor | None, training: bool
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Step through in operators of LiteRT and OpenVINO, which have no arrays of tensors."""
+        if self.go_backwards:
+            sequences = ops.flip(sequences, 1)
+            mask = None if mask is None else ops.flip(mask, 1)
         # Cast: LiteRT takes a step neither of booleans nor of half precision.
         steps = ops.swapaxes(ops.cast(sequences, "float32"), 0, 1)
         if states[0].shape[0] is not None:  # the layer is stateful, and export leaves batches open
@@ -367,9 +370,6 @@ class LIF(keras.layers.RNN):
         on = None
         if mask is not None:
             on = ops.expand_dims(ops.swapaxes(ops.cast(mask, "float32"), 0, 1), -1)
-        if self.go_backwards:
-            steps = ops.flip(steps, 0)
-            on = None if on is None else ops.flip(on, 0)
 
         def step(t: Tensor, before: Tensors) -> tuple[Tensors, Tensors]:
             shown, after = self.cell(steps[t], list(before[1:]), training=training)

@@ -49,8 +49,30 @@ def _lif(context: Context, call: Call, layer: LIF, values: list[Value]) -> list[
     return [first, *(Value(state) for state in states if layer.return_state)]
 
 
+def side(
+    context: Context, name: str, layer: LIF, x: str, mask: str | None, reverse: bool
+) -> tuple[str, Trace]:
+    """Add a layer inside a Bidirectional; return its output and how to look into the loop.
+
+    Args:
+        context: The graph.
+        name: Of the loop.
+        layer: The layer.
+        x, mask: What it takes.
+        reverse: Whether all its steps are put out in reverse.
+    """
+    step = _Step(layer.cell, name)
+    (sequence, last, _), trace = _scan(context.graph, step, layer, x, mask, reverse)
+    return sequence if layer.return_sequences else last, trace
+
+
 def _scan(
-    graph: GraphBuilder, step: "_Step", layer: LIF, x: str, mask: str | None
+    graph: GraphBuilder,
+    step: "_Step",
+    layer: LIF,
+    x: str,
+    mask: str | None,
+    reverse: bool = False,
 ) -> tuple[tuple[str, str, list[str]], Trace]:
     """Add the loop.
 
@@ -87,7 +109,8 @@ def _scan(
             ends.append(graph.unique(f"{name}/shown_end"))
     ends += [graph.unique(f"{name}/{label}_end") for label in step.labels]
     sequence = graph.unique(f"{name}/sequence")
-    backwards = {"scan_input_directions": [1] * len(sequences)} if layer.go_backwards else {}
+    directions = {"scan_input_directions": [1] * len(sequences)} if layer.go_backwards else {}
+    directions |= {"scan_output_directions": [1]} if reverse else {}
     graph.node(
         "Scan",
         [*starts, *sequences],
@@ -100,10 +123,10 @@ def _scan(
         num_scan_inputs=len(sequences),
         scan_input_axes=[1] * len(sequences),
         scan_output_axes=[1],
-        **backwards,
+        **directions,
     )
     trace = Trace(graph.nodes[-1].name, x, potential, shown, mask)
-    index = graph.constant(-1, f"{name}/last_index", "int64")
+    index = graph.constant(0 if reverse else -1, f"{name}/last_index", "int64")
     last = graph.node("Gather", [sequence, index], f"{name}/last", axis=1)
     return (sequence, last, ends[-len(step.labels) :]), trace
 

@@ -15,7 +15,7 @@ from snukeras.export.onnx.handlers import (
     handles,
     mask_of,
 )
-from snukeras.export.onnx.layers import keras_recurrent
+from snukeras.export.onnx.layers import keras_recurrent, lif
 from snukeras.export.onnx.layers.conv_snu_scan import ConvUnit
 from snukeras.export.onnx.layers.snu_scan import Asked, Unit, scan, step
 from snukeras.layers import (
@@ -135,7 +135,8 @@ def _bidirectional(
     forward, backward = layer.forward_layer, layer.backward_layer
     if context.streaming:
         raise CannotLowerError("Bidirectional needs the whole sequence; it cannot stream")
-    if not (_is_unit(forward) and _is_unit(backward)):
+    neurons = form_of(forward) is form_of(backward) is LIF
+    if not neurons and not (_is_unit(forward) and _is_unit(backward)):
         return keras_recurrent.bidirectional(context, call, layer, values)
     shown = forward.return_state or getattr(forward, "return_membrane", False)
     if len(values) != 1 or forward.stateful or shown:
@@ -147,6 +148,11 @@ def _bidirectional(
     outputs = []
     for each, reverse in ((forward, False), (backward, True)):
         name = f"{call.name}/{each.name}"
+        if neurons:
+            back = reverse and each.return_sequences
+            output, context.traces[name] = lif.side(context, name, each, x, mask, back)
+            outputs.append(output)
+            continue
         run = scan(
             graph,
             Unit.of(each.cell, name),
@@ -191,7 +197,7 @@ def unit_layers(plan: Topology) -> list[UnitLayer]:
     for call in plan.calls:
         if form_of(call.op) is keras.layers.Bidirectional:
             sides = (call.op.forward_layer, call.op.backward_layer)
-            if all(_is_unit(side) for side in sides):
+            if all(_is_unit(side) or form_of(side) is LIF for side in sides):
                 for side in sides:
                     name = f"{call.name}/{side.name}"
                     found.append(UnitLayer(name, side, call.inputs[0], [], None))
