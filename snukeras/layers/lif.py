@@ -384,6 +384,8 @@ class LIF(keras.layers.RNN):
         start = (ops.zeros_like(states[0]), *states)
         blank = (ops.zeros_like(steps),)
         (outputs,), (last, *states) = over_time(step, ops.shape(steps)[0], blank, start)
+        # OpenVINO does not know how many axes a loop puts out, and refuses to turn them.
+        outputs = ops.reshape(outputs, ops.shape(steps))
         return last, ops.swapaxes(outputs, 0, 1), list(states)
 
     def reset_state(self) -> None:
