@@ -28,6 +28,19 @@ def outside_of_graphs() -> contextlib.AbstractContextManager:
     return tf.init_scope()
 
 
+def step_by_step() -> contextlib.AbstractContextManager:
+    """Return a context in which loops over time run one step after the other, on arrays.
+
+    JAX compiles a loop even outside of compiled functions, so that its steps have no numbers.
+    """
+    if keras.backend.backend() != "jax":
+        return contextlib.nullcontext()
+    import jax
+
+    loops: contextlib.AbstractContextManager = jax.disable_jit()
+    return loops
+
+
 def needs_tensorflow(what: str) -> None:
     """Refuse what runs on TensorFlow alone.
 

@@ -199,7 +199,8 @@ class AnalogNetwork(keras.Model):
         for mine, other in zip(self.tiles, copy.tiles, strict=True):
             for name in ("input_range", "output_range", "scale"):
                 if getattr(mine, name) is not None:
-                    getattr(other, name).assign(getattr(mine, name))
+                    # JAX would share the array, and give its memory away with the copy's state.
+                    getattr(other, name).assign(ops.copy(getattr(mine, name)))
         if getattr(self, "compiled", False):
             copy.compile_from_config(self.get_compile_config())
         return copy

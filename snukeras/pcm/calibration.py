@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from snukeras import _arguments
+from snukeras._strategy import step_by_step
 from snukeras._types import Array, Nested, Tensor
 from snukeras.network import observers
 from snukeras.network.matrices import leaves, matrices
@@ -270,7 +271,8 @@ def _watching(
     try:
         for tiles, watcher in zip(net.tiles, watchers, strict=True):
             tiles.observer = watcher.add
-        yield
+        with step_by_step():
+            yield
     finally:
         for tiles in net.tiles:
             tiles.observer = None

@@ -5,7 +5,7 @@ import numpy as np
 
 from snukeras._random import normal, quick_normal, quick_uniform
 from snukeras.constraints import PCMConstraint
-from snukeras.pcm import Chip, Converter, GenericPCM, SimulatedHardware
+from snukeras.pcm import Chip, Converter, GenericPCM, SimulatedHardware, Tile, analog, calibrate
 
 
 def numbers():
@@ -59,6 +59,30 @@ def constraint():
     assert abs(np.mean(held - w)) < 0.01
 
 
+def tiles():
+    """Calibration sees each step of a loop; a chip leaves the network that it was made of whole."""
+    layers = [
+        keras.Input((6, 5)),
+        keras.layers.LSTM(4, return_sequences=True),
+        keras.layers.Bidirectional(keras.layers.SimpleRNN(3)),
+        keras.layers.Dense(2),
+    ]
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(layers)
+    x = np.random.default_rng(0).random((8, 6, 5)).astype("float32")
+    net = analog(model, Tile(3, 3), device=GenericPCM(), seed=1)
+    calibrate(net, x)
+    error = net.predict(x, verbose=0) - model.predict(x, verbose=0)
+    assert 0.0 < np.abs(error).max() < 0.3
+    # Products of the second step on are not those of zero states.
+    assert all(float(keras.ops.min(part.output_range)) > 0.05 for part in net.tiles)
+    jit = keras.backend.backend() != "torch"
+    net.compile("adam", "mse", jit_compile=jit)
+    net.fit(x, np.zeros((8, 2)), verbose=0)
+    Chip(net, seed=1).model(25.0).predict(x, verbose=0)
+    assert all(np.isfinite(keras.ops.convert_to_numpy(v)).all() for v in net.variables)
+
+
 if __name__ == "__main__":
-    for check in (numbers, devices, chips, constraint):
+    for check in (numbers, devices, chips, constraint, tiles):
         check()
