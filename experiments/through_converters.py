@@ -6,11 +6,12 @@ What there is of three models of a task is compared: trained plainly, trained at
 trained on tiles (`analog` in a recipe). Each computes on chips of the generic PCM model, with a
 range of conductance and a factor of drift compensation for each column, in tiles of 256 x 256
 weights whose input and output converters have so many bits and fixed ranges, and whose outputs
-have noise of 0.04 of the current of one weight. 
-The first 64 samples of training set the ranges, by what is best on validation, in the mean of two
-chips, fresh and after a year: first one percentile for all, then, from the last matrix to the
-first, a share of it for the outputs of each. With these ranges the test split is measured once, on
-other chips. Chips and cases that are done are kept.
+have noise of 0.04 of the current of one weight.
+
+The first 64 samples of training set the ranges, by what is best on validation, on two chips after
+a year, or in the mean of fresh ones and these (`--ranges-for both`): first one percentile for all,
+then, from the last matrix to the first, a share of it for the outputs of each. With these ranges
+the test split is measured once, on other chips. Chips and cases that are done are kept.
 """
 
 import argparse
@@ -54,6 +55,7 @@ PERCENTILES = (100.0, 99.9, 99.0, 97.0, 95.0)
 SHARES = (0.7, 0.5, 0.4, 0.3)
 NOISE = 0.04
 TIMES = {"25 s": 25.0, "1 year": YEAR}
+AGES = {"a year": [YEAR], "both": [*TIMES.values()]}
 # Samples that each chip sees of larger splits; a chip has others than the next.
 SAMPLES = 1000
 
@@ -62,6 +64,7 @@ def experiment(
     family: str,
     chips: int = 50,
     bits: Iterable[int] = BITS,
+    ranges_for: str = "a year",
     runs: Path | str = "runs/through_converters",
     content: Path | str | None = None,
     tasks: Mapping[str, Task] = TASKS,
@@ -73,6 +76,7 @@ def experiment(
         family: One of `FAMILIES`.
         chips: Chips of each case.
         bits: Of both converters.
+        ranges_for: The age of chips that ranges are chosen by, one of `AGES`.
         runs: Folder for the rows of finished chips.
         content: Folder of presets. Default: the one that ships with the package.
         tasks: The tasks that presets may name.
@@ -85,11 +89,13 @@ def experiment(
     folder = Path(runs) / family
     folder.mkdir(parents=True, exist_ok=True)
 
-    def measure(name: str, bits: int, weights_sha256: str, **case: Any) -> dict[str, Any]:
+    def measure(
+        name: str, bits: int, weights_sha256: str, ranges_for: str, **case: Any
+    ) -> dict[str, Any]:
         preset = presets.info(name, content)
         task = registry.task_of(preset["task"], tasks)
         model = presets.load(name, content=content)
-        ranges = _chosen(model, task, bits)
+        ranges = _chosen(model, task, bits, AGES[ranges_for])
         chosen = {"percentile": ranges["percentile"], "shares": ranges["shares"]}
         own = _files.sha256_of_json({"weights": weights_sha256, **chosen})
         rows = evaluate_chips(
@@ -129,6 +135,7 @@ def experiment(
                     "trained": trained,
                     "bits": wanted,
                     "chips": chips,
+                    "ranges_for": ranges_for,
                     "weights_sha256": sha256,
                 }
             )
@@ -136,7 +143,7 @@ def experiment(
     return reporting.gather(path, cases, measure, here=True)
 
 
-def _chosen(model: keras.Model, task: Task, bits: int) -> dict[str, Any]:
+def _chosen(model: keras.Model, task: Task, bits: int, ages: list[float]) -> dict[str, Any]:
     """Return the ranges that are best on validation, and the figures of all that were tried."""
 
     def figure(percentile: float, shares: dict[str, float]) -> float:
@@ -144,13 +151,13 @@ def _chosen(model: keras.Model, task: Task, bits: int) -> dict[str, Any]:
             _network(model, task, bits, percentile, shares),
             **split_of(task, "valid"),
             chips=2,
-            times=[*TIMES.values()],
+            times=ages,
             seed=1,
             compensation="column",
             executor=reporting.executor(),
         )
         found = summarize(rows)
-        return float(np.mean([found[t][task.metric]["mean"] for t in TIMES.values()]))
+        return float(np.mean([found[t][task.metric]["mean"] for t in ages]))
 
     pick = min if task.lower_is_better else max
     tried = {percentile: figure(percentile, {}) for percentile in PERCENTILES}
@@ -228,7 +235,8 @@ def table(family: str, root: Path | str | None = None) -> str:
 def _ranges(run: Mapping[str, Any]) -> str:
     """Return the percentile of a case, and the matrices that have a share of it."""
     shares = (f"{name.split('/')[0]} x {share:g}" for name, share in run["shares"].items())
-    return ", ".join([f"{run['percentile']:g}", *shares])
+    both = ["for both ages"] if run["ranges_for"] == "both" else []
+    return ", ".join([f"{run['percentile']:g}", *shares, *both])
 
 
 @reported
@@ -242,10 +250,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("families", nargs="+", choices=[*FAMILIES], metavar="TASK")
     parser.add_argument("--chips", type=int, default=50)
     parser.add_argument("--bits", type=int, nargs="+", default=[*BITS])
+    parser.add_argument("--ranges-for", choices=[*AGES], default="a year")
     parser.add_argument("--runs", type=Path, default=Path("runs/through_converters"))
     given = parser.parse_args(argv)
     for family in given.families:
-        experiment(family, given.chips, given.bits, given.runs)
+        experiment(family, given.chips, given.bits, given.ranges_for, given.runs)
         print(table(family))
     return 0
 
