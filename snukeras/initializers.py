@@ -185,6 +185,8 @@ def calibrate(model: keras.Model, x: Nested, rate: float = 0.1) -> dict[str, flo
         ValueError: `rate` is out of range; the model has no spiking layers; `x` holds no samples,
             or numbers that are not finite; a layer gets nothing but zeros on these data, or cannot
             reach the rate. The weights are then as they were.
+        TypeError: The layers run inside a compiled function of the model's own, where their values
+            cannot be read.
     """
     rate = _arguments.number("rate", rate, above=0.0, below=1.0)
     layers = observers.units_of(model, spiking_only=True)
@@ -195,6 +197,7 @@ def calibrate(model: keras.Model, x: Nested, rate: float = 0.1) -> dict[str, flo
             "cells in keras.layers.RNN are not found."
         )
     observers.samples(x)
+    observers.build(model, x)
     variables = [v for layer in layers.values() for v in layer.variables]
     before = [_array(v) for v in variables]
     states = [v for layer in layers.values() if layer.stateful for v in layer.states]
@@ -208,6 +211,8 @@ def calibrate(model: keras.Model, x: Nested, rate: float = 0.1) -> dict[str, flo
                 model(x, training=False)
             _assign(states, first)
             left = [run for run in calls.runs if names[id(run.layer)] not in reached]
+            if not calls.runs:
+                raise observers.hidden(next(iter(layers)))
             if not left:
                 return reached
             name = names[id(left[0].layer)]

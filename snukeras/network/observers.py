@@ -146,6 +146,29 @@ def samples(x: Nested) -> int:
     return lengths[0]
 
 
+def build(model: keras.Layer, x: Nested) -> None:
+    """Run a model that was not built yet once, before it is observed.
+
+    Keras may build a model by tracing its call, in which observers would see no values. Stateful
+    units are at their start again afterwards.
+    """
+    if model.built:
+        return
+    model(x, training=False)
+    for layer in units_of(model).values():
+        if layer.stateful:
+            layer.reset_state()
+
+
+def hidden(name: str) -> TypeError:
+    """Return the error of a layer whose values observers cannot read."""
+    return TypeError(
+        f"The layer {name!r} runs inside a compiled function, where its values cannot be read. "
+        "Call the model without that function (tf.config.run_functions_eagerly(True)), or give the "
+        "layer itself and its inputs."
+    )
+
+
 def _search(
     layer: keras.Layer,
     parent: str,

@@ -59,6 +59,7 @@ def trace(model: keras.Layer, x: Nested, batch_size: int = 32) -> dict[str, dict
         )
     samples = observers.samples(x)
     batch_size = _arguments.whole("batch_size", batch_size)
+    observers.build(model, _part(x, 0, batch_size))
     recorder = _Recorder()
     names = {id(layer): name for name, layer in layers.items()}
     found: dict[str, dict[str, list[np.ndarray]]] = {}
@@ -74,6 +75,8 @@ def trace(model: keras.Layer, x: Nested, batch_size: int = 32) -> dict[str, dict
             kept = found.setdefault(name, {"spikes": [], "membranes": []})
             kept["spikes"].append(_values(run.spikes, name))
             kept["membranes"].append(_values(run.membranes, name))
+    if not found:
+        raise observers.hidden(next(iter(layers)))
     return {
         name: {what: np.concatenate(parts) for what, parts in kept.items()}
         for name, kept in found.items()
@@ -88,8 +91,4 @@ def _values(tensor: Tensor, name: str) -> np.ndarray:
     try:
         return np.asarray(keras.ops.convert_to_numpy(tensor))
     except Exception as error:
-        raise TypeError(
-            f"The layer {name!r} runs inside a compiled function, where its values cannot be read. "
-            "Trace the model without that function (tf.config.run_functions_eagerly(True)), or "
-            "trace the layer itself on its inputs."
-        ) from error
+        raise observers.hidden(name) from error

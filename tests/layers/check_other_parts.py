@@ -134,6 +134,33 @@ def monitor(folder):
     return {name: history[f"snu/{name}"] for name in ("rate", "silent", "saturated")}
 
 
+class Untold(keras.Model):
+    """Not built when it is made, and without an argument `training`."""
+
+    def __init__(self):
+        super().__init__()
+        self.units = snukeras.layers.SNU(4, return_sequences=True, name="units")
+
+    def call(self, x):
+        return self.units(x)
+
+
+def untold(folder):
+    """Models that Keras builds by tracing are calibrated, traced, and counted in training alone."""
+    x = data()[0]
+    traced = snukeras.trace(Untold(), x)
+    assert [*traced] == ["units"] and traced["units"]["spikes"].shape == (*x.shape[:2], 4)
+    model = Untold()
+    rate = snukeras.initializers.calibrate(model, x, rate=0.3)["units"]
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    y = np.zeros((*x.shape[:2], 4))
+    history = model.fit(
+        x, y, epochs=2, verbose=0, validation_data=(0 * x, y),
+        callbacks=[snukeras.callbacks.SpikeMonitor(warn=False)],
+    ).history  # fmt: skip
+    np.testing.assert_allclose(history["units/rate"], 2 * [rate], rtol=1e-5)
+
+
 def monitor_warns(folder):
     model = model_of()
     model.layers[0].set_weights([0 * w for w in model.layers[0].get_weights()])
@@ -320,6 +347,7 @@ CHECKS = (
     devices_as_noise,
     noise_undone,
     monitor,
+    untold,
     monitor_warns,
     optimizer,
     grapes,

@@ -40,6 +40,7 @@ OTHER_PARTS = [
     "devices_as_noise",
     "noise_undone",
     "monitor",
+    "untold",
     "monitor_warns",
     "optimizer",
     "grapes",
