@@ -1,6 +1,6 @@
 """Spoken digits by a speaker whom the network never heard: six folds of the speech models.
 
-    python -m experiments.speakers speech_snu speech_ssnu speech_lstm --seeds 0 1 2
+    python -m experiments.speakers speech_snu speech_ssnu speech_lstm --seeds 0 1
 
 Protocol, the same for every model. Each recipe is trained anew for each speaker of the Free Spoken
 Digit Dataset: all recordings of one speaker are the test, those of another the validation, on which
