@@ -127,7 +127,7 @@ class Lightning:
         for part in _parts(len(x), BATCH):
             self.optimizer.zero_grad()
             loss = torch.nn.functional.cross_entropy(self.net(inputs[part]), digits[part])
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             self.optimizer.step()
 
     def correct(self, x: np.ndarray, y: np.ndarray) -> float:
@@ -165,7 +165,9 @@ def experiment(
     train, test = (
         (x.reshape(len(x), -1).astype("float32") / 255.0, y) for x, y in (data or mnist.load_data())
     )
-    chosen = {"snukeras": Ours, "aihwkit-lightning": Lightning} if sides is None else sides
+    chosen: dict[str, Any] = (
+        {"snukeras": Ours, "aihwkit-lightning": Lightning} if sides is None else sides
+    )
     correct: dict[str, list[float]] = {name: [] for name in chosen}
     seconds: dict[str, list[list[float]]] = {name: [] for name in chosen}
     for seed in range(seeds):

@@ -39,8 +39,8 @@ def potentials(
     for t in range(x.shape[1]):
         # A layer that shows its spikes a step late shows those before this step now.
         before = y[:, t] if cell.output_delay else fired
-        new = step.current(x[:, t], before, current, slack)
-        new += step.potential(*new, before, state, error)
+        taken = step.current(x[:, t], before, current, slack)
+        new = (*taken, *step.potential(*taken, before, state, error))
         now = on[:, t, None]
         current, slack, state, error = (
             np.where(now, value, old)
