@@ -1,9 +1,10 @@
 """The scan over time of SNU and SSNU on JAX: loops that XLA compiles, with a backward loop.
 
 Sequences stay as Keras has them, (batch, time, units): to turn them round costs more than the
-loops do. A step forward overwrites its own input product with what it writes. A step backward
-writes into a sequence of its own, since XLA would copy the whole gradient of the outputs at every
-step to keep what several results read.
+loops do. On a CPU a step overwrites what it was given: forward its input product by its state,
+backward the gradient of its output by that of its argument, and a recurrent unit's state by what
+the step was fed. XLA takes fresh memory for each run of a compiled step, and to touch it first
+costs as much as the loops, so the sequences that live at a time are kept few.
 """
 
 from collections.abc import Callable
@@ -182,22 +183,28 @@ def _fed_back(kernel: jax.Array, y: jax.Array, dropout: jax.Array | None) -> jax
     return (fed.astype(kernel.dtype) @ kernel).astype(y.dtype)
 
 
-def _fence(like: jax.Array) -> Callable[[jax.Array], jax.Array]:
-    """Return a function that lets a value be computed once, before all that uses it.
+def _fence(like: jax.Array) -> Callable[[Any], Any]:
+    """Return a function that lets an array, or a tuple, be computed once, before all that uses it.
 
     On a CPU XLA compiles one kernel per result, computes the value again in each, and copies a
     sequence at every step where another result still reads what is overwritten. A loop that never
     runs, which XLA cannot know, keeps it from that. On a GPU such a loop would wait for the host.
     """
-    if jax.default_backend() != "cpu":
+    if not _has_fence():
         return lambda x: x
     opaque = (like[0, 0, 0] > 0).astype(jnp.int32)  # 0 or 1, by the data
 
-    def fenced(x: jax.Array) -> jax.Array:
-        loop = lax.while_loop(lambda c: c[0] < 0, lambda c: (c[0] + 1, c[1] + 1), (opaque, x))
-        return loop[1]
+    def fenced(x: Any) -> Any:
+        def other(carry: tuple) -> tuple:
+            return jax.tree.map(lambda each: each + 1, carry)
+
+        return lax.while_loop(lambda carry: carry[0] < 0, other, (opaque, x))[1]
 
     return fenced
+
+
+def _has_fence() -> bool:
+    return jax.default_backend() == "cpu"
 
 
 def _stored(sequence: jax.Array) -> jax.Array:
@@ -340,40 +347,55 @@ class _Backward:
         self.known = derivative_from_value(dynamics.state_activation)
         mask = fixed.mask
         self.started: jax.Array = None if mask is None else started(mask)
-        self.zeros = jnp.zeros_like(self.s)
+        self.zeros, self.nothing = jnp.zeros_like(self.s), jnp.zeros(())
+        # Results of a step take the place of what it was given, where a fence allows that.
+        self.in_place, self.fenced = _has_fence(), _fence(self.states)
 
     def run(self, to_outputs: jax.Array, to_last: jax.Array) -> tuple[jax.Array, _Inputs]:
         """Return the gradients; see `_backward`."""
         dynamics, dtype = self.dynamics, to_outputs.dtype
-        fenced, upstream = _fence(self.states), _stored(to_outputs)
+        steps = self.states.shape[1]
+        upstream, states = _stored(to_outputs), self.states
+        feeds = dynamics.recurrent and self.in_place
 
         def body(number: Any, carry: tuple) -> tuple:
-            *given, sequence = carry
-            t = steps - 2 - number
-            to_a, carried = self.step(t, _values(upstream[:, t], dtype), fenced, *given)
-            return *carried, _put(sequence, t, to_a.astype(dtype))
+            after, passed, *sums, sequence, states = carry
+            t = steps - 1 - number
+            # The last step alone gets the last state's gradient.
+            passed = jnp.where(number == 0, to_last, 0.0) if self.fixed.mask is None else passed
+            shown = _values((sequence if self.in_place else upstream)[:, t], dtype)
+            s = (states if feeds else self.states)[:, t]
+            fed = self.fed_to(t, states) if feeds else self.nothing
+            to_a, carried = self.step(t, s, shown, after, passed, *sums)
+            to_a, fed, carried = self.fenced((to_a, fed, carried))
+            if feeds:
+                states = lax.dynamic_update_index_in_dim(states, fed, t, 1)
+            return *carried, _put(sequence, t, to_a.astype(dtype)), states
 
-        # The last step alone gets the last state's gradient.
-        steps = self.states.shape[1]
-        sums = (self.zeros, self.zeros)
-        to_a, carry = self.step(steps - 1, to_outputs[:, -1], fenced, self.zeros, to_last, *sums)
-        sequence = _put(jnp.zeros_like(upstream), steps - 1, to_a.astype(dtype))
-        after, passed, to_decay, to_threshold, sequence = lax.fori_loop(
-            0, steps - 1, body, (*carry, sequence)
+        sequence = upstream if self.in_place else jnp.zeros_like(upstream)
+        start = (self.zeros, to_last, self.zeros, self.zeros, sequence)
+        after, passed, to_decay, to_threshold, sequence, states = lax.fori_loop(
+            0, steps, body, (*start, states if feeds else self.nothing)
         )
+        passed = self.zeros if self.fixed.mask is None else passed
         to_drive = _values(sequence, dtype)
         to_s, to_y = self.send_back(self.s, self.y, after)
         if dynamics.trainable_decay:
             to_decay += after * self.s * _gate(dynamics, self.y)
-        to_kernel = self.to_kernel(to_drive) if dynamics.recurrent else jnp.zeros_like(self.kernel)
+        to_kernel = jnp.zeros_like(self.kernel)
+        if dynamics.recurrent:
+            fed = states if feeds else self.fed()
+            to_kernel = self.to_kernel(fed, to_drive)
+            # Once H's gradient is known the states are not needed: no more is computed before.
+            to_drive = _values(_fence(to_kernel[None])(sequence), dtype)
         sums = (to_decay.sum(axis=0), to_threshold.sum(axis=0))
         return to_drive, (*sums, to_kernel, to_y, to_s + passed)
 
     def step(
         self,
         t: Any,
+        s: jax.Array,
         to_shown: jax.Array,
-        fenced: Callable[[jax.Array], jax.Array],
         after: jax.Array,
         passed: jax.Array,
         to_decay: jax.Array,
@@ -383,8 +405,8 @@ class _Backward:
 
         Args:
             t: the step.
+            s: its state.
             to_shown: gradient of its output.
-            fenced: see `_fence`.
             after: gradient of the argument of step t + 1.
             passed: gradient of the state that a masked step t + 1 hands on.
             to_decay, to_threshold: their gradients so far, of each sample.
@@ -392,7 +414,7 @@ class _Backward:
         Returns:
             The gradient of the argument of the step, and what the step before it is given.
         """
-        dynamics, s = self.dynamics, self.states[:, t]
+        dynamics = self.dynamics
         z = s - self.threshold
         y = dynamics.output.value(z) if self.values is None else self.values[:, t]
         to_s, to_y = self.send_back(s, y, after)
@@ -411,8 +433,6 @@ class _Backward:
             passed = jnp.where(begun & ~on, to_s, 0.0)
             to_z = jnp.where(begun, to_z, 0.0)
             by_decay = jnp.where(begun, by_decay, 0.0)
-        else:
-            to_a = carried = fenced(to_a)
         if dynamics.trainable_decay:
             to_decay += by_decay
         if dynamics.trainable_threshold:
@@ -441,14 +461,29 @@ class _Backward:
             to_y += back if self.fixed.dropout is None else back * self.fixed.dropout
         return self.decay * _gate(self.dynamics, y) * after, to_y
 
-    def to_kernel(self, to_drive: jax.Array) -> jax.Array:
-        """Return the gradient of H, given the gradients of the arguments of all steps."""
+    def fed_to(self, t: Any, states: jax.Array) -> jax.Array:
+        """Return what step t was fed: the output of the step before it, or the first y."""
+        before = jnp.maximum(t - 1, 0)
+        if self.values is None:
+            y = self.dynamics.output.value(states[:, before] - self.threshold)
+        else:
+            y = self.values[:, before]
+        known = t > 0
+        if self.started is not None:
+            known &= self.started[:, before, None]
+        return jnp.where(known, y, self.y)
+
+    def fed(self) -> jax.Array:
+        """Return what all steps were fed, as a sequence of its own."""
         y = self.values
         if y is None:
             y = self.dynamics.output.value(self.states - self.threshold)
         if self.started is not None:
             y = jnp.where(self.started[:, :, None], y, self.y[:, None])
-        fed = jnp.concatenate([self.y[:, None], y[:, :-1]], axis=1)
+        return jnp.concatenate([self.y[:, None], y[:, :-1]], axis=1)
+
+    def to_kernel(self, fed: jax.Array, to_drive: jax.Array) -> jax.Array:
+        """Return the gradient of H by what all steps were fed and the gradients of their drive."""
         fed = fed if self.fixed.dropout is None else fed * self.fixed.dropout[:, None]
         dtype, units = self.kernel.dtype, self.kernel.shape[0]
         product = fed.astype(dtype).reshape(-1, units).T @ to_drive.astype(dtype).reshape(-1, units)
