@@ -341,7 +341,12 @@ class LIF(keras.layers.RNN):
         target = _strategy.exporting()
         if self.stateful:
             _strategy.check_states_are_kept(self.name)
-        portable = target in ("litert", "openvino") or (target is not None and self.stateful)
+        if target == "openvino" and not self.unroll:
+            raise ValueError(
+                f"Layer {self.name!r} cannot be exported by Keras as openvino, which converts no "
+                'loop of LIF. Use format="onnx", "litert" or "tf_saved_model", or unroll=True.'
+            )
+        portable = target == "litert" or (target is not None and self.stateful)
         if portable and self.cell.compute_dtype == "float32":
             return self._portable_loop(sequences, initial_state, mask, training)
         # At masked steps the loop of JAX shows the first state again: it must be what is put out.
@@ -359,7 +364,7 @@ class LIF(keras.layers.RNN):
     def _portable_loop(
         self, sequences: Tensor, states: list[Tensor], mask: Tensor | None, training: bool
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Step through in operators of LiteRT and OpenVINO, which have no arrays of tensors."""
+        """Step through in operators of LiteRT, which has no arrays of tensors."""
         if self.go_backwards:
             sequences = ops.flip(sequences, 1)
             mask = None if mask is None else ops.flip(mask, 1)
@@ -384,8 +389,6 @@ class LIF(keras.layers.RNN):
         start = (ops.zeros_like(states[0]), *states)
         blank = (ops.zeros_like(steps),)
         (outputs,), (last, *states) = over_time(step, ops.shape(steps)[0], blank, start)
-        # OpenVINO does not know how many axes a loop puts out, and refuses to turn them.
-        outputs = ops.reshape(outputs, ops.shape(steps))
         return last, ops.swapaxes(outputs, 0, 1), list(states)
 
     def reset_state(self) -> None:

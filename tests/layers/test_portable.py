@@ -128,21 +128,22 @@ def holes(x):
 
 
 @pytest.mark.parametrize(
-    "form, options",
-    [
-        ("litert", {"recurrent": True, "synaptic_decay": 0.6}),
-        ("litert", {"output_delay": True}),
-        ("openvino", {"recurrent": True}),
-    ],
+    "options", [{"recurrent": True, "synaptic_decay": 0.6}, {"output_delay": True}]
 )
-def test_neurons_with_masks_need_builtin_operators_alone(tmp_path, form, options):
+def test_neurons_with_masks_need_builtin_operators_alone(tmp_path, options):
     model = network(
         LAYERS.Masking(),
         LIF(5, return_sequences=True, initial_potential=0.1, **options),
         LAYERS.Bidirectional(LIF(5, zero_output_for_mask=True, return_sequences=True)),
         LAYERS.Dense(2),
     )
-    check(model, tmp_path, form, *SEQUENCES, prepare=holes)
+    check(model, tmp_path, "litert", *SEQUENCES, prepare=holes)
+
+
+def test_neurons_are_refused_where_their_loop_has_no_form(monkeypatch):
+    monkeypatch.setattr(_strategy, "exporting", lambda: "openvino")
+    with pytest.raises(ValueError, match="cannot be exported by Keras as openvino"):
+        LIF(5)(np.zeros((1, 3, 5), "float32"))
 
 
 @pytest.mark.slow
