@@ -28,6 +28,11 @@ def outside_of_graphs() -> contextlib.AbstractContextManager:
     return tf.init_scope()
 
 
+def on_jax() -> bool:
+    """Whether the backend is JAX."""
+    return keras.backend.backend() == "jax"
+
+
 def step_by_step() -> contextlib.AbstractContextManager:
     """Return a context in which loops over time run one step after the other, on arrays.
 

@@ -1,5 +1,6 @@
 """A Keras model whose matrix products run through tiles with converters."""
 
+import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Self
@@ -9,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from snukeras import _arguments
-from snukeras._strategy import tracing
+from snukeras._strategy import on_jax, tracing
 from snukeras._types import Config, Nested
 from snukeras.network import products
 from snukeras.network.matrices import Matrix, digital_kernels, leaves, matrices
@@ -263,7 +264,8 @@ class AnalogNetwork(keras.Model):
             for tiles in self.tiles:
                 tiles.in_training = bool(training)
             given = {} if mask is None else {"mask": mask}
-            return self.network(inputs, training=training, **given)
+            with _unrolled(self):
+                return self.network(inputs, training=training, **given)
         finally:
             for tiles in self.tiles:
                 tiles.in_training = False
@@ -355,6 +357,26 @@ def _digital(model: keras.Model) -> list[str]:
     there = {matrix.name for matrix in _on_tiles(model)}
     left = [matrix.name for matrix in matrices(model) if matrix.name not in there]
     return left + digital_kernels(model)
+
+
+@contextlib.contextmanager
+def _unrolled(net: AnalogNetwork) -> Iterator[None]:
+    """Unroll the loops of recurrent products on JAX, whose loops could not count random numbers."""
+    noisy = net.device is not None or net.modifiers
+    noisy = noisy or (net.tile.output is not None and net.tile.output.noise)
+    layers = [layer for _, layer in leaves(net)] if noisy and on_jax() else []
+    loops = [
+        layer
+        for layer in layers
+        if getattr(layer, "unroll", True) is False and getattr(layer, "recurrent", True)
+    ]
+    try:
+        for layer in loops:
+            layer.unroll = True
+        yield
+    finally:
+        for layer in loops:
+            layer.unroll = False
 
 
 def _install(net: AnalogNetwork) -> list[TiledProduct]:
