@@ -362,8 +362,8 @@ def _digital(model: keras.Model) -> list[str]:
 @contextlib.contextmanager
 def _unrolled(net: AnalogNetwork) -> Iterator[None]:
     """Unroll the loops of recurrent products on JAX, whose loops could not count random numbers."""
-    noisy = net.device is not None or net.modifiers
-    noisy = noisy or (net.tile.output is not None and net.tile.output.noise)
+    converter = net.tile.output
+    noisy = net.device is not None or bool(net.modifiers) or bool(converter and converter.noise)
     layers = [layer for _, layer in leaves(net)] if noisy and on_jax() else []
     loops = [
         layer

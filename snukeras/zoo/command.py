@@ -268,7 +268,7 @@ def _list(arguments: argparse.Namespace) -> int:
     )
     names = [name for name in of_kind if fnmatch.fnmatchcase(name, arguments.pattern)]
     if not names:
-        _complain(*_nothing_fits(arguments.pattern, of_kind))
+        _complain(*_nothing_fits(arguments.pattern, of_kind, known))
         return _USAGE
     groups = _by_task(names, content)
     width = max(len(name) for models in groups.values() for name in models)
@@ -281,10 +281,12 @@ def _list(arguments: argparse.Namespace) -> int:
     return _DONE
 
 
-def _nothing_fits(pattern: str, names: Sequence[str]) -> tuple[str, str]:
-    """Return the message for a pattern that no model fits, and what to do."""
+def _nothing_fits(pattern: str, names: Sequence[str], known: Sequence[str]) -> tuple[str, str]:
+    """Return the message for a pattern that no model of a kind fits, and what to do."""
     if not names:
         return "no model has both this task and this unit.", "leave one of them out"
+    if any(fnmatch.fnmatchcase(name, pattern) for name in known):
+        return f"no model that fits {pattern!r} is of this kind.", "leave task or unit out"
     wider = f"*{pattern.strip('*')}*"
     fits = sum(fnmatch.fnmatchcase(name, wider) for name in names)
     return (

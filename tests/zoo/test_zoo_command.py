@@ -99,9 +99,11 @@ def test_list_takes_what_the_list_of_python_takes(options, python, capsys):
     assert listed(capsys.readouterr().out) == snukeras.zoo.list(**python)
 
 
-def test_list_knows_the_kind_of_a_recipe_without_weights(capsys):
-    assert command.main(["list", "*chip", "--task", "mnist", "--unit", "snu"]) == 0
-    assert listed(capsys.readouterr().out) == ["mnist_snu_chip"]
+def test_list_knows_the_kind_of_a_recipe_without_weights(small_zoo, run, tmp_path):
+    content = shutil.copytree(small_zoo[0], tmp_path / "zoo")
+    write_recipe(content, name="plan")
+    code, out, _ = run("list", "p*", "--unit", "snu", content=content)
+    assert code == 0 and "plan" in out.split() and "tiny" not in out.split()
 
 
 @pytest.mark.parametrize(
@@ -109,6 +111,7 @@ def test_list_knows_the_kind_of_a_recipe_without_weights(capsys):
     [
         (["mnist"], 2, ["whole name fits 'mnist'", "'*mnist*' fits "]),
         (["nothing"], 2, ["'nothing'", "shows all of them"]),
+        (["*chip", "--task", "mnist"], 2, ["'*chip'", "of this kind"]),
         (["--task", "penn_treebank", "--unit", "ConvSNU2D"], 2, ["both this task and this unit"]),
         (["--unit", "SNUU"], 1, ["no unit of models named 'SNUU'", "SNU", "LSTM"]),
         (["--task", "jsb"], 1, ["jsb_chorales"]),
