@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import measure, report, tables
-from benchmark.contestants import choose
-from benchmark.networks import NETWORKS, WORKS, tiny
+from benchmark.contestants import ON_GPU, choose
+from benchmark.networks import LARGE, NETWORKS, WORKS, tiny
 
 _EPILOG = """\
 Every contestant trains and runs the same networks on the same data. All are warmed up, and then
 take turns in short bursts; the median of the bursts counts. Ratios refer to torch LSTM where torch
 is installed, else to keras LSTM. The floor is the time of the matrix products that a step of
 spiking units cannot do without, measured in the same run by the fastest engine there is.
-Libraries that are not installed are left out. Only the processor is used.
+Libraries that are not installed are left out. The processor is measured; --device gpu
+measures a GPU, with a larger network beside the others.
 
 exit codes: 0 done; 1 a contestant of this package or of Keras failed; 2 wrong usage;
 130 interrupted
@@ -41,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     report.show(results)
     if options.output:
-        report.save(options.output, results)
+        usual = tables.GPU if options.device == "gpu" else tables.FILE
+        report.save(usual if options.output is True else options.output, results)
     if options.plot:
         try:
             report.plot(results, options.plot)
@@ -69,8 +71,8 @@ def _parser() -> argparse.ArgumentParser:
         help="only these, such as 'snukeras *' 'keras LSTM*' (default: all that are installed)",
     )
     add("--profile", action="store_true", help="measure what a step of inference is made of")
-    names = [network.name for network in NETWORKS]
-    add("--networks", nargs="+", choices=names, default=names, help="only these networks")
+    names = [network.name for network in (*NETWORKS, LARGE)]
+    add("--networks", nargs="+", choices=names, help="only these networks")
     add("--works", nargs="+", choices=WORKS, default=WORKS, help="only training or inference")
     add(
         "--threads",
@@ -78,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=("one", "all"),
         help="threads to run with (default: one and all; --quick: all)",
     )
+    add("--device", choices=("cpu", "gpu"), default="cpu", help="default: %(default)s")
     add("--optimizer", choices=tuple(measure.RATES), default="sgd", help="default: %(default)s")
     add("--rounds", type=_positive(int), help="bursts of each contestant (default: 5; --quick: 2)")
     add("--burst", type=_positive(float), metavar="S", help="seconds of a burst (default: 0.5)")
@@ -92,9 +95,10 @@ def _parser() -> argparse.ArgumentParser:
         "--output",
         nargs="?",
         type=Path,
-        const=tables.FILE,
+        const=True,
         metavar="FILE.json",
-        help="write the results; without FILE to benchmark/results/benchmark.json of the checkout",
+        help="write the results; without FILE to benchmark/results/benchmark.json of the checkout, "
+        "of a GPU to gpu.json there",
     )
     add("--plot", type=Path, metavar="FILE.png", help="draw the results (needs snukeras[plot])")
     add(
@@ -121,15 +125,24 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     """Measure what is asked for, and tell on one line of the terminal what is going on."""
     from rich.console import Console
 
-    quick = options.quick
+    quick, gpu = options.quick, options.device == "gpu"
+    if gpu and (options.scaling or options.memory or options.profile or options.threads):
+        raise ValueError(
+            "Option --device gpu measures speeds alone: leave --scaling, --memory, --profile and "
+            "--threads out."
+        )
     rounds = options.rounds or (2 if quick else 5)
     burst = options.burst or (0.01 if quick else 0.5)
     console = Console(stderr=True)
     results: dict[str, Any] = {}
     with console.status("") as status:
-        networks = [network for network in NETWORKS if network.name in options.networks]
+        networks = [
+            network
+            for network in (*NETWORKS, LARGE)
+            if (network.name in options.networks if options.networks else gpu or network != LARGE)
+        ]
         if not options.scaling and not options.memory and not options.profile:
-            contestants = choose(options.contestants)
+            contestants = choose(options.contestants or (ON_GPU if gpu else None))
             if not contestants:
                 raise ValueError("None of these contestants is installed.")
             results["speed"] = measure.speed(
@@ -141,6 +154,8 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
                 burst,
                 options.optimizer,
                 progress=status.update,
+                device=options.device,
+                anyway=quick,
             )
         if options.scaling:
             results["scaling"] = measure.scaling(

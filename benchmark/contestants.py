@@ -114,6 +114,9 @@ PROFILE = tuple(
 # The first of these that was measured is what ratios refer to.
 BASES = ("torch LSTM", "keras LSTM")
 
+# Who is measured on a GPU, where nobody is named: minutes on it are dear.
+ON_GPU = ["snukeras SNU*", "keras LSTM*", "torch LSTM", "spikingjelly*", "spyx*"]
+
 # What each library needs beside itself to be measured here.
 _NEEDS = {
     "keras": ("tensorflow",),

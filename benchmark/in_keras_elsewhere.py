@@ -34,7 +34,7 @@ def build(
         return _in_jax(model, x)
     import torch
 
-    inputs = torch.as_tensor(x)
+    inputs = keras.ops.convert_to_tensor(x)  # where Keras has the weights
 
     def infer() -> Any:
         with torch.inference_mode():
@@ -92,7 +92,13 @@ def _parts(model: keras.Model) -> tuple[list[keras.Variable], list[keras.Variabl
 
 def wait(result: Any) -> None:
     """Wait for a step to end."""
-    getattr(result, "block_until_ready", lambda: None)()
+    if _on_jax():
+        result.block_until_ready()
+        return
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def value(result: Any) -> float:

@@ -24,10 +24,10 @@ def build(
     if contestant.is_floor:
         return _products(contestant, network, work)
     arrays = network.data()
-    x = torch.from_numpy(arrays[0]).transpose(0, 1).contiguous()
-    y = torch.from_numpy(arrays[1])
+    x = torch.from_numpy(arrays[0]).to(_device()).transpose(0, 1).contiguous()
+    y = torch.from_numpy(arrays[1]).to(_device())
     y = y.long() if network.labels else y.transpose(0, 1).contiguous()
-    model = _Stack(_LAYERS[contestant.library], network)
+    model = _Stack(_LAYERS[contestant.library], network).to(_device())
 
     if work == "inference":
         model.eval()
@@ -104,7 +104,10 @@ class _Leaky(torch.nn.Module):
 
 
 class _LIFNode(torch.nn.Module):
-    """spikingjelly's LIFNode in multi-step mode; the same decay and hard reset as the SNU."""
+    """spikingjelly's LIFNode in multi-step mode; the same decay and hard reset as the SNU.
+
+    On a GPU version 2 takes its fused kernels by itself, where triton is installed.
+    """
 
     def __init__(self, inputs: int, units: int) -> None:
         super().__init__()
@@ -149,7 +152,10 @@ _LAYERS: dict[str, Callable] = {
 def _products(contestant: Contestant, network: Network, work: str) -> Callable[[], Any]:
     shapes = network.products(work, contestant.recurrent)
     factors = [
-        (torch.randn(rows, inner), torch.randn(inner, columns) / inner**0.5)
+        (
+            torch.randn(rows, inner, device=_device()),
+            torch.randn(inner, columns, device=_device()) / inner**0.5,
+        )
         for rows, inner, columns, _ in shapes
     ]
 
@@ -163,8 +169,15 @@ def _products(contestant: Contestant, network: Network, work: str) -> Callable[[
     return step
 
 
+def _device() -> str:
+    """Return where tensors go: a worker for the processor sees no GPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def wait(result: Any) -> None:
-    """Do nothing: on a CPU torch returns when it is done."""
+    """Wait for a GPU; on a CPU torch returns when it is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def value(result: Any) -> float:

@@ -63,6 +63,8 @@ def speed(
     optimizer: str = "sgd",
     learn: int = 10,
     progress: Progress = print,
+    device: str = "cpu",
+    anyway: bool = False,
 ) -> dict[str, Any]:
     """Time every contestant on every network, in alternating bursts.
 
@@ -76,15 +78,30 @@ def speed(
         optimizer: "sgd" or "adam".
         learn: Training steps of the warm-up, over which the loss has to fall.
         progress: Told what is being done.
+        device: "cpu", or "gpu"; "gpu" stands in the place of `threads` then.
+        anyway: Whether to go on without a GPU, on the processor, to see that all runs.
 
     Returns:
         Provenance, `rows` (one per contestant, network, work and threads, with the median time of
-        a step in ms and its ratio to the base), `floors`, and `failures`.
+        a step in ms and its ratio to the base), `floors`, and `failures`. Of a GPU `accelerator`,
+        its name, too.
+
+    Raises:
+        ValueError: No framework sees a GPU.
     """
     rows: list[dict] = []
     failures: list[dict] = []
-    for setting in threads:
+    seen: dict[str, str] = {}
+    for setting in ("gpu",) if device == "gpu" else threads:
         with _Workers(setting) as workers:
+            if device == "gpu":
+                seen = _seen(workers, {c.framework for c in contestants}, anyway)
+                failures += [
+                    {"contestant": c.name, "reason": f"{c.framework} sees no GPU"}
+                    for c in contestants
+                    if c.framework not in seen
+                ]
+                contestants = [c for c in contestants if c.framework in seen]
             for network in networks:
                 for work in works:
                     case = {"network": network.name, "work": work, "threads": setting}
@@ -98,10 +115,23 @@ def speed(
     settings = {"rounds": rounds, "burst_seconds": burst, "optimizer": optimizer}
     return {
         **provenance(**settings, networks=[n.to_json() for n in networks]),
+        **({"accelerator": ", ".join(sorted({*seen.values()}))} if device == "gpu" else {}),
         "rows": [row for row in rows if not row["floor"]],
         "floors": _floors(rows, networks),
         "failures": failures,
     }
+
+
+def _seen(workers: "_Workers", frameworks: set[str], anyway: bool) -> dict[str, str]:
+    """Return the names of GPUs by framework; with `anyway`, and without a GPU, none for all."""
+    found = {name: workers[name].ask("accelerator") for name in sorted(frameworks)}
+    seen = {name: device for name, device in found.items() if device is not None}
+    if not seen and not anyway:
+        raise ValueError(
+            f"There is no GPU that {', '.join(found)} can use. Leave --device gpu out to measure "
+            "the processor, or add --quick to see that all runs."
+        )
+    return seen or dict.fromkeys(found, "no GPU")
 
 
 def _titled(progress: Progress, title: str, words: str) -> None:
@@ -156,12 +186,13 @@ class _Workers(ExitStack):
 
     def __init__(self, threads: str):
         super().__init__()
-        self.threads = threads
+        self.threads, self.device = threads, "gpu" if threads == "gpu" else "cpu"
         self._running: dict[str, Worker] = {}
 
     def __getitem__(self, framework: str) -> Worker:
         if framework not in self._running or not self._running[framework].alive:
-            self._running[framework] = self.enter_context(Worker(framework, self.threads))
+            worker = Worker(framework, self.threads, self.device)
+            self._running[framework] = self.enter_context(worker)
         return self._running[framework]
 
 

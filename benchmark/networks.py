@@ -94,6 +94,8 @@ NETWORKS = (
     Network("88-150-88", (88, 150, 88), batch=64, steps=100, labels=False),
     Network("784-256-256-10", (784, 256, 256, 10), batch=128, steps=50, labels=True),
 )
+# What a GPU is measured with beside them: small networks leave most of it idle.
+LARGE = Network("88-1024-88", (88, 1024, 88), batch=256, steps=1000, labels=False)
 
 
 def tiny(network: Network) -> Network:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.contestants import label as label_of
-from benchmark.networks import NETWORKS
+from benchmark.networks import LARGE, NETWORKS
 from snukeras import _files
 
 FORMAT = 1
@@ -41,7 +41,7 @@ def _joined(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     measured = {_case(entry) for name in lists for entry in new[name]}
     networks = {n["name"]: n for part in (old, new) for n in part["settings"]["networks"]}
     kept = {name: [e for e in old[name] if _case(e) not in measured] for name in lists}
-    order = [network.name for network in NETWORKS]
+    order = [network.name for network in (*NETWORKS, LARGE)]
 
     def place(entry: dict) -> tuple:
         return entry["threads"] != "one", order.index(entry["network"]), entry["work"] != "train"
@@ -77,14 +77,14 @@ def markdown(results: dict[str, Any], part: str | None = None) -> str:
 
     Args:
         results: As of `load`.
-        part: "one" or "all" (the speeds with that many threads), "scaling", "memory" or
+        part: "one" or "all" (the speeds with that many threads), "gpu", "scaling", "memory" or
             "profile"; all of them by default.
     """
     parts = []
     if "speed" in results:
         parts += [
             _speed_markdown(results["speed"], threads)
-            for threads in ("one", "all")
+            for threads in ("one", "all", "gpu")
             if part in (None, threads)
         ]
     if "scaling" in results and part in (None, "scaling"):
@@ -118,14 +118,21 @@ def _speed_markdown(speed: dict[str, Any], threads: str) -> str:
     ]
     bases = sorted({row["base"] for row in rows if row["base"]})
     ratio = f" (ratio to {bases[0]})" if bases else ""
-    count = speed["processors"] if threads == "all" else 1
     caption = (
-        f"ms per step of a batch{ratio}, {count} thread{'s' if count > 1 else ''}, "
-        f"{speed['processor']}; the faster of jit_compile on (ʲ) and off."
+        f"ms per step of a batch{ratio}, {_place(speed, threads)}; "
+        "the faster of jit_compile on (ʲ) and off."
     )
     if any(floor["threads"] == threads for floor in speed["floors"]):
         caption += " Floor: the matrix products alone, by the fastest engine."
     return f"{markdown_table(header, body)}\n{caption}\n{_sources(speed)}\n"
+
+
+def _place(speed: dict[str, Any], threads: str) -> str:
+    """Say where speeds were measured."""
+    if threads == "gpu":
+        return str(speed["accelerator"])
+    count = speed["processors"] if threads == "all" else 1
+    return f"{count} thread{'s' if count > 1 else ''}, {speed['processor']}"
 
 
 def _faster_of_jit(rows: list[dict]) -> dict[str, dict]:
@@ -240,10 +247,7 @@ def show(results: dict[str, Any]) -> None:
         cases = list(dict.fromkeys((r["network"], r["work"], r["threads"]) for r in speed["rows"]))
         for case in cases:
             network, work, threads = case
-            count = speed["processors"] if threads == "all" else 1
-            table = Table(
-                title=f"{network}, {work}, {threads} thread{'s' * (threads == 'all')} ({count})"
-            )
+            table = Table(title=f"{network}, {work}, {_place(speed, threads)}")
             table.add_column("contestant")
             for name in ("ms", "fastest", "slowest", "ratio", "loss before", "after"):
                 table.add_column(name, justify="right")

@@ -21,6 +21,7 @@ from benchmark import report
 
 FILE = Path(__file__).resolve().parent / "results" / "benchmark.json"
 BACKENDS = FILE.with_name("backends.json")
+GPU = FILE.with_name("gpu.json")
 PEERS = ("spyx", "jax", "snntorch", "spikingjelly", "norse")
 # The step of a training or inference at most as long as this part of torch LSTM's.
 BARS = {

@@ -15,15 +15,16 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from benchmark import accelerators
 from benchmark.contestants import Contestant
 from benchmark.networks import Network
 
-# Everyone runs on the processor: a GPU would serve some and not others.
-_ENVIRONMENT = {
-    "KERAS_BACKEND": "tensorflow",
-    "CUDA_VISIBLE_DEVICES": "-1",
-    "JAX_PLATFORMS": "cpu",
-    "TF_CPP_MIN_LOG_LEVEL": "2",
+_ENVIRONMENT = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"}
+_DEVICES = {
+    # Where the processor is measured, all run on it: a GPU would serve some and not others.
+    "cpu": {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"},
+    # The processes of several frameworks share the memory of a GPU.
+    "gpu": {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
 }
 _ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
@@ -45,10 +46,12 @@ class Worker:
         framework: "tensorflow", "torch", "jax", "keras-torch" or "keras-jax".
         threads: "one" or "all". One thread is one processor: where the system lets a process be
             bound to processors, all of its threads share one, whatever the framework does.
+        device: "cpu", or "gpu" for what GPU the framework sees.
     """
 
-    def __init__(self, framework: str, threads: str):
-        environment = {**os.environ, **_ENVIRONMENT, **(_ONE_THREAD if threads == "one" else {})}
+    def __init__(self, framework: str, threads: str, device: str = "cpu"):
+        environment = {**os.environ, **_ENVIRONMENT, **_DEVICES[device]}
+        environment |= _ONE_THREAD if threads == "one" else {}
         if framework.startswith("keras-"):
             environment["KERAS_BACKEND"] = framework.removeprefix("keras-")
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed in close)
@@ -133,7 +136,7 @@ class _Bench:
     def __init__(self, framework: str):
         homes = {"tensorflow": "in_keras", "torch": "in_torch", "jax": "in_jax"}
         home = homes.get(framework, "in_keras_elsewhere")
-        self._module = importlib.import_module(f"benchmark.{home}")
+        self._framework, self._module = framework, importlib.import_module(f"benchmark.{home}")
         self._steps: dict[int, Any] = {}
 
     def prepare(
@@ -168,6 +171,10 @@ class _Bench:
         step = self._steps[key]
         self._run(step, 1)
         return self._run(step, steps) / steps
+
+    def accelerator(self) -> str | None:
+        """Return the name of the GPU that the framework sees, or None."""
+        return accelerators.found(self._framework)
 
     def forget(self) -> None:
         """Drop all contestants."""

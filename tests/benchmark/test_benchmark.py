@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark import report
+from benchmark import measure, report
 from benchmark.__main__ import main
 from benchmark.contestants import CONTESTANTS, choose, installed
-from benchmark.networks import NETWORKS, Network, tiny
+from benchmark.networks import LARGE, NETWORKS, Network, tiny
 
 CHECKOUT = str(Path(__file__).resolve().parents[2])
 
@@ -191,6 +191,43 @@ def test_wrong_usage(capsys, tmp_path):
         assert words in capsys.readouterr().err
 
 
+class Seeing:
+    """Workers, of which some see a GPU."""
+
+    def __init__(self, **devices):
+        self.devices = devices
+
+    def __getitem__(self, framework):
+        self.asked = framework
+        return self
+
+    def ask(self, request):
+        assert request == "accelerator"
+        return self.devices.get(self.asked)
+
+
+def test_a_gpu_that_is_not_there_is_refused(capsys):
+    workers = Seeing(torch="A100")
+    assert measure._seen(workers, {"torch", "jax"}, anyway=False) == {"torch": "A100"}
+    with pytest.raises(ValueError, match=r"no GPU that jax, tensorflow can use\. Leave"):
+        measure._seen(workers, {"jax", "tensorflow"}, anyway=False)
+    assert set(measure._seen(workers, {"jax", "tensorflow"}, anyway=True)) == {"jax", "tensorflow"}
+    with pytest.raises(SystemExit):
+        main(["--device", "gpu", "--scaling"])
+    assert "leave --scaling, --memory" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_what_a_gpu_measures_runs_whole_in_miniature(tmp_path):
+    path = tmp_path / "results.json"
+    text = command("--device", "gpu", "--quick", "--output", str(path))
+    speed = json.loads(path.read_text())["speed"]
+    assert speed["failures"] == [] and "accelerator" in speed
+    assert {row["network"] for row in speed["rows"]} == {n.name for n in (*NETWORKS, LARGE)}
+    assert {row["threads"] for row in speed["rows"]} == {"gpu"}
+    assert speed["accelerator"] in text + report.markdown({"speed": speed}, "gpu")
+
+
 @pytest.mark.slow
 def test_scaling_and_memory(tmp_path):
     path = tmp_path / "results.json"
@@ -217,8 +254,6 @@ def test_profile(tmp_path):
 
 @pytest.mark.slow
 def test_ten_thousand_steps_train_within_four_gibibytes(tmp_path):
-    from benchmark import measure
-
     row = measure.memory(steps=(5_000, 10_000))["rows"][0]
     assert row["contestant"] == "snukeras SNU"
     assert row["peaks"]["10000"] < 4 * 2**30
