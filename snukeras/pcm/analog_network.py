@@ -362,8 +362,9 @@ def _digital(model: keras.Model) -> list[str]:
 @contextlib.contextmanager
 def _unrolled(net: AnalogNetwork) -> Iterator[None]:
     """Unroll the loops of recurrent products on JAX, whose loops could not count random numbers."""
-    converter = net.tile.output
-    noisy = net.device is not None or bool(net.modifiers) or bool(converter and converter.noise)
+    output = net.tile.output
+    at_outputs = output is not None and output.noise > 0
+    noisy = net.device is not None or bool(net.modifiers) or at_outputs
     layers = [layer for _, layer in leaves(net)] if noisy and on_jax() else []
     loops = [
         layer
