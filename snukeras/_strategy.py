@@ -123,6 +123,15 @@ def torch_exports() -> bool:
     return bool(torch.compiler.is_exporting())
 
 
+def torch_traces_onnx() -> bool:
+    """Return whether torch traces for ONNX, as in Keras's export on torch."""
+    if keras.backend.backend() != "torch":
+        return False
+    import torch
+
+    return bool(torch.onnx.is_in_onnx_export())
+
+
 def exporting() -> str | None:
     """Return the format for which a converter traces, or None where none does.
 

@@ -89,7 +89,8 @@ class ElasticDistortion(keras.layers.Layer):
                 (batch, *shape), -limit, limit, dtype="float32", seed=self.seed_generator
             )
 
-        row, column = down + 0 * right, right + 0 * down
+        # Tensors from here on: an array does not multiply a tensor of torch.
+        row, column = map(ops.convert_to_tensor, (down + 0 * right, right + 0 * down))
         if self.rotation:
             angle = draw((1, 1), math.radians(self.rotation))
             cosine, sine = ops.cos(angle), ops.sin(angle)

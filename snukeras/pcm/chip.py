@@ -91,6 +91,12 @@ class Chip:
             tile_size = (source.tile.rows, source.tile.columns)
             wire_resistance = source.tile.wire_resistance
         self.device = GenericPCM() if device is None else device
+        if not isinstance(self.device, InferencePCM):
+            raise ValueError(
+                "Argument `device` must be an InferencePCM, such as GenericPCM(); devices that "
+                "take pulses are for snukeras.optimizers.PCMOptimizer. "
+                f"Received: {self.device!r}"
+            )
         self.seed = seed
         self._tile_size = tile_size or (256, 256)
         # Of the noise of products, of all models of this chip.

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 import oracle
 
 import snukeras
-from snukeras.layers import SNU, SSNU, ConvSNU2D, LevelCrossing, LogMel, SNUCell
+from snukeras.layers import SNU, SSNU, ConvSNU2D, ElasticDistortion, LevelCrossing, LogMel, SNUCell
 
 BATCH, STEPS, FEATURES, UNITS = 3, 7, 5, 6
 
@@ -79,6 +79,15 @@ def values(folder):
         expected = (oracle.outputs(trace), trace[-1]["y"], trace[-1]["s"])
         for result, value in zip(results, expected, strict=True):
             np.testing.assert_allclose(array(result), value, atol=2e-6, err_msg=str(number))
+
+
+def images(folder):
+    """An image that is distorted keeps its shape and most of its light."""
+    image = np.zeros((2, 12, 12, 1), "float32")
+    image[:, 4:8, 4:8] = 1.0
+    found = array(ElasticDistortion(seed=0)(image, training=True))
+    assert found.shape == image.shape and np.abs(found - image).max() > 0.01
+    assert abs(found.sum() / image.sum() - 1.0) < 0.5
 
 
 def sound(folder):
@@ -395,6 +404,7 @@ CHECKS = (
     convolutions,
     second_derivatives,
     sound,
+    images,
     watched,
 )
 

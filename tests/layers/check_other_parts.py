@@ -177,6 +177,10 @@ def refused(folder):
     if keras.backend.backend() == "jax":
         held = snukeras.constraints.PCMConstraint(levels=5, rounding="feedback")
         _refuses(lambda: fit(model_of(kernel_constraint=held)), "stochastic")
+    else:
+        model = model_of()
+        model(data()[0])
+        _refuses(lambda: model.export(str(folder / "no.onnx"), format="onnx"), "TensorFlow")
     from snukeras.zoo import command
 
     _refuses(lambda: command.main(["train", "jsb_snu", "--runs", str(folder)]), "TensorFlow")

@@ -29,6 +29,7 @@ CHECKS = [
     "convolutions",
     "second_derivatives",
     "sound",
+    "images",
     "lif",
 ]
 

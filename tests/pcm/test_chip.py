@@ -14,6 +14,7 @@ from snukeras.pcm import (
     DifferentialPair,
     Hardware,
     IdealDevice,
+    NandakumarPCM,
     StuckDevices,
 )
 
@@ -120,6 +121,8 @@ def test_refuses_other_models_and_bad_weights(model):
         Chip(other)
     with pytest.raises(ValueError, match="`t`"):
         Chip(model).model(-5.0)
+    with pytest.raises(ValueError, match="`device` must be an InferencePCM"):
+        Chip(model, device=NandakumarPCM())
 
 
 FAKE_CHIP = textwrap.dedent(

@@ -141,6 +141,8 @@ class UnitLayer(keras.layers.RNN):
     ) -> Tensor | tuple[Tensor, ...]:
         """Run like keras.layers.RNN, but never round the states to half precision."""
         sequences = self._checked(sequences, initial_state, mask)
+        if _strategy.torch_traces_onnx():
+            _strategy.needs_tensorflow(f"Keras's ONNX export of {type(self).__name__}")
         if self.stateful:
             _strategy.check_states_are_kept(self.name)
             initial_state = self.states if initial_state is None else initial_state
