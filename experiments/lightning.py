@@ -165,7 +165,7 @@ def experiment(
     train, test = (
         (x.reshape(len(x), -1).astype("float32") / 255.0, y) for x, y in (data or mnist.load_data())
     )
-    chosen: dict[str, Any] = (
+    chosen: dict[str, type[Any]] = (
         {"snukeras": Ours, "aihwkit-lightning": Lightning} if sides is None else sides
     )
     correct: dict[str, list[float]] = {name: [] for name in chosen}
