@@ -39,12 +39,14 @@ def potentials(
     for t in range(x.shape[1]):
         # A layer that shows its spikes a step late shows those before this step now.
         before = y[:, t] if cell.output_delay else fired
-        taken = step.current(x[:, t], before, current, slack)
-        new = (*taken, *step.potential(*taken, before, state, error))
+        charge = step.current(x[:, t], before, current, slack)
+        potential = step.potential(*charge, before, state, error)
         now = on[:, t, None]
         current, slack, state, error = (
             np.where(now, value, old)
-            for value, old in zip(new, (current, slack, state, error), strict=True)
+            for value, old in zip(
+                (*charge, *potential), (current, slack, state, error), strict=True
+            )
         )
         fired = np.where(now, y[:, t], fired)
         found[:, t], bounds[:, t] = state, error
