@@ -195,4 +195,5 @@ def _take_ranges(net: AnalogNetwork, source: AnalogNetwork) -> None:
     for mine, other in zip(net.tiles, source.tiles, strict=True):
         for name in ("input_range", "output_range"):
             if getattr(mine, name) is not None:
-                getattr(mine, name).assign(getattr(other, name))
+                # JAX would share the array, and give its memory away with one network's state.
+                getattr(mine, name).assign(keras.ops.copy(getattr(other, name)))
