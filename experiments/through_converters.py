@@ -216,6 +216,8 @@ def table(family: str, root: Path | str | None = None) -> str:
     """Return the figures of a task as Markdown; what is lost is against the plain float model."""
     path = reporting.folder(RESULTS_FOLDER, root) / f"{family}.json"
     runs = _files.read_json(path)["runs"]
+    order = [*TRAINED]
+    runs.sort(key=lambda run: (-run["bits"], order.index(run["trained"]), run["ranges_for"]))
     float_of = {run["trained"]: run["float"] for run in runs}
     lines = [
         f"| trained | float | bits | ranges | {' | '.join(TIMES)} | against "
