@@ -149,7 +149,7 @@ def _add_crossbar(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--slices",
-        type=_slices,
+        type=_numbers("significances such as 1,0.125"),
         metavar="S,S,...",
         help="several pairs a weight, by significance: 1,0.125 is a most and a least significant "
         "one, on a plane of tiles each",
@@ -188,7 +188,7 @@ def _add_forecast(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--times",
-        type=_times,
+        type=_numbers("seconds such as 25,3600,86400"),
         metavar="S,S,...",
         help="seconds after programming (default 25,3600,86400,31536000)",
     )
@@ -302,22 +302,16 @@ def _clip(text: str) -> float | str:
         raise argparse.ArgumentTypeError(f"expected a number or best, not {text!r}") from None
 
 
-def _slices(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected significances such as 1,0.125, not {text!r}"
-        ) from None
+def _numbers(expected: str) -> Callable[[str], tuple[float, ...]]:
+    """Return a parser of numbers with commas between them."""
 
+    def parse(text: str) -> tuple[float, ...]:
+        try:
+            return tuple(float(part) for part in text.split(","))
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected {expected}, not {text!r}") from None
 
-def _times(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected seconds such as 25,3600,86400, not {text!r}"
-        ) from None
+    return parse
 
 
 def _export(options: argparse.Namespace) -> int:
