@@ -14,6 +14,8 @@ from snukeras._random import PROGRAM, READ, Quick, Seed, draw, normal
 from snukeras._types import Array, Config, Dtype, Tensor
 
 _Result = TypeVar("_Result")
+#: Points of the Gaussian quadrature of noise.
+_NODES = 21
 
 
 class DeviceState(NamedTuple):
@@ -26,6 +28,12 @@ class DeviceState(NamedTuple):
     target: Array  # uS, the wanted conductance
     programmed: Array  # uS, what the device held t_0 after programming
     nu: Array  # drift exponent
+
+
+def gaussian_nodes() -> tuple[np.ndarray, np.ndarray]:
+    """Return points of a standard normal variable, and the share of each in a mean over it."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
+    return nodes, weights / weights.sum()
 
 
 class InferencePCM:
@@ -178,6 +186,21 @@ class InferencePCM:
         std = self._read_noise(self._relative(programmed)) * spectrum * self.read_noise
         return ops.maximum(g * (1.0 + std * normal(g.shape, g.dtype, seed)), 0.0)
 
+    def expected(self, target: Array, t: float = 0.0) -> np.ndarray:
+        """Return the mean conductance at time t (s) of many devices of each target, float64 uS."""
+        time = float(self._time(t))
+        g = np.asarray(target, "float64")
+        std, mean, spread = (
+            np.asarray(ops.convert_to_numpy(curve(g)), "float64")[..., None]
+            for curve in (self.programming_std, self.drift_mean, self.drift_std)
+        )
+        nodes, shares = gaussian_nodes()
+        programmed = np.maximum(g[..., None] + std * self.programming_noise * nodes, 0.0) @ shares
+        nu = np.abs(mean + spread * nodes) * self.drift
+        drifted = np.exp(-nu * np.log((time + self.t_0) / self.t_0)) @ shares
+        held: np.ndarray = programmed * drifted
+        return held
+
     def _run(self, function: Callable[..., _Result], *arguments: Tensor) -> _Result:
         """Call one of the methods above, as a graph where that saves time.
 
@@ -222,8 +245,7 @@ class InferencePCM:
         spectrum = self._log((self._time(t) + self.t_0 + self.t_read) / 2 / self.t_read)
         return ops.sqrt(ops.cast(spectrum, dtype))
 
-    @staticmethod
-    def _time(t: Array) -> Array:
+    def _time(self, t: Array) -> Array:
         if is_tensor(t):
             return t
         times = np.asarray(t, dtype="float64")

@@ -14,7 +14,7 @@ from snukeras import _arguments
 from snukeras._arrays import like, to_tensor
 from snukeras._random import READ, Seed, normal
 from snukeras._types import Array, Config, Tensor
-from snukeras.pcm.devices import DeviceState, InferencePCM
+from snukeras.pcm.devices import DeviceState, InferencePCM, gaussian_nodes
 
 COLUMNS = ("device", "target_uS", "time_s", "measured_uS")
 # Fewest devices of one target, and fewest times of a device, that a fit takes.
@@ -78,6 +78,7 @@ class WanReRAM(InferencePCM):
 
     def read_noise_std(self, conductance: Array, t: Array = 0.0) -> Array:
         """Return the read noise of programmed uS, relative to them; it is the same at all times."""
+        self._time(t)
         return like(self._read_noise(self._relative(conductance)), conductance)
 
     def _program(self, g: Tensor, seed: Seed) -> tuple[Tensor, Tensor, Tensor]:
@@ -102,15 +103,31 @@ class WanReRAM(InferencePCM):
         std = self._read_noise(self._relative(to_tensor(state.programmed, "programmed")))
         return like(ops.maximum(g * (1.0 + std * self.read_noise * drawn), 0.0), state.programmed)
 
+    def expected(self, target: Array, t: float = 0.0) -> np.ndarray:
+        """Return the mean conductance at time t (s) of many devices of each target, float64 uS."""
+        g = np.asarray(target, "float64")
+        std = np.asarray(self.programming_std(g)) * self.programming_noise
+        later = ops.convert_to_numpy(self._relaxation(to_tensor(g, "target"), t)) * self.drift
+        nodes, shares = gaussian_nodes()
+        programmed = np.maximum(g[..., None] + std[..., None] * nodes, 0.0)
+        strayed = np.maximum(programmed[..., None] + later[..., None, None] * nodes, 0.0)
+        held: np.ndarray = strayed @ shares @ shares
+        return held
+
+    def _time(self, t: Array) -> Array:
+        times = super()._time(t)
+        latest = np.max(ops.convert_to_numpy(times))
+        if latest > max(_WAN):
+            raise ValueError(
+                f"`t` must be at most {max(_WAN):g} s, two days: later nothing was measured of "
+                f"these devices. Received: {latest:g}"
+            )
+        return times
+
     def _relaxation(self, target: Tensor, t: Array) -> Tensor:
         """Return the deviation in uS that comes on top of that at 1 s."""
         time = float(self._time(t)) + 1.0
         known = sorted(_WAN)
-        if time > known[-1] + 1.0:
-            raise ValueError(
-                f"`t` must be at most {known[-1]:g} s, two days: later nothing was measured of "
-                f"these devices. Received: {time - 1.0:g}"
-            )
         x = self._relative(target)
         variances = [ops.square(ops.maximum(_polynomial(_WAN[key], x), 0.0)) for key in known]
         share = np.interp(np.log(time), np.log(known), np.arange(len(known)))

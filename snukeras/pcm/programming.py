@@ -4,16 +4,14 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from keras import ops
 
 from snukeras import _arguments
 from snukeras._types import Tensor
 from snukeras.pcm.devices import InferencePCM
 from snukeras.pcm.pairs import DifferentialPair
 
-# Points of the curve from a target to the conductance that is expected of it, and of the Gaussian
-# quadrature of its noise.
-_POINTS, _NODES = 513, 21
+# Points of the curve from a target to the conductance that is expected of it.
+_POINTS = 513
 # The least significance, as a share of the largest, that float32 weights resolve.
 _LEAST = 1e-6
 
@@ -80,10 +78,13 @@ def targets_for(device: InferencePCM, targets: np.ndarray, t: float) -> np.ndarr
 
     Returns:
         uS, at most the device's g_max.
+
+    Raises:
+        ValueError: a time that is negative, or one for which the device has no curves.
     """
     t = _arguments.number("t", t, minimum=0.0)
     grid = np.linspace(0.0, device.g_max, _POINTS)
-    expected = np.maximum.accumulate(_expected(device, grid, t))
+    expected = np.maximum.accumulate(device.expected(grid, t))
     low, high = expected[0], expected[-1]
     wanted = low + np.asarray(targets, "float64") / device.g_max * (high - low)
     return np.interp(wanted, expected, grid).astype("float32")
@@ -122,20 +123,3 @@ def plan(
         planned = aim if programmed_for is None else targets_for(device, aim, programmed_for)
         found += [planned] * count
     return np.stack(found)
-
-
-def _expected(device: InferencePCM, g: np.ndarray, t: float) -> np.ndarray:
-    """Return the mean conductance at time t of devices that were programmed to g."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
-    weights = weights / weights.sum()
-
-    def curve(values: Tensor) -> np.ndarray:
-        return np.asarray(ops.convert_to_numpy(values), "float64")[:, None]
-
-    std = curve(device.programming_std(g)) * device.programming_noise
-    programmed = np.maximum(g[:, None] + std * nodes, 0.0) @ weights
-    spread = curve(device.drift_std(g)) * nodes
-    nu = np.abs(curve(device.drift_mean(g)) + spread) * device.drift
-    drifted = np.exp(-nu * np.log((t + device.t_0) / device.t_0)) @ weights
-    found: np.ndarray = programmed * drifted
-    return found

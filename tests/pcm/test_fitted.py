@@ -6,7 +6,16 @@ import keras
 import numpy as np
 import pytest
 
-from snukeras.pcm import Crossbar, DifferentialPair, FittedPCM, GenericPCM, WanReRAM, fit_device
+from snukeras.pcm import (
+    Crossbar,
+    DifferentialPair,
+    FittedPCM,
+    GenericPCM,
+    WanReRAM,
+    evaluate_chips,
+    fit_device,
+    targets_for,
+)
 
 DAY = 86400.0
 # aihwkit's fit of the published figures (inference/noise/reram.py): uS at 1 s, a day and two days.
@@ -35,8 +44,36 @@ def test_deviations_are_those_that_were_published():
     assert readings.std() == pytest.approx(0.4, rel=0.02)
     middle = device.drifted(state, 3600.0).std()
     assert device.drifted(state, 0.0).std() < middle < device.drifted(state, DAY - 1).std()
-    with pytest.raises(ValueError, match="at most 172800 s, two days"):
-        device.drifted(state, 3 * DAY)
+
+
+def test_nothing_is_given_beyond_what_was_measured():
+    device, matrix = WanReRAM(), np.ones((4, 4), "float32")
+    state = device.program(matrix, seed=1)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)])
+    model.compile(loss="mse")
+    given = {"x": matrix, "y": matrix, "chips": 1, "times": [1.0], "device": device}
+    for late in (
+        lambda t: device.drifted(state, t),
+        lambda t: device.read(state, t),
+        lambda t: device.read_noise_std(matrix, t),
+        lambda t: targets_for(device, matrix, t),
+        lambda t: Crossbar(matrix, device, programmed_for=t),
+        lambda t: evaluate_chips(model, **given, programmed_for=t),
+        lambda t: evaluate_chips(model, **{**given, "times": [1.0, t]}),
+    ):
+        late(2 * DAY)
+        with pytest.raises(ValueError, match=r"at most 172800 s, two days.* Received: 259200"):
+            late(3 * DAY)
+
+
+def test_targets_for_a_day_are_met_on_average():
+    """Devices of small targets stray upwards alone, since none holds less than nothing."""
+    device = WanReRAM(read_noise=0.0)
+    shares = np.linspace(0.05, 1.0, 20)
+    target = targets_for(device, np.repeat(shares * 40.0, 40000).astype("float32"), DAY)
+    held = device.drifted(device.program(target, seed=1), DAY).reshape(20, -1).mean(axis=1)
+    idle = device.drifted(device.program(np.zeros(40000, "float32"), seed=2), DAY).mean()
+    np.testing.assert_allclose((held - idle) / (held[-1] - idle), shares, atol=0.003)
 
 
 def test_a_matrix_on_it():
