@@ -47,7 +47,7 @@ class Chip:
         tile_size, input_converter, output_converter, wire_resistance: as for Crossbar; an analog
             network has its own.
         scales: dict of scales by matrix name (see Crossbar), or None.
-        slices, programmed_for: as for Crossbar.
+        slices, programmed_for, planned_with: as for Crossbar.
 
     Raises:
         ValueError: the model has no kernels or is not built; a matrix is not finite; another tile
@@ -77,6 +77,7 @@ class Chip:
         scales: dict[str, Array] | None = None,
         slices: Sequence[float] = (1.0,),
         programmed_for: float | None = None,
+        planned_with: InferencePCM | None = None,
     ) -> None:
         own: Config = {
             "input_converter": input_converter,
@@ -133,6 +134,7 @@ class Chip:
                 scales=scales.get(name),
                 slices=slices,
                 programmed_for=programmed_for,
+                planned_with=planned_with,
             )
             for name, array in arrays.items()
         }

@@ -63,6 +63,8 @@ class Crossbar:
         programmed_for: s; devices are programmed so that they hold the weights at this time, on
             average (see `snukeras.pcm.targets_for`), and compensation refers to the exact weights.
             None: at the time of programming.
+        planned_with: the InferencePCM whose curves `programmed_for` takes, where they are not those
+            of `device`.
 
     Attributes:
         programming: on `hardware`, the ProgrammingReport of each tile by its address.
@@ -90,6 +92,7 @@ class Crossbar:
         scales: Array | None = None,
         slices: Sequence[float] = (1.0,),
         programmed_for: float | None = None,
+        planned_with: InferencePCM | None = None,
     ) -> None:
         self.name = name
         self.matrix = host_array(matrix, name)
@@ -117,6 +120,12 @@ class Crossbar:
         self.programmed_for = programmed_for
         if programmed_for is not None:
             _arguments.number("programmed_for", programmed_for, minimum=0.0)
+        elif planned_with is not None:
+            raise ValueError(
+                "`planned_with` must be None where no `programmed_for` is given. "
+                f"Received: {planned_with!r}"
+            )
+        self.planned_with = device if planned_with is None else planned_with
         _check_simulated(self)
         self.avoid_faults = avoid_faults
         if not isinstance(seed, keras.random.SeedGenerator):
@@ -183,7 +192,7 @@ class Crossbar:
         """Return what to program so that devices hold their targets when they are needed."""
         if self.programmed_for is None:
             return targets
-        return targets_for(self.device, targets, self.programmed_for)
+        return targets_for(self.planned_with, targets, self.programmed_for)
 
     def _program_to(self, planned: np.ndarray) -> DeviceState:
         """Program a pair for each weight."""

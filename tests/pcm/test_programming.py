@@ -113,6 +113,8 @@ def test_refused():
             Crossbar(MATRIX, slices=slices)
     with pytest.raises(ValueError, match="`programmed_for`"):
         Crossbar(MATRIX, programmed_for=-1.0)
+    with pytest.raises(ValueError, match="`planned_with` must be None"):
+        Crossbar(MATRIX, planned_with=GenericPCM())
     with pytest.raises(ValueError, match="are for simulated devices"):
         Crossbar(MATRIX[:4, :4], hardware=SimulatedHardware(), slices=(1.0, 1.0))
     stuck = StuckDevices(plus=np.full((4, 4), 10.0))

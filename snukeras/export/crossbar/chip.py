@@ -1,6 +1,7 @@
 """Simulated chips that hold the matrices of a crossbar map."""
 
 from collections.abc import Sequence
+from typing import TypedDict
 
 import keras
 import numpy as np
@@ -52,6 +53,31 @@ def slices_of(target: Target, planes: Sequence[float] = (1.0,)) -> tuple[float, 
     return tuple(significance for significance in planes for _ in range(each))
 
 
+class Contents(TypedDict):
+    """What an `UnrolledChip` holds of a map."""
+
+    weights: dict[str, np.ndarray]
+    unrollings: dict[str, Unrolling]
+    scales: dict[str, np.ndarray]
+    pair: DifferentialPair
+    tile_size: tuple[int, int]
+    faults: dict[str, StuckDevices]
+
+
+def contents(crossbar: CrossbarMap) -> Contents:
+    """Return the matrices of a map as a chip takes them, with their places and stuck devices."""
+    target, description, weights = crossbar.target, crossbar.description, crossbar.weights()
+    return {
+        "weights": {name: weights[name] for name in crossbar.matrices},
+        "unrollings": {entry.name: entry.unrolling for entry in description.matrices},
+        "scales": {name: crossbar.scales(name).astype("float32") for name in crossbar.matrices},
+        # The weights have been rounded to the levels of the map.
+        "pair": DifferentialPair(target.g_max, target.g_min, None, description.scale),
+        "tile_size": (target.rows, target.bit_lines // 2),
+        "faults": _faults(crossbar),
+    }
+
+
 class UnrolledChip(Chip):
     """A `Chip` of weights of any rank, each with its unrolling.
 
@@ -59,7 +85,8 @@ class UnrolledChip(Chip):
         weights: By name.
         unrollings: By name.
         device, faults, seed, pair, tile_size, input_converter, output_converter, wire_resistance,
-            compensation, avoid_faults, hardware, scales, slices, programmed_for: As for `Chip`.
+            compensation, avoid_faults, hardware, scales, slices, programmed_for, planned_with: As
+            for `Chip`.
     """
 
     def __init__(
@@ -80,6 +107,7 @@ class UnrolledChip(Chip):
         scales: dict[str, np.ndarray] | None = None,
         slices: Sequence[float] = (1.0,),
         programmed_for: float | None = None,
+        planned_with: InferencePCM | None = None,
     ) -> None:
         super().__init__(
             {name: unrollings[name].matrix(values) for name, values in weights.items()},
@@ -97,6 +125,7 @@ class UnrolledChip(Chip):
             scales=scales,
             slices=slices,
             programmed_for=programmed_for,
+            planned_with=planned_with,
         )
         self._shapes = {name: values.shape for name, values in weights.items()}
         self._unrollings = dict(unrollings)
@@ -131,7 +160,8 @@ class MappedChip(UnrolledChip):
     """A `Chip` with the matrices of a crossbar map, by the map's names.
 
     Conductance range, levels, scales, tile size, stuck devices, planes and the time that devices
-    are programmed for are those of the map.
+    are programmed for are those of the map. So is what is programmed for that time, whatever the
+    device: the map has planned it with the curves of its target.
 
         crossbar = snukeras.export.load_map("crossbar.snumap")
         chip = snukeras.export.MappedChip(crossbar, model, compensation="global", seed=1)
@@ -146,7 +176,8 @@ class MappedChip(UnrolledChip):
             As for `snukeras.pcm.Crossbar`.
 
     Raises:
-        BadInputError: The map is that of another model.
+        BadInputError: The map is that of another model, or was planned with the curves of a device
+            that this package does not take for its target.
     """
 
     _without_model = (
@@ -174,28 +205,30 @@ class MappedChip(UnrolledChip):
             own = digest(collect(plain, self._maps_embeddings()))
             if own != description.source.weights_sha256:
                 raise self._refusal(model, "it has other layers or other weights")
-        weights, faults = crossbar.weights(), _faults(crossbar)
-        planes = crossbar.significances
+        planes, own_device = crossbar.significances, device_of(target, seed)
+        later, programming = crossbar.programmed_for is not None, description.programming
+        curves = type(own_device).__name__
+        if later and programming is not None and programming.device != curves:
+            raise BadInputError(
+                f"What {crossbar.path} plans for later must follow the curves of {curves}, the "
+                f"device of its target. Received: those of {programming.device}.",
+                "Export the model again, with --programmed-for.",
+            )
         # A stuck device is one of a single pair, and so is what a real chip programs.
-        single = (bool(faults) or hardware is not None) and len(planes) == 1
+        single = (bool(description.faults) or hardware is not None) and len(planes) == 1
         super().__init__(
-            {name: weights[name] for name in crossbar.matrices},
-            {entry.name: entry.unrolling for entry in description.matrices},
-            device_of(target, seed) if device is None else device,
-            faults=faults,
+            **contents(crossbar),
+            device=own_device if device is None else device,
             seed=seed,
-            # The weights have been rounded to the levels of the map.
-            pair=DifferentialPair(target.g_max, target.g_min, None, description.scale),
-            tile_size=(target.rows, target.bit_lines // 2),
             input_converter=input_converter,
             output_converter=output_converter,
             wire_resistance=wire_resistance,
             compensation=compensation,
             avoid_faults=avoid_faults,
             hardware=hardware,
-            scales={name: crossbar.scales(name).astype("float32") for name in crossbar.matrices},
             slices=(1.0,) if single else slices_of(target, planes),
             programmed_for=crossbar.programmed_for,
+            planned_with=own_device if later else None,
         )
         self._source = model
 

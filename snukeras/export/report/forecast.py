@@ -21,6 +21,7 @@ from snukeras.export.report.simulation import (
     ProductError,
     chips_of_map,
     chips_of_scale,
+    exact_chip,
     metric_over_time,
     products,
 )
@@ -164,8 +165,7 @@ def _metrics(
     used, converters = twin, None
     if on_tiles is not None:
         progress("setting the ranges of converters")
-        exact = chips_of_map(crossbar, ideal)(0, None)
-        used, converters = on_tiles.twin(twin, exact, device, samples)
+        used, converters = on_tiles.twin(twin, exact_chip(crossbar), device, samples)
     if samples.targets is None:
         return _Metric(converters=converters)
     if converters is not None:

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from snukeras._units import rounded
-from snukeras.export.crossbar.chip import MappedChip, UnrolledChip, slices_of
+from snukeras.export.crossbar.chip import MappedChip, UnrolledChip, contents, slices_of
 from snukeras.export.crossbar.map import CrossbarMap
 from snukeras.export.network import Network
 from snukeras.export.records import Record
@@ -22,6 +22,7 @@ from snukeras.pcm import (
     Converter,
     Crossbar,
     DifferentialPair,
+    IdealDevice,
     InferencePCM,
     Tile,
 )
@@ -182,6 +183,11 @@ def chips_of_map(crossbar: CrossbarMap, device: InferencePCM) -> Chips:
     return lambda seed, compensation: MappedChip(
         crossbar, None, device, seed=seed, compensation=compensation
     )
+
+
+def exact_chip(crossbar: CrossbarMap) -> Chip:
+    """Return a chip whose devices hold exactly what those of a map are to hold when needed."""
+    return UnrolledChip(**contents(crossbar), device=IdealDevice(crossbar.target.g_max))
 
 
 def chips_of_scale(

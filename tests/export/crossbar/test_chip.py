@@ -1,5 +1,7 @@
 """Chips from a crossbar map hold its weights, and refuse other models."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from snukeras.export.crossbar.faults import Fault
 from snukeras.export.crossbar.targets import load_target
 from snukeras.export.errors import BadInputError
 from snukeras.layers import SNU
-from snukeras.pcm import GenericPCM, HermesPCM, IdealDevice
+from snukeras.pcm import GenericPCM, HermesPCM, IdealDevice, WanReRAM
 
 
 def network(seed=0):
@@ -74,6 +76,29 @@ def test_stuck_devices_of_the_map_are_stuck_on_the_chip(tmp_path):
     chip = MappedChip(crossbar, model, GenericPCM(read_noise=0.0), seed=0)
     for t in (0.0, 3e7):
         assert chip.conductances(t)[name][0, fault["row"], fault["column"]] == 3.0
+
+
+@pytest.mark.parametrize("slices", [(1.0,), (1.0, 0.125)])
+def test_a_chip_of_any_device_is_programmed_as_the_map_says(tmp_path, slices):
+    """The map was planned with the curves of its target; other devices do not change it."""
+    hardware = load_target("pcm14nm-2").replace(g_max=20.7)
+    options = {"slices": slices, "programmed_for": 31536e3}
+    crossbar = mapped(tmp_path / "m", network(), hardware, **options)
+    for device in (IdealDevice(20.7), HermesPCM(2, programming_noise=0.0, drift=0.5, read_noise=0)):
+        held = MappedChip(crossbar, device=device).conductances()
+        for name in crossbar.matrices:
+            np.testing.assert_allclose(held[name], crossbar.programmed(name), atol=1e-4)
+            assert np.abs(held[name] - crossbar.conductances(name)).max() > 0.01 * 20.7
+    # Nothing is known of these devices after a year, but they can be programmed as for one.
+    chip = MappedChip(crossbar, device=WanReRAM(), seed=1)
+    chip.weights(t=86400.0)
+    with pytest.raises(ValueError, match="two days"):
+        chip.weights(t=31536e3)
+    description = crossbar.description
+    programming = dataclasses.replace(description.programming, device="OtherPCM")
+    crossbar.description = dataclasses.replace(description, programming=programming)
+    with pytest.raises(BadInputError, match=r"the curves of HermesPCM, .* those of OtherPCM\."):
+        MappedChip(crossbar)
 
 
 def test_devices_of_targets():

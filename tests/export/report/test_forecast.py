@@ -231,6 +231,14 @@ def test_a_better_choice_of_scales_is_named():
     assert said(at(2.4, 2.1)) == []
 
 
+def test_exact_devices_hold_the_weights_whatever_is_planned_for_later(tmp_path, model):
+    """They set the ranges of converters, and tell what these cost by themselves."""
+    crossbar = mapped(tmp_path / "m", model, "pcm14nm-2", programmed_for=31536e3)
+    held, wanted = simulation.exact_chip(crossbar).weights(), crossbar.weights()
+    for name in crossbar.matrices:
+        np.testing.assert_allclose(held[name], wanted[name], atol=1e-6)
+
+
 def test_a_matrix_of_zeros_has_no_relative_error(tmp_path, capsys):
     model = keras.Sequential(
         [keras.Input((4,), name="x"), keras.layers.Dense(3, kernel_initializer="zeros", name="d")]
