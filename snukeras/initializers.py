@@ -1,8 +1,8 @@
 """Start units where they spike: by the statistics of their inputs, or by data."""
 
 import math
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache, partial
 
 import keras
 import numpy as np
@@ -168,8 +168,8 @@ def calibrate(model: keras.Model, x: Nested, rate: float = 0.1) -> dict[str, flo
     without signs, and those that are silent or saturated a factor of their own. Biases, thresholds
     and decays stay as they are. Works on Sequential, functional and subclassed models, nested and
     wrapped layers, convolutions and recurrent units; in inference, so without dropout, and with the
-    moving statistics of BatchNormalization. A layer that the model calls several times is scaled on
-    its first call. For weights before training: it is no training.
+    moving statistics of BatchNormalization. A layer that the model calls several times gets the
+    rate over all its calls together. For weights before training: it is no training.
 
     Args:
         model: A built model with spiking layers.
@@ -202,26 +202,70 @@ def calibrate(model: keras.Model, x: Nested, rate: float = 0.1) -> dict[str, flo
     before = [_array(v) for v in variables]
     states = [v for layer in layers.values() if layer.stateful for v in layer.states]
     first = [_array(v) for v in states]
-    reached: dict[str, float] = {}
     names = {id(layer): name for name, layer in layers.items()}
+
+    def calls_of(watched: Iterable[keras.Layer]) -> list[observers.Run]:
+        calls = _Calls()
+        with observers.watching(calls, watched):
+            model(x, training=False)
+        _assign(states, first)
+        return calls.runs
+
     try:
-        while True:
-            calls = _Calls()
-            with observers.watching(calls, layers.values()):
-                model(x, training=False)
-            _assign(states, first)
-            left = [run for run in calls.runs if names[id(run.layer)] not in reached]
-            if not calls.runs:
-                raise observers.hidden(next(iter(layers)))
-            if not left:
+        for _ in range(_ROUNDS):
+            done: set[str] = set()
+            while True:
+                runs = calls_of(layers.values())
+                if not runs:
+                    raise observers.hidden(next(iter(layers)))
+                name = next((n for run in runs if (n := names[id(run.layer)]) not in done), None)
+                if name is None:
+                    break
+                own = [run for run in runs if run.layer is layers[name]]
+                _Scaling(name, own, rate, partial(calls_of, [layers[name]])).fit()
+                done.add(name)
+            reached = _reached(runs, names)
+            off = [name for name, found in reached.items() if not _near(found, rate)]
+            if not off:
                 return reached
-            name = names[id(left[0].layer)]
-            reached[name] = _Scaling(name, left[0], rate).fit()
+        # Only a layer that is called again behind others can be off by then.
+        raise _beyond(off[0], rate, reached[off[0]])
     except Exception:
         _assign(variables, before)
         raise
     finally:
         _assign(states, first)
+
+
+def _reached(runs: Sequence[observers.Run], names: dict[int, str]) -> dict[str, float]:
+    """Return the rate of each layer over all its calls."""
+    calls: dict[str, list[observers.Run]] = {}
+    for run in runs:
+        calls.setdefault(names[id(run.layer)], []).append(run)
+    return {name: float(_unit_rates(own).mean()) for name, own in calls.items()}
+
+
+def _unit_rates(runs: Sequence[observers.Run]) -> np.ndarray:
+    """Return the rate of each unit of a layer over some calls, masked steps left out."""
+    counted = []
+    for run in runs:
+        spikes = ops.convert_to_numpy(run.spikes)
+        if run.mask is not None:
+            spikes = spikes[ops.convert_to_numpy(run.mask).astype(bool)]
+        counted.append(spikes.reshape(-1, spikes.shape[-1]))
+    return np.concatenate(counted).mean(axis=0)
+
+
+def _near(reached: float, rate: float) -> bool:
+    return 0.5 * rate <= reached <= 2.0 * rate + 0.01
+
+
+def _beyond(name: str, rate: float, reached: float) -> ValueError:
+    return ValueError(
+        f"The layer {name!r} cannot reach the rate {rate:g} on these data by scaling its weights; "
+        f"it has {reached:.3f}. Choose another rate, or look at its threshold, and at how many of "
+        "its inputs are zero."
+    )
 
 
 def _array(variable: keras.Variable) -> np.ndarray:
@@ -239,43 +283,46 @@ class _Scaling:
 
     Args:
         name: What the layer is called in errors.
-        run: The call whose inputs the layer is calibrated on.
+        runs: Its calls, on whose inputs it is calibrated.
         rate: The target rate.
+        again: Runs the model and returns the calls anew: the inputs of one of several calls may
+            depend on the outputs of those before.
     """
 
-    def __init__(self, name: str, run: observers.Run, rate: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        runs: Sequence[observers.Run],
+        rate: float,
+        again: Callable[[], list[observers.Run]],
+    ) -> None:
         self.name = name
-        self.run = run
+        self.runs = runs
         self.rate = rate
-        cell = run.layer.cell
+        self.again = again
+        cell = runs[0].layer.cell
         kernels = [cell.kernel, cell.recurrent_kernel]
         self.kernels = [kernel for kernel in kernels if kernel is not None]
         self.start = [_array(kernel) for kernel in self.kernels]
         self.factors = np.ones(cell.units)
-        if not np.any(ops.convert_to_numpy(run.sequences)):
+        if not any(np.any(ops.convert_to_numpy(run.sequences)) for run in runs):
             raise ValueError(
                 f"The layer {name!r} gets nothing but zeros on the data, which no weights make "
                 "spikes of. Give `x` inputs that are not zero; if a layer that is no SNU layer "
                 "stands before, look at its outputs."
             )
 
-    def fit(self) -> float:
-        """Scale the layer, mend its units, and return the rate that it has then."""
+    def fit(self) -> None:
+        """Scale the layer and mend its units."""
         for _ in range(_ROUNDS):
             self._scale()
             if not self._mend():
                 break
         self._set(self.factors)
         self._constrain()
-        rates = self._rates(None)
-        reached = float(rates.mean())
-        if not 0.5 * self.rate <= reached <= 2.0 * self.rate + 0.01:
-            raise ValueError(
-                f"The layer {self.name!r} cannot reach the rate {self.rate:g} on these data by "
-                f"scaling its weights; it has {reached:.3f}. Choose another rate, or look at its "
-                "threshold, and at how many of its inputs are zero."
-            )
-        return reached
+        reached = float(self._rates(None).mean())
+        if not _near(reached, self.rate):
+            raise _beyond(self.name, self.rate, reached)
 
     def _set(self, factors: np.ndarray) -> None:
         for kernel, start in zip(self.kernels, self.start, strict=True):
@@ -291,14 +338,12 @@ class _Scaling:
         "set."""
         if factors is not None:
             self._set(factors)
-        calls = _Calls()
-        run = self.run
+        if len(self.runs) > 1:
+            return _unit_rates(self.again())
+        calls, (run,) = _Calls(), self.runs
         with observers.watching(calls, [run.layer]):
             run.layer(run.sequences, initial_state=run.initial_state, mask=run.mask, training=False)
-        spikes = ops.convert_to_numpy(calls.runs[0].spikes)
-        if run.mask is not None:
-            spikes = spikes[ops.convert_to_numpy(run.mask).astype(bool)]
-        return spikes.reshape(-1, spikes.shape[-1]).mean(axis=0)
+        return _unit_rates(calls.runs)
 
     def _bisect(self, chosen: np.ndarray, by_unit: bool) -> None:
         """Multiply the factors of chosen units so that their rates are the target's.

@@ -115,6 +115,46 @@ def test_calibration_reaches_the_rate_and_leaves_no_unit_silent_or_saturated(net
         assert rates.min() > 0 and rates.max() < 0.95, name
 
 
+def two_inputs(unit):
+    """A unit that two inputs share, one with a tenth of the spikes of the other."""
+    a, b = keras.Input((20, 30)), keras.Input((20, 30))
+    return keras.Model([a, b], [unit(a), unit(b)])
+
+
+def its_own_output(unit):
+    """A unit that is called on its own output, through another one."""
+    x = keras.Input((20, 30))
+    between = SNU(30, return_sequences=True)
+    return keras.Model(x, SNU(10, return_sequences=True)(unit(between(unit(x)))))
+
+
+@pytest.mark.parametrize("network", [two_inputs, its_own_output])
+def test_a_shared_layer_has_the_rate_over_all_its_calls(network):
+    keras.utils.set_random_seed(1)
+    unit = SNU(30, return_sequences=True)
+    model = network(unit)
+    x = [spikes((32, 20, 30), 0.3), spikes((32, 20, 30), 0.03)][: len(model.inputs)]
+    reached = calibrate(model, x, rate=0.15)
+    traced = snukeras.trace(model, x)
+    calls = {name: [v["spikes"] for key, v in traced.items() if key.split("@")[0] == name]
+             for name in reached}  # fmt: skip
+    assert len(calls[unit.name]) == 2
+    for name, each in calls.items():
+        rates = np.concatenate([np.asarray(c) for c in each]).reshape(-1, each[0].shape[-1])
+        assert rates.mean() == pytest.approx(0.15, abs=0.05), name
+        assert rates.mean() == pytest.approx(reached[name], abs=0.001), name
+        assert rates.mean(axis=0).min() > 0 and rates.mean(axis=0).max() < 0.95, name
+
+
+def test_a_shared_layer_in_front_leaves_each_unit_its_own_rate():
+    keras.utils.set_random_seed(1)
+    a, b, front = keras.Input((20, 30)), keras.Input((20, 30)), keras.layers.Dense(25)
+    units = [SNU(30, return_sequences=True), SNU(20, return_sequences=True)]
+    model = keras.Model([a, b], [units[0](front(a)), units[1](front(b))])
+    reached = calibrate(model, [spikes((32, 20, 30)), spikes((32, 20, 30), 0.05)], rate=0.2)
+    assert reached == pytest.approx({unit.name: 0.2 for unit in units}, abs=0.03)
+
+
 @pytest.mark.slow
 def test_calibration_counts_neither_masked_steps_nor_soft_units():
     keras.utils.set_random_seed(1)
