@@ -34,7 +34,10 @@ class _MeanOverSteps(keras.metrics.Metric):
         Args:
             y_true, y_pred: See the class.
             sample_weight: Weights of the steps, `(N, T)` or `(N, T, 1)`, or of whole sequences,
-                `(N,)`.
+                `(N,)` or `(N, 1)`.
+
+        Raises:
+            ValueError: `y_true` or `y_pred` is missing; `sample_weight` has another shape.
         """
         for name, given in (("y_true", y_true), ("y_pred", y_pred)):
             if given is None and name in self._needed:
@@ -59,6 +62,15 @@ class _MeanOverSteps(keras.metrics.Metric):
         weights = ops.cast(weights, self.dtype)
         if len(weights.shape) == len(values.shape) + 1 and weights.shape[-1] == 1:
             weights = ops.squeeze(weights, axis=-1)
+        pairs = list(zip(weights.shape, values.shape, strict=False))
+        fits = all(
+            None in (w, v) or w == v or (axis and w == 1) for axis, (w, v) in enumerate(pairs)
+        )
+        if len(weights.shape) > len(values.shape) or not fits:
+            raise ValueError(
+                "Argument `sample_weight` must have a weight for each step or sequence of "
+                f"{tuple(values.shape)}. Received: {tuple(weights.shape)}"
+            )
         while len(weights.shape) < len(values.shape):
             weights = ops.expand_dims(weights, axis=-1)
         return weights

@@ -1,6 +1,7 @@
 """Metrics against their definitions, on made-up data and on real songs."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 
 import snukeras
 from snukeras.datasets import jsb_chorales, piano_roll
-from snukeras.metrics import FrameNLL, Perplexity
+from snukeras.metrics import FrameNLL, Perplexity, SpikeRate
 
 
 def reference(songs, probabilities):
@@ -99,6 +100,17 @@ def test_weights_of_songs_and_of_steps():
         metric = FrameNLL()
         metric.update_state(y, p, weights)
         np.testing.assert_allclose(metric.result(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 4), (2, 5, 2), (4, 5), (2, 5, 1, 1)])
+def test_weights_that_are_not_those_of_the_steps_are_refused(shape):
+    """Some of them would broadcast without a word."""
+    metric, ones = FrameNLL(), np.ones(shape, "float32")
+    message = r"`sample_weight` must have .* \(2, 5\).* Received: " + re.escape(str(shape))
+    with pytest.raises(ValueError, match=message):
+        metric.update_state(np.ones((2, 5, 3)), np.full((2, 5, 3), 0.5), ones)
+    with pytest.raises(ValueError, match=r"\(5,\).* Received: \(5, 5\)"):
+        SpikeRate().update_state(None, np.ones((5, 3)), np.ones((5, 5)))
 
 
 def test_nan_in_padding_does_not_count():
@@ -254,7 +266,7 @@ def test_the_spike_rate_is_the_mean_over_the_steps_that_count():
     random = np.random.default_rng(0)
     spikes = (random.random((6, 5, 4)) < 0.3).astype("float32")
     weights = (random.random((6, 5)) < 0.7).astype("float32")
-    metric = snukeras.metrics.SpikeRate()
+    metric = SpikeRate()
     for rows in (slice(0, 4), slice(4, 6)):
         metric.update_state(None, spikes[rows], weights[rows])
     assert float(metric.result()) == pytest.approx(spikes[weights > 0].mean())
@@ -262,14 +274,14 @@ def test_the_spike_rate_is_the_mean_over_the_steps_that_count():
     metric.update_state(None, spikes[:, :, None, None])
     assert float(metric.result()) == pytest.approx(spikes.mean())
     again = keras.metrics.deserialize(keras.metrics.serialize(metric))
-    assert isinstance(again, snukeras.metrics.SpikeRate)
+    assert isinstance(again, SpikeRate)
 
 
 def test_the_spike_rate_of_an_output_is_among_the_metrics_of_a_model():
     x = keras.Input((5, 3))
     spikes = snukeras.layers.SNU(4, threshold=0.1, return_sequences=True, name="hidden")(x)
     model = keras.Model(x, {"sum": keras.layers.Dense(1)(spikes), "hidden": spikes})
-    model.compile(loss={"sum": "mse"}, metrics={"hidden": snukeras.metrics.SpikeRate()})
+    model.compile(loss={"sum": "mse"}, metrics={"hidden": SpikeRate()})
     data = np.random.default_rng(0).random((8, 5, 3)).astype("float32")
     targets = {"sum": np.zeros((8, 5, 1)), "hidden": np.zeros((8, 5, 4))}
     found = model.evaluate(data, targets, verbose=0, return_dict=True)
@@ -279,7 +291,7 @@ def test_the_spike_rate_of_an_output_is_among_the_metrics_of_a_model():
 
 def test_a_spike_rate_needs_an_array_of_spikes():
     with pytest.raises(ValueError, match=r"`y_pred` must hold spikes, an array.*y_pred=1\.0"):
-        snukeras.metrics.SpikeRate().update_state(None, 1.0)
+        SpikeRate().update_state(None, 1.0)
 
 
 @pytest.mark.parametrize("name", ["SpikeRate", "FrameNLL", "Perplexity"])

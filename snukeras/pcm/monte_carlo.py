@@ -102,9 +102,10 @@ def evaluate_chips(
         A list of dicts {"chip", "time", and the metrics}, by chip, then time.
 
     Raises:
-        ValueError: the model is not compiled; hardware is given; a time is negative; samples of
-            batches; a standard error that is not positive; workers and an executor; the file has
-            the results of another model, other data or other settings.
+        ValueError: the model is not compiled; hardware is given; a time is negative; inputs, labels
+            and weights of several lengths; samples of batches; a standard error that is not
+            positive; workers and an executor; the file has the results of another model, other data
+            or other settings.
         RuntimeError: a worker has another version, or chips were lost with their workers; those
             that are done are in `results`.
     """
@@ -322,7 +323,8 @@ def collected(x: Nested, y: Nested = None, sample_weight: Nested = None) -> Data
     """Return arrays, or the batches of an iterable, as NumPy arrays.
 
     Raises:
-        ValueError: labels or weights beside batches, or no batches.
+        ValueError: labels or weights beside batches, or no batches; inputs, labels and weights of
+            several lengths.
     """
 
     def arrays(part: Nested) -> Nested:
@@ -330,7 +332,9 @@ def collected(x: Nested, y: Nested = None, sample_weight: Nested = None) -> Data
         return np.asarray(part) if numbers else keras.tree.map_structure(np.asarray, part)
 
     def listed(**given: Nested) -> Config:
-        return {name: arrays(part) for name, part in given.items() if part is not None}
+        found = {name: arrays(part) for name, part in given.items() if part is not None}
+        _check_lengths(found)
+        return found
 
     if hasattr(x, "shape") or isinstance(x, list | tuple | dict):
         return Data(listed(x=x, y=y, sample_weight=sample_weight))
@@ -347,6 +351,22 @@ def collected(x: Nested, y: Nested = None, sample_weight: Nested = None) -> Data
     if not batches:
         raise ValueError("`x` must hold at least one batch. Received: none.")
     return Data(None, batches)
+
+
+def _check_lengths(arrays: Config) -> None:
+    lengths = {
+        (len(array), name)
+        for name, part in arrays.items()
+        for array in keras.tree.flatten(part)
+        if np.ndim(array)
+    }
+    if len({length for length, _ in lengths}) > 1:
+        order = list(arrays)
+        listed = sorted(lengths, key=lambda pair: (order.index(pair[1]), pair[0]))
+        raise ValueError(
+            "Inputs, labels and weights must hold equally many samples. Received: "
+            + ", ".join(f"{length} in `{name}`" for length, name in listed)
+        )
 
 
 def _checked_samples(samples: Nested, data: Data) -> int:

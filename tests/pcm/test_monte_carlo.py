@@ -94,6 +94,22 @@ def test_one_batch_gives_the_figures_of_several(task):
         assert a == pytest.approx(b, rel=1e-5)
 
 
+@pytest.mark.parametrize("samples", [None, 8])
+def test_samples_labels_and_weights_are_equally_many(task, samples):
+    model, x, y = task
+    weights = np.ones(31, "float32")
+    received = r"32 in `x`, 32 in `y`, 31 in `sample_weight`"
+    for given in (weights, {"dense": weights}, weights.tolist()):
+        with pytest.raises(ValueError, match=rf"equally many samples\. Received: {received}"):
+            evaluate_chips(model, x, y, given, chips=1, samples=samples)
+    with pytest.raises(ValueError, match="32 in `x`, 30 in `y`"):
+        evaluate_chips(model, x, y[:30], chips=1, samples=samples)
+    if samples is None:
+        batches = [(x, y), (x, y, weights)]
+        with pytest.raises(ValueError, match=f"Received: {received}"):
+            evaluate_chips(model, iter(batches), chips=1)
+
+
 def test_a_network_made_again_has_the_same_rows(task, tmp_path):
     model, x, y = task
     path = tmp_path / "rows.json"
