@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from snukeras.callbacks import PCMNoise
+from snukeras.constraints import PCMConstraint
 from snukeras.pcm import (
     Chip,
     Crossbar,
@@ -264,3 +266,35 @@ def test_networks_with_learned_limits(tmp_path):
     np.testing.assert_allclose(net.predict(x, verbose=0), y, atol=1e-4)
     with pytest.raises(ValueError, match="`learned_clip` needs a pair with scale='column'"):
         learning(pair=DifferentialPair(25.0, scale="column", clip=2.0))
+
+
+def test_learned_limits_with_a_constraint_and_noise_in_one_training(tmp_path):
+    keras.utils.set_random_seed(1)
+    constraint = PCMConstraint(levels=8, rounding="nearest")
+    layers = [keras.Input((12,)), keras.layers.Dense(5, kernel_constraint=constraint, name="d"),
+              keras.layers.Dense(3, name="e")]  # fmt: skip
+    net = analog(keras.Sequential(layers), "generic8", learned_clip=True)
+    x = np.random.default_rng(2).random((32, 12)).astype("float32")
+    y = np.random.default_rng(3).random((32, 3)).astype("float32")
+    calibrate(net, x)
+    free = net.get_layer("e").kernel
+    # Without steps the weights are those before, although the loss was that of others.
+    net.compile(keras.optimizers.SGD(0.0), "mse")
+    before, exact = np.array(free), net.evaluate(x, y, verbose=0)
+    noise = [PCMNoise(0.5, seed=1)]
+    (loss,) = net.fit(x, y, batch_size=32, verbose=0, callbacks=noise).history["loss"]
+    assert abs(loss - exact) > 0.05 * exact
+    np.testing.assert_array_equal(free, before)
+    limits = [np.array(tiles.limit) for tiles in net.tiles]
+    net.compile(keras.optimizers.Adam(0.02), "mse")
+    net.fit(x, y, batch_size=8, epochs=3, verbose=0, callbacks=[PCMNoise(seed=1)])
+    held = np.array(net.get_layer("d").kernel)
+    np.testing.assert_allclose(constraint.nearest(held), held, atol=1e-6)
+    assert len(np.unique(np.abs(held).round(5))) <= 8
+    assert all(np.any(tiles.limit != was) for tiles, was in zip(net.tiles, limits, strict=True))
+    net.save(tmp_path / "net.keras")
+    loaded = keras.models.load_model(tmp_path / "net.keras")
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), net.predict(x, verbose=0))
+    np.testing.assert_array_equal(loaded.get_layer("d").kernel, held)
+    again = loaded.get_layer("d").kernel.constraint
+    np.testing.assert_allclose(again.nearest(held), held, atol=1e-6)
