@@ -1,20 +1,16 @@
 """Several pairs a weight, and targets for a later time: map, readers, chips and forecast agree."""
 
 import csv
-import importlib.util
 import json
 import re
 import struct
 import subprocess
 
-import keras
 import numpy as np
 import pytest
 from damaged_maps import parts
-from maps import jsb, mapped, written
+from maps import jsb, mapped, of_rolls, rolls, written
 
-from snukeras._content import folder
-from snukeras.export.c import compiler
 from snukeras.export.command import main
 from snukeras.export.crossbar.chip import MappedChip
 from snukeras.export.crossbar.device_list import write_device_list
@@ -25,37 +21,13 @@ from snukeras.export.crossbar.targets import load_target
 from snukeras.export.errors import BadInputError, MapError
 from snukeras.export.exporter import export
 from snukeras.export.report import simulation
-from snukeras.export.samples import Samples
 from snukeras.export.verify.folder import verify_folder
 from snukeras.export.verify.metric import measure
-from snukeras.layers import SNU
 from snukeras.network.weights import collect
 from snukeras.pcm import Chip, DifferentialPair, GenericPCM, HermesPCM
 
-READERS = folder("export") / "readers"
 SLICES, YEAR = (1.0, 0.25, 0.25), 31536e3
-RANDOM = np.random.default_rng(2)
-ROLLS = [(RANDOM.random((9, 20)) < 0.2).astype("float32") for _ in range(3)]
-SAMPLES = Samples.songs(ROLLS, "rolls")
-
-
-@pytest.fixture(scope="module")
-def reader():
-    spec = importlib.util.spec_from_file_location("snumap_reader", READERS / "snumap_reader.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory):
-    if compiler.find() is None:
-        pytest.skip("there is no C compiler")
-    program = tmp_path_factory.mktemp("c") / "dump"
-    source = READERS / "snumap_dump.c"
-    flags = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O1"]
-    subprocess.run([compiler.find(), *flags, str(source), "-o", str(program)], check=True)
-    return program
+SAMPLES = rolls(seed=2)
 
 
 def by_hand(weights, scales, slices, g_max):
@@ -71,7 +43,7 @@ def by_hand(weights, scales, slices, g_max):
     return np.array(found)
 
 
-def test_the_map_says_what_each_plane_holds(tmp_path, reader, programs):
+def test_the_map_says_what_each_plane_holds(tmp_path, reader, dump):
     path, weights = tmp_path / "m", jsb()
     crossbar, found = written(path, weights, slices=SLICES), reader.read(path)
     assert found.significances == list(SLICES) == list(crossbar.significances)
@@ -87,7 +59,7 @@ def test_the_map_says_what_each_plane_holds(tmp_path, reader, programs):
         np.testing.assert_allclose(planes, wanted, atol=1e-4)
         together = np.tensordot(shares, planes[:, 0] - planes[:, 1], 1) / scales
         np.testing.assert_allclose(together, weight.values, atol=1e-5)
-        command = [programs, path, weight.name]
+        command = [dump, path, weight.name]
         for plane in range(3):
             done = subprocess.run(
                 [*command, str(plane)], capture_output=True, text=True, check=True
@@ -95,7 +67,7 @@ def test_the_map_says_what_each_plane_holds(tmp_path, reader, programs):
             got = np.array(done.stdout.split(), "float32").reshape(-1, 2).T
             np.testing.assert_array_equal(got, planes[plane].reshape(2, -1))
     assert subprocess.run([*command, "3"], capture_output=True).returncode == 2
-    names = subprocess.run([programs, path], capture_output=True, text=True, check=True).stdout
+    names = subprocess.run([dump, path], capture_output=True, text=True, check=True).stdout
     assert "plane 2: significance 0.25\n" in names
 
 
@@ -160,14 +132,14 @@ FORGERIES = {
 }
 
 
-def test_forged_maps_are_refused_in_a_sentence(tmp_path, reader, programs):
+def test_forged_maps_are_refused_in_a_sentence(tmp_path, reader, dump):
     written(tmp_path / "m", jsb()[:4], slices=SLICES)
     data = (tmp_path / "m").read_bytes()
     for name, change in FORGERIES.items():
         path = tmp_path / f"{name}.snumap"
         version = 1 if name == "version 1 outside" else 2
         path.write_bytes(forged(data, change or (lambda d: None), version))
-        done = subprocess.run([programs, path], capture_output=True, text=True)
+        done = subprocess.run([dump, path], capture_output=True, text=True)
         if name == "none":
             assert load_map(path).significances == SLICES and not done.returncode
             continue
@@ -209,21 +181,10 @@ def test_measured_planes_come_back_as_weights(tmp_path):
         measured(lambda g, row: g)
 
 
-def network():
-    keras.utils.set_random_seed(0)
-    return keras.Sequential(
-        [
-            keras.Input((None, 20)),
-            SNU(30, return_sequences=True, threshold=0.3, name="snu"),
-            keras.layers.Dense(20, activation="sigmoid", name="out"),
-        ]
-    )
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("tile", [None, "generic8"])
 def test_the_forecast_is_that_of_chips_with_the_same_settings(tmp_path, tile):
-    model, times = network(), (25.0, YEAR)
+    model, times = of_rolls(), (25.0, YEAR)
     given = {"slices": (1.0, 0.125), "programmed_for": YEAR}
     report = export(
         model, tmp_path / "a", target="pcm14nm-2", samples=SAMPLES, chips=2, times=times, clip=2.0,
@@ -265,7 +226,7 @@ def test_the_forecast_is_that_of_chips_with_the_same_settings(tmp_path, tile):
 @pytest.mark.slow
 def test_the_command(tmp_path, capsys):
     path = tmp_path / "m.keras"
-    network().save(path)
+    of_rolls().save(path)
     given = [str(path), "--output", str(tmp_path / "a"), "--chips", "1", "--times", "25"]
     assert main([*given, "--slices", "1,0.125", "--programmed-for", "86400", "--csv"]) == 0
     text = capsys.readouterr().out
@@ -294,6 +255,6 @@ def test_the_command(tmp_path, capsys):
 def test_stuck_devices_stay_where_they_are_on_targets_for_later(tmp_path):
     faults = (Fault(0, 3, 8, 12.5),)
     full = load_target("pcm").replace(rows=20, columns=60)  # no line to spare
-    crossbar = mapped(tmp_path / "m", network(), full, faults=faults, programmed_for=YEAR)
+    crossbar = mapped(tmp_path / "m", of_rolls(), full, faults=faults, programmed_for=YEAR)
     name = crossbar.matrices[0]
     assert crossbar.programs(name)[0][0, 3, 4] == crossbar.conductances(name)[0][3, 4] == 12.5

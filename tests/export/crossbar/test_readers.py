@@ -1,6 +1,5 @@
 """The readers for everybody: one of NumPy alone and one in C99, against the package's own."""
 
-import importlib.util
 import random
 import subprocess
 import sys
@@ -11,7 +10,6 @@ from damaged_maps import FORGERIES, TINY, described, forge
 
 from snukeras import zoo
 from snukeras._content import folder
-from snukeras.export.c import compiler
 from snukeras.export.crossbar.description import OnnxFile, Source
 from snukeras.export.crossbar.load import load_map
 from snukeras.export.crossbar.targets import load_target
@@ -27,7 +25,6 @@ UNUSED = {
     "no range", "no hash", "extra key", "adder gone", "adder of another block", "adder too many",
     "off its levels", "fault elsewhere", "fault of another conductance",
 }  # fmt: skip
-FLAGS = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O1"]
 # Reads the files named on its command line, and says of each what is wrong, or "good".
 MANY = """
 #define SNUMAP_IMPLEMENTATION
@@ -48,29 +45,10 @@ int main(int count, char **given)
 
 
 @pytest.fixture(scope="module")
-def reader():
-    spec = importlib.util.spec_from_file_location("snumap_reader", READERS / "snumap_reader.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory):
-    """The dump and the program for many files, watched by the sanitisers where there are any."""
-    if compiler.find() is None:
-        pytest.skip("there is no C compiler")
-    place = tmp_path_factory.mktemp("programs")
-    (place / "many.c").write_text(MANY)
-    found = []
-    for source in (READERS / "snumap_dump.c", place / "many.c"):
-        command = [compiler.find(), *FLAGS, "-I", str(READERS), str(source)]
-        found.append(place / source.stem)
-        watched = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-        done = subprocess.run([*command, *watched, "-o", str(found[-1])], capture_output=True)
-        if done.returncode:  # a compiler without sanitisers
-            subprocess.run([*command, "-o", str(found[-1])], check=True)
-    return found
+def many(build, tmp_path_factory):
+    source = tmp_path_factory.mktemp("programs") / "many.c"
+    source.write_text(MANY)
+    return build(source)
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +95,8 @@ def test_numpy_alone_reads_what_the_package_reads(maps, reader, name):
 
 
 @pytest.mark.parametrize("name", ["preset", "axes"])
-def test_c_reads_what_the_package_reads(maps, programs, name):
-    path, dump = maps / f"{name}.snumap", programs[0]
+def test_c_reads_what_the_package_reads(maps, dump, name):
+    path = maps / f"{name}.snumap"
     wanted = load_map(path)
 
     def run(*given):
@@ -192,8 +170,8 @@ def test_damaged_files_are_refused_in_a_sentence(files, reader):
             pytest.fail(f"{name} is taken: {reader.read(path).matrices}")
 
 
-def test_damaged_files_are_refused_in_a_sentence_by_c(files, programs):
-    done = subprocess.run([programs[1], *files.values()], capture_output=True, text=True)
+def test_damaged_files_are_refused_in_a_sentence_by_c(files, many):
+    done = subprocess.run([many, *files.values()], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[:2000]
     said = dict(zip(files, done.stdout.splitlines(), strict=True))
     assert said.pop("good") == "good"

@@ -3,10 +3,9 @@
 import json
 import re
 
-import keras
 import numpy as np
 import pytest
-from maps import mapped
+from maps import mapped, of_rolls, rolls
 
 from snukeras.export.command import main
 from snukeras.export.crossbar.chip import MappedChip
@@ -14,11 +13,9 @@ from snukeras.export.crossbar.load import load_map
 from snukeras.export.crossbar.targets import load_target
 from snukeras.export.exporter import export
 from snukeras.export.report import simulation
-from snukeras.export.samples import Samples
 from snukeras.export.verify.folder import verify_folder
 from snukeras.export.verify.metric import measure
 from snukeras.export.verify.weights import compare_map
-from snukeras.layers import SNU
 from snukeras.network.weights import collect
 from snukeras.pcm import (
     Chip,
@@ -32,27 +29,15 @@ from snukeras.pcm import (
 )
 
 RANDOM = np.random.default_rng(1)
-ROLLS = [(RANDOM.random((9, 20)) < 0.2).astype("float32") for _ in range(3)]
-SAMPLES = Samples.songs(ROLLS, "rolls")
+SAMPLES = rolls(seed=1)
 TIMES = (25.0, 86400.0)
-
-
-def network():
-    keras.utils.set_random_seed(0)
-    return keras.Sequential(
-        [
-            keras.Input((None, 20)),
-            SNU(30, return_sequences=True, threshold=0.3, name="snu"),
-            keras.layers.Dense(20, activation="sigmoid", name="out"),
-        ]
-    )
 
 
 @pytest.mark.slow
 def test_chip_map_and_forecast_compute_the_same(tmp_path):
     pair = DifferentialPair(25.0, scale="column", clip=1.5)
     tile = Tile(16, 16, output=OutputConverter(6, noise=0.02))
-    net = analog(network(), tile, pair=pair)
+    net = analog(of_rolls(), tile, pair=pair)
     calibrate(net, np.concatenate([feeds[0] for feeds in SAMPLES.batches]))
     report = export(net, tmp_path / "a", samples=SAMPLES, chips=2, times=TIMES)
     assert verify_folder(tmp_path / "a").ok
@@ -103,7 +88,7 @@ def test_chip_map_and_forecast_compute_the_same(tmp_path):
 @pytest.mark.slow
 def test_the_command(tmp_path, capsys):
     path, samples = tmp_path / "m.keras", tmp_path / "s.npz"
-    network().save(path)
+    of_rolls().save(path)
     np.savez(samples, x=SAMPLES.batches[0][0], targets=SAMPLES.targets[0])
     given = [str(path), "--output", str(tmp_path / "a"), "--samples", str(samples)]
     more = ["--tile", "generic8", "--clip", "best", "--chips", "1", "--times", "25"]
@@ -130,7 +115,7 @@ def test_the_command(tmp_path, capsys):
 
 
 def test_a_map_that_was_not_told_to_clip_may_not(tmp_path):
-    model = network()
+    model = of_rolls()
     honest = mapped(tmp_path / "m", model, clip=1.0)
     found = compare_map(collect(model), honest)
     assert found.ok and all(matrix.clipped for matrix in found.matrices)
@@ -143,7 +128,7 @@ def test_parallel_pairs_average_their_errors(tmp_path):
     errors = {}
     for pairs in (1, 4):
         target = load_target("pcm").replace(devices_per_polarity=pairs, adc_bits=None)
-        crossbar = mapped(tmp_path / f"{pairs}", network(), target)
+        crossbar = mapped(tmp_path / f"{pairs}", of_rolls(), target)
         (found, *_) = simulation.products(
             crossbar, simulation.Conditions(GenericPCM(), times=(3600.0,))
         )
