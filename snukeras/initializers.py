@@ -249,7 +249,7 @@ def _unit_rates(runs: Sequence[observers.Run]) -> np.ndarray:
     """Return the rate of each unit of a layer over some calls, masked steps left out."""
     counted = []
     for run in runs:
-        spikes = ops.convert_to_numpy(run.spikes)
+        spikes = observers.values(run.spikes)
         if run.mask is not None:
             spikes = spikes[ops.convert_to_numpy(run.mask).astype(bool)]
         counted.append(spikes.reshape(-1, spikes.shape[-1]))

@@ -101,8 +101,10 @@ class SpikeRate(keras.regularizers.Regularizer):
             )
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return the cost of outputs of shape (batch, ..., units)."""
-        rates = ops.mean(x, axis=tuple(range(len(x.shape) - 1)))
+        """Return the cost of outputs of shape (batch, ..., units), in float32 or better."""
+        # Keras cannot add a cost in half precision to a loss.
+        half = keras.backend.standardize_dtype(x.dtype) in ("bfloat16", "float16")
+        rates = ops.mean(ops.cast(x, "float32") if half else x, axis=tuple(range(len(x.shape) - 1)))
         cost = ops.square(ops.relu(self.low - rates)) + ops.square(ops.relu(rates - self.high))
         if self.target is not None:
             cost = cost + ops.square(rates - self.target)

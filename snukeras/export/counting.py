@@ -54,8 +54,12 @@ class Units(observers.Observer):
 
     def observe(self, run: observers.Run) -> None:
         """Count a call."""
-        x, y = _numpy(run.sequences), _numpy(run.spikes)
-        mask = np.ones(y.shape[:2], bool) if run.mask is None else _numpy(run.mask).astype(bool)
+        x, y = observers.values(run.sequences), observers.values(run.spikes)
+        mask = (
+            np.ones(y.shape[:2], bool)
+            if run.mask is None
+            else observers.values(run.mask).astype(bool)
+        )
         self.spikes += float(y[mask].sum())
         self.values += y[mask].size
         self.steps.add(mask)
@@ -154,10 +158,10 @@ def _share(call: Call, values: dict[Key, Tensor], shares: dict[str, Share]) -> N
     given = call.inputs
     if not given:
         return
-    shares.setdefault(call.name, Share()).add(_numpy(values[given[0].key]))
+    shares.setdefault(call.name, Share()).add(observers.values(values[given[0].key]))
     leaving = values.get((call.name, 0))
     if isinstance(call.op, keras.layers.RNN) and call.op.return_sequences and leaving is not None:
-        y = _numpy(leaving)
+        y = observers.values(leaving)
         shares.setdefault(f"{call.name}/fed back", Share()).add(y[:, :-1], y[:, :1].size)
 
 
@@ -186,7 +190,3 @@ def _in_order(plan: Topology, x: Nested) -> list[np.ndarray]:
     if isinstance(x, dict):
         return [x[name] for name, _ in plan.inputs]
     return keras.tree.flatten(x)
-
-
-def _numpy(tensor: Tensor) -> np.ndarray:
-    return np.asarray(keras.ops.convert_to_numpy(tensor))

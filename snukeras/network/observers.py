@@ -129,7 +129,11 @@ def samples(x: Nested) -> int:
     arrays = [] if x is None else keras.tree.flatten(x)
     if not arrays or not all(len(getattr(array, "shape", ())) for array in arrays):
         batches = hasattr(x, "__iter__") and not isinstance(x, list | tuple | dict | str)
-        advice = "Give one batch, next(iter(dataset))" if batches else "Use np.asarray for lists"
+        advice = (
+            "Give the inputs of one batch, x, y = next(iter(dataset))"
+            if batches
+            else "Use np.asarray for lists"
+        )
         raise ValueError(f"{allowed} Received: {type(x).__name__}. {advice}.")
     lengths = [int(array.shape[0]) for array in arrays]
     if len(set(lengths)) > 1:
@@ -158,6 +162,17 @@ def build(model: keras.Layer, x: Nested) -> None:
     for layer in units_of(model).values():
         if layer.stateful:
             layer.reset_state()
+
+
+def values(tensor: Tensor) -> np.ndarray:
+    """Return the values of a tensor; those of half precision as float32.
+
+    NumPy adds bfloat16 up in bfloat16, in which counts end at 256.
+    """
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    if dtype in ("bfloat16", "float16"):
+        tensor = keras.ops.cast(tensor, "float32")
+    return np.asarray(keras.ops.convert_to_numpy(tensor))
 
 
 def hidden(name: str) -> TypeError:

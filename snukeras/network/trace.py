@@ -37,7 +37,8 @@ def trace(model: keras.Layer, x: Nested, batch_size: int = 32) -> dict[str, dict
         batch_size: Samples computed at once.
 
     Returns:
-        By the name of the layer `{"spikes": ..., "membranes": ...}`, NumPy arrays of shape
+        By the name of the layer `{"spikes": ..., "membranes": ...}`, NumPy arrays, float32 where
+        the layer computes in half precision, of shape
         (samples, time, units), or (samples, time, ..., filters) of a convolution. Soft units have
         their outputs under "spikes". Steps are in the order in which the layer returns them. Masked
         steps repeat the values of the step before, as in the outputs of the layer. A layer that the
@@ -89,6 +90,6 @@ def _part(x: Nested, first: int, last: int) -> Nested:
 
 def _values(tensor: Tensor, name: str) -> np.ndarray:
     try:
-        return np.asarray(keras.ops.convert_to_numpy(tensor))
+        return observers.values(tensor)
     except Exception as error:
         raise observers.hidden(name) from error

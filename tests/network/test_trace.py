@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 import snukeras
+from snukeras.export import counting
 from snukeras.layers import SNU, SSNU, ConvSNU2D
 from snukeras.network import observers
 
@@ -201,7 +202,7 @@ def test_bad_models_and_inputs_are_refused(run, x):
             run(model, bad)
     with pytest.raises(ValueError, match=r"one for each input .*arrays of \[3, 2\] samples"):
         run(model, [x, x[:2]])
-    with pytest.raises(ValueError, match=r"Give one batch, next\(iter\(dataset\)\)"):
+    with pytest.raises(ValueError, match=r"Give the inputs of one batch, x, y = next"):
         run(model, tf.data.Dataset.from_tensor_slices(x).batch(2))
     with pytest.raises(ValueError, match="at least one sample"):
         run(model, x[:0])
@@ -217,3 +218,28 @@ def test_a_batch_of_a_trace_holds_a_sample(x):
     for size in (0, -1, 1.5, None):
         with pytest.raises(ValueError, match="`batch_size` must be an integer of at least 1"):
             snukeras.trace(model, x, batch_size=size)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_in_half_precision_rates_are_counted_in_full(dtype):
+    """NumPy would add up bfloat16 in bfloat16."""
+    keras.utils.set_random_seed(1)
+    cost = snukeras.regularizers.SpikeRate(target=0.1)
+    layer = SNU(40, return_sequences=True, activity_regularizer=cost, name="s",
+                dtype=f"mixed_{dtype}")  # fmt: skip
+    model = keras.Sequential([keras.Input((50, 20)), layer, keras.layers.Dense(2)])
+    x = (np.random.default_rng(0).random((32, 50, 20)) < 0.3).astype("float32")
+    spikes = snukeras.trace(model, x)["s"]["spikes"]
+    assert spikes.dtype == np.float32
+    rate = np.float64(spikes).mean()
+    assert rate > 0.05 and spikes.mean() == pytest.approx(rate, rel=1e-3)
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    monitor = snukeras.callbacks.SpikeMonitor()
+    history = model.fit(x, np.zeros((32, 50, 2)), batch_size=32, verbose=0, callbacks=[monitor])
+    assert history.history["s/rate"][0] == pytest.approx(rate, rel=1e-3)
+    layer(x)
+    assert float(layer.losses[0]) == pytest.approx(float(cost(spikes)), rel=1e-3)
+    counted = next(iter(counting.count(model, None, x).units.values()))
+    assert counted.spikes == pytest.approx(np.float64(spikes).sum(), rel=1e-3)
+    reached = snukeras.initializers.calibrate(model, x, rate=0.2)
+    assert reached["s"] == pytest.approx(0.2, abs=0.02)
