@@ -1,7 +1,9 @@
 """Free Spoken Digit Dataset: 3,000 recordings of the digits 0 to 9 by six speakers."""
 
+import errno
 import hashlib
 import io
+import lzma
 import os
 import re
 import wave
@@ -26,6 +28,16 @@ CONTENTS_SHA256 = "a2e8a660492f28d9eed6270b290d26cbc5c81d6077ce87d3c0ad5adf4d4ee
 _COMMIT = "26eb9aaf76e81b692f806f9140c2d2777410d7a1"
 _NAME = re.compile(r"(?P<digit>[0-9])_(?P<speaker>[A-Za-z]+)_(?P<index>[0-9]+)\.wav")
 _LAYOUT = "recordings named {digit}_{speaker}_{index}.wav"
+_LAST_INDEX = 2**31 - 1
+# What the module zipfile raises for damaged files; RuntimeError for those with a password.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    EOFError,
+    lzma.LZMAError,
+    zlib.error,
+    NotImplementedError,
+    RuntimeError,
+)
 _TEST_INDICES, _VALID_INDICES = range(5), range(5, 10)
 
 Wave = NDArray[np.float32]
@@ -107,15 +119,17 @@ def load_data(path: str | os.PathLike[str] | None = None, held_out: str | None =
 def read(path: str | os.PathLike[str]) -> Recordings:
     """Read recordings `{digit}_{speaker}_{index}.wav` from a zip file or a folder.
 
-    Recordings of your own in this layout can be read as well; folders inside are searched too.
+    Recordings of your own in this layout can be read as well; folders inside are searched too, but
+    for files whose names begin with a dot.
 
     Args:
         path: The zip file or folder.
 
     Raises:
         FileNotFoundError: Nothing is at `path`.
-        ValueError: There are no such recordings, or one of them is not mono of 16 bits and 8,000
-            samples a second, or has no samples; the message names it and says what to do.
+        ValueError: There are no such recordings, or other wav files among them, or two of one name;
+            or one of them is not mono of 16 bits and 8,000 samples a second, or has no samples. The
+            message names it and says what to do.
     """
     return _parse(list(_files(Path(path).expanduser())))
 
@@ -145,10 +159,13 @@ def read_wave(file: str | os.PathLike[str] | BinaryIO, name: str | None = None) 
             found = (opened.getframerate(), opened.getnchannels(), 8 * opened.getsampwidth())
             announced = opened.getnframes()
             content = opened.readframes(announced)
-    except (wave.Error, EOFError) as error:
+    except (wave.Error, EOFError, RuntimeError) as error:
+        # RuntimeError is what wave raises for parts that reach beyond the file.
+        ends = isinstance(error, EOFError)
+        why = str(error) or ("it ends too early" if ends else "it is damaged")
         raise ValueError(
-            f"{name} cannot be read as a wav file ({error or 'it ends too early'}). Convert it "
-            f"to mono PCM of 16 bits at {RATE} Hz: sox INPUT -r {RATE} -c 1 -b 16 OUTPUT.wav"
+            f"{name} cannot be read as a wav file ({why}). Convert it to mono PCM of 16 bits at "
+            f"{RATE} Hz: sox INPUT -r {RATE} -c 1 -b 16 OUTPUT.wav"
         ) from error
     if found != (RATE, 1, 16):
         rate, channels, bits = found
@@ -206,34 +223,57 @@ def pad(waves: Sequence[Wave], samples: int | None = None) -> NDArray[np.float32
 def _files(path: Path) -> Iterator[tuple[str, bytes]]:
     """Yield name and content of each recording, in the order of the names."""
     if path.is_dir():
-        found = {file.name: file for file in path.rglob("*.wav") if _NAME.fullmatch(file.name)}
-        _some(found, path)
-        for name in sorted(found):
-            yield name, found[name].read_bytes()
+        inside = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
+        for name, whole in _recordings(inside, path):
+            yield name, (path / whole).read_bytes()
         return
     if not path.is_file():
         raise FileNotFoundError(f"{path} is neither a zip file nor a folder of {_LAYOUT}.")
     try:
         with zipfile.ZipFile(path) as opened:
-            names = {name.rsplit("/", 1)[-1]: name for name in opened.namelist()}
-            names = {name: whole for name, whole in names.items() if _NAME.fullmatch(name)}
-            _some(names, path)
-            for name in sorted(names):
-                yield name, opened.read(names[name])
-    except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
-        # RuntimeError is what zipfile raises for files with a password.
+            for name, whole in _recordings(opened.namelist(), path):
+                yield name, opened.read(whole)
+    except (*_DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # of the disk, not of the zip file
         raise ValueError(
             f"{path} is not a zip file that can be read ({error}). Fetch it again from "
             f"{SOURCE.url}, or give a folder of {_LAYOUT}."
         ) from error
 
 
-def _some(names: dict[str, str] | dict[str, Path], path: Path) -> None:
-    if not names:
+def _recordings(files: Sequence[str], path: Path) -> list[tuple[str, str]]:
+    """Return name and place of the recordings among the files of a zip or folder, by name."""
+    places: dict[str, list[str]] = {}
+    for whole in sorted(files):
+        name = whole.rsplit("/", 1)[-1]
+        if name.lower().endswith(".wav") and not name.startswith("."):
+            places.setdefault(name, []).append(whole)
+    odd = [name for name in sorted(places) if not _NAME.fullmatch(name)]
+    if len(odd) == len(places):
         raise ValueError(
             f"{path} holds no {_LAYOUT}. Take {SOURCE.name} from {SOURCE.url}, or name your own "
             "recordings so, such as 7_anna_0.wav."
         )
+    if odd:
+        more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""
+        raise ValueError(
+            f"{', '.join(odd[:3])}{more} in {path} must be named "
+            "{digit}_{speaker}_{index}.wav, the speaker in letters from a to z. Rename them, such "
+            "as 7_anna_0.wav, or move them elsewhere."
+        )
+    for name, same in places.items():
+        if len(same) > 1:
+            raise ValueError(
+                f"{path} holds two recordings named {name}: {same[0]} and {same[1]}. Rename one, "
+                "or read their folders one by one."
+            )
+        if int(name[:-4].rsplit("_", 1)[-1]) > _LAST_INDEX:
+            raise ValueError(
+                f"Recordings must have an index of at most {_LAST_INDEX:,}. Received: {name} in "
+                f"{path}; rename it."
+            )
+    return [(name, same[0]) for name, same in sorted(places.items())]
 
 
 def _parse(files: Sequence[tuple[str, bytes]]) -> Recordings:

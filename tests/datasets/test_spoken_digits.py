@@ -134,7 +134,10 @@ def test_zip_without_recordings(tmp_path):
         (wav([1, 2], channels=2), r"8000 Hz, 2 channels, 16 bits\. Convert it: sox"),
         (wav([1, 2], width=1), r"8 bits\. Convert it: sox"),
         (wav([]), r"has no samples\. Record it again"),
-        (b"RIFF", r"cannot be read as a wav file .*sox"),
+        (wav([1, 2, 3], width=3), r"8000 Hz, 1 channel, 24 bits\. Convert it: sox"),
+        (b"RIFF", r"cannot be read as a wav file \(it ends too early\).*sox"),
+        (wav([1, 2])[:16] + b"\xff" * 4 + wav([1, 2])[20:], r"\(it is damaged\)\. Convert .*sox"),
+        (wav([1, 2])[:20] + b"\3" + wav([1, 2])[21:], r"\(unknown format: 3\)\. Convert .*sox"),
         (wav([1, 2, 3])[:-1], r"cut short: it announces 3 samples and holds 2\. Fetch .*sox"),
         (wav([1, 2, 3])[:-2], r"cut short: it announces 3 samples and holds 2\. Fetch .*sox"),
     ],
@@ -184,3 +187,52 @@ def test_a_zip_with_a_password_or_another_compression_is_refused(tmp_path):
         (tmp_path / FILE).write_bytes(damaged)
         with pytest.raises(ValueError, match=r"not a zip file that can be read .*Fetch it again"):
             spoken_digits.read(tmp_path / FILE)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_that_is_damaged_inside_is_refused(tmp_path, compression):
+    path = tmp_path / FILE
+    with zipfile.ZipFile(path, "w", compression) as out:
+        out.writestr("3_anna_0.wav", wav(range(100)))
+    damaged = bytearray(path.read_bytes())
+    damaged[60] ^= 0xFF
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"not a zip file that can be read .*Fetch it again"):
+        spoken_digits.read(path)
+    # A folder of the zip that would begin before the file.
+    at = damaged.rindex(b"PK\x05\x06") + 16
+    damaged[at : at + 4] = b"\xff\xff\xff\x7f"
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match="not a zip file that can be read"):
+        spoken_digits.read(path)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        (("10_anna_0.wav",), r"10_anna_0\.wav.* must be named .*Rename .*7_anna_0\.wav"),
+        (("7_änna_0.wav", "7_anna_1.WAV"), r"7_anna_1\.WAV, .*7_änna_0\.wav.* must be named"),
+        (("b/7_anna_0.wav",), r"two recordings named 7_anna_0\.wav.* Rename one"),
+        (("7_anna_4000000000.wav",), r"index of at most 2,147,483,647.*7_anna_4000000000\.wav"),
+    ],
+)
+def test_no_recording_is_left_out_without_a_word(tmp_path, packed, others, message):
+    files = {f"a/{name}" if "/" not in name else name: wav([1]) for name in others}
+    files["a/7_anna_0.wav"] = wav([1, 2])
+    path = tmp_path / "mine"
+    if packed:
+        pack(path, files)
+    else:
+        for name, content in files.items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        spoken_digits.read(path)
+
+
+def test_what_a_system_adds_to_a_zip_or_folder_is_no_recording(tmp_path):
+    (tmp_path / "8_anna_0.wav").mkdir()
+    (tmp_path / "7_anna_0.wav").write_bytes(wav([1]))
+    (tmp_path / "._7_anna_0.wav").write_bytes(b"of another system")
+    assert spoken_digits.read(tmp_path).digits.tolist() == [7]
