@@ -9,13 +9,16 @@ import urllib.error
 import urllib.request
 import zlib
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from snukeras import _arguments
 from snukeras.datasets._fetch import VARIABLE, Source, cache_folder, fetch
+
+if TYPE_CHECKING:
+    import h5py
 
 CHANNELS = 700
 SUMS = "md5sums.txt"
@@ -75,9 +78,9 @@ class Events(NamedTuple):
             )
         grid = np.zeros((len(self.times), steps, -(-CHANNELS // group)), np.float32)
         for row, times, units in zip(grid, self.times, self.units, strict=True):
-            at = np.floor(times.astype(np.float64) / step).astype(np.int64)
+            at = np.floor(times.astype(np.float64) / step)
             kept = at < steps
-            row[at[kept], units[kept] // group] = 1
+            row[at[kept].astype(np.int64), units[kept] // group] = 1
         return grid
 
 
@@ -113,7 +116,7 @@ def read(file: Source, path: str | os.PathLike[str] | None) -> Events:
     """
     found = fetch(file, path)
     sums = found.parent / SUMS
-    if sums.is_file() and (wrong := _wrong(found, file.name, sums.read_text("utf-8"))):
+    if sums.is_file() and (wrong := _wrong(found, file.name, sums.read_text("utf-8", "replace"))):
         raise ValueError(f"{found} is not {file.name}: {wrong}. Fetch it again from {file.url}.")
     try:
         # HDF5 jumps about in a file, and gzip cannot.
@@ -140,14 +143,16 @@ def _events(plain: IO[bytes]) -> Events:
     import h5py
 
     with h5py.File(plain, "r") as file:
-        labels = np.asarray(file["labels"][()], np.uint8)
-        times = [np.asarray(one, np.float32) for one in file["spikes/times"][()]]
-        units = [np.asarray(one, np.int64) for one in file["spikes/units"][()]]
+        times = [np.asarray(one, np.float32) for one in _dataset(file, "spikes/times")]
+        units = [np.asarray(one) for one in _dataset(file, "spikes/units")]
         extra = file.get("extra", {})
-        words = [word.decode() for word in extra["keys"][()]] if "keys" in extra else []
+        words = _words(_dataset(file, "extra/keys")) if "keys" in extra else []
+        labels = _row("labels", _dataset(file, "labels"))
+        if not _are_whole(labels, count := len(words) or 256):
+            raise ValueError(f"labels must be whole numbers from 0 to {count - 1}")
         speakers = np.full(len(labels), -1, np.int32)
         if "speaker" in extra:
-            speakers = np.asarray(extra["speaker"][()]).astype(np.int32)
+            speakers = _row("extra/speaker", _dataset(file, "extra/speaker")).astype(np.int32)
     if len(labels) == 0:
         raise ValueError("it holds no recordings")
     if not len(times) == len(units) == len(labels) == len(speakers):
@@ -156,12 +161,38 @@ def _events(plain: IO[bytes]) -> Events:
             "speakers do not belong together"
         )
     for index, (at, unit) in enumerate(zip(times, units, strict=True)):
-        # Of a recording without a spike there is no smallest unit.
-        if at.shape != unit.shape or (
-            len(unit) and (unit.min() < 0 or unit.max() >= CHANNELS or at.min() < 0)
-        ):
+        good = at.ndim == 1 and at.shape == unit.shape and _are_whole(unit, CHANNELS)
+        if not good or not np.all(np.isfinite(at) & (at >= 0)):
             raise ValueError(f"recording {index} is not spikes of {CHANNELS} channels")
-    return Events(times, [unit.astype(np.uint16) for unit in units], labels, speakers, words)
+    units = [unit.astype(np.uint16) for unit in units]
+    return Events(times, units, labels.astype(np.uint8), speakers, words)
+
+
+def _dataset(file: "h5py.File", name: str) -> NDArray:
+    found = file[name]
+    if not getattr(found, "shape", None):
+        raise ValueError(f"{name} must be an array (n, ...). Received: {found}")
+    return np.asarray(found[()])
+
+
+def _are_whole(values: NDArray, count: int) -> bool:
+    """Return whether all values are whole numbers from 0 to below `count`."""
+    if values.dtype.kind not in "uif":
+        return False
+    return bool(np.all((values >= 0) & (values < count) & (np.floor(values) == values)))
+
+
+def _row(name: str, values: NDArray) -> NDArray:
+    """Return an array that has a value for each recording."""
+    if values.ndim != 1:
+        raise ValueError(f"{name} must be an array (n,). Received: one of shape {values.shape}")
+    return values
+
+
+def _words(values: NDArray) -> list[str]:
+    if values.ndim != 1 or not all(isinstance(value, bytes) for value in values):
+        raise ValueError("extra/keys must be words")
+    return [value.decode() for value in values]
 
 
 def _wrong(path: Path, name: str, sums: str) -> str | None:
@@ -169,7 +200,7 @@ def _wrong(path: Path, name: str, sums: str) -> str | None:
     lines = [line.split() for line in sums.splitlines()]
     known = {parts[-1].lstrip("*"): parts[0].lower() for parts in lines if len(parts) == 2}
     if name not in known:
-        return f"{SUMS} has no line for it"
+        return f"{SUMS} has no line for it, so fetch {_FOLDER}{SUMS} anew, or delete it"
     with open(path, "rb") as stream:
         # A checksum that the authors published, against damage; it need not resist an attack.
         md5 = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -44,6 +44,11 @@ def load_data(
     _heidelberg.check_path(path, SOURCES)
     known, test = (_heidelberg.read(source, path) for source in SOURCES)
     speakers = sorted(set(known.speakers.tolist()))
+    if speakers[0] < 0:
+        raise ValueError(
+            f"{SOURCES[0].name} must tell who speaks (extra/speaker): the validation is made of "
+            f"whole speakers. Fetch it again from {SOURCES[0].url}."
+        )
     wanted = speakers[-1:] if valid_speakers is None else list(valid_speakers)
     if not 0 < len(set(wanted)) < len(speakers) or not set(wanted) <= set(speakers):
         raise ValueError(

@@ -76,9 +76,10 @@ def test_checksums_beside_the_files(folder):
         ValueError, match=r"shd_test\.h5\.gz is not .*md5 \w+ instead of \w+\. Fetch"
     ):
         shd.load_data(folder)
-    (folder / "md5sums.txt").write_text("")
-    with pytest.raises(ValueError, match=r"md5sums\.txt has no line for it"):
-        shd.load_data(folder)
+    for text in (b"", b"\xff\xfe of another kind"):
+        (folder / "md5sums.txt").write_bytes(text)
+        with pytest.raises(ValueError, match=r"md5sums\.txt has no line for it, .*delete it"):
+            shd.load_data(folder)
 
 
 @pytest.fixture
@@ -128,11 +129,54 @@ def test_download_without_checksums(public):
         ({"units": [1, 700], "times": [0.1, 0.2]}, "recording 0 is not spikes of 700 channels"),
         ({"units": [1, 2], "times": [-0.1, 0.2]}, "recording 0 is not spikes"),
         ({"units": [1, 2, 3], "times": [0.1, 0.2]}, "recording 0 is not spikes"),
+        ({"units": [1, 2], "times": [0.1, math.nan]}, "recording 0 is not spikes"),
+        ({"units": [1, 2], "times": [0.1, math.inf]}, "recording 0 is not spikes"),
     ],
 )
 def test_other_layouts(folder, changes, message):
     pack(folder / "shd_train.h5.gz", [1, 2], **changes)
     with pytest.raises(ValueError, match=message):
+        shd.load_data(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("labels", np.uint16([0, 300]), "labels must be whole numbers from 0 to 2"),
+        ("labels", np.int16([0, -1]), "labels must be whole numbers from 0 to 2"),
+        ("labels", np.float32([0, 0.5]), "labels must be whole numbers"),
+        ("labels", np.float32([0, np.nan]), "labels must be whole numbers"),
+        ("labels", np.zeros((2, 2), "u2"), r"labels must be .* \(n,\)\. Received: .*\(2, 2\)"),
+        ("labels", np.uint16(3), "labels must be an array"),
+        ("labels", None, "labels must be an array"),
+        ("extra/speaker", np.zeros((2, 2), "u2"), r"extra/speaker must be .*\(n,\)"),
+        ("extra/keys", np.uint16([1, 2, 3]), "extra/keys must be words"),
+        ("spikes/times", np.float32(1.0), "spikes/times must be an array"),
+        ("spikes/times", None, "spikes/times must be an array"),
+        ("spikes/units", np.zeros((2, 3, 3), "u2"), "recording 0 is not spikes"),
+    ],
+)
+def test_parts_of_another_kind(folder, name, value, message):
+    file = folder / "shd_train.h5.gz"
+    pack(file, [1, 2])
+    plain = io.BytesIO(gzip.decompress(file.read_bytes()))
+    with h5py.File(plain, "r+") as opened:
+        del opened[name]
+        if value is None:
+            opened.create_group(name)
+        else:
+            opened[name] = value
+    file.write_bytes(gzip.compress(plain.getvalue()))
+    with pytest.raises(ValueError, match=rf"shd_train\.h5\.gz .*{message}.* Fetch it again"):
+        shd.load_data(folder)
+
+
+def test_a_file_that_does_not_tell_who_speaks_is_not_split(folder):
+    plain = io.BytesIO(gzip.decompress((folder / "shd_train.h5.gz").read_bytes()))
+    with h5py.File(plain, "r+") as opened:
+        del opened["extra"]
+    (folder / "shd_train.h5.gz").write_bytes(gzip.compress(plain.getvalue()))
+    with pytest.raises(ValueError, match=r"shd_train\.h5\.gz must tell who speaks \(extra/speaker"):
         shd.load_data(folder)
 
 
@@ -165,6 +209,8 @@ def test_raster():
     assert grid[0, 0, 3] == grid[0, 1, 699] == grid[0, 2, 699] == 1
     assert events.raster(0.01, 4, group=5)[0, 0].nonzero()[0].tolist() == [0]
     assert events.raster(0.01, 4, group=3).shape == (2, 4, 234)
+    late = events._replace(times=[np.float32([0.0, 0.019, 1e30, np.inf]), np.float32([])])
+    assert late.raster(0.01, 4).sum() == 2
     for name, value in [("step", 0.0), ("step", "1 ms"), ("step", math.inf), ("steps", 0),
                         ("steps", 2.5), ("group", 701), ("group", 1.5)]:  # fmt: skip
         with pytest.raises(ValueError, match=rf"`{name}` must be .*Received: {name}={value!r}"):
