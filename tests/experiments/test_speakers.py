@@ -80,3 +80,25 @@ def test_bands_know_neither_level_nor_length_nor_a_gentle_filter():
     tilted = np.fft.irfft(np.fft.rfft(sound) * tilt).astype("float32")
     assert np.abs(speakers.bands(tilted) - found).mean() < 0.1
     assert not speakers.bands(np.zeros((1, 8000), "float32")).any()
+
+
+def test_one_layer_of_units_stands_behind_the_convolutions(monkeypatch):
+    seen = {}
+
+    def trained(trainings, *_):
+        seen.update({training.recipe.name: training.recipe for training in trainings})
+        return (nothing for nothing in ())
+
+    monkeypatch.setattr(speakers.training, "trained", trained)
+    for name in ("speech_snu", "speech_ssnu", "speech_lstm"):
+        speakers.experiment(name, speakers=["theo"], seeds=[0], task=BandsOfSyllables)
+    for name, kind in (("speech_snu", "SNU"), ("speech_ssnu", "SSNU"), ("speech_lstm", "LSTM")):
+        layers = seen[name].network["layers"]
+        assert layers[: len(speakers.FRONT)] == [*speakers.FRONT]
+        behind = layers[len(speakers.FRONT) :]
+        assert [layer["class"] for layer in behind] == [
+            "Dense", "BatchNormalization", kind, "Dropout",
+            "GlobalAveragePooling1D", "BatchNormalization", "Dense",
+        ]  # fmt: skip
+        assert behind[2].get("recurrent", False) is False
+        assert behind[2]["units"] == (128 if kind == "LSTM" else 256)
