@@ -33,6 +33,7 @@ SHIPPED = [
     "mnist_rnn",
     "mnist_snu",
     "mnist_snu_7layers",
+    "mnist_snu_chip",
     "mnist_snu_conv",
     "mnist_snu_pcm",
     "mnist_ssnu",
@@ -46,6 +47,7 @@ SHIPPED = [
     "speech_gru",
     "speech_lstm",
     "speech_snu",
+    "speech_snu_chip",
     "speech_snu_pcm",
     "speech_ssnu",
 ]
