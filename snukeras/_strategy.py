@@ -46,6 +46,16 @@ def step_by_step() -> contextlib.AbstractContextManager:
     return loops
 
 
+def kept(states: list[Any]) -> list[Any]:
+    """Return states as they are now, also after their variables have got others.
+
+    torch changes variables in place, and the gradients of a stateful layer need what was before.
+    """
+    if keras.backend.backend() != "torch":
+        return states
+    return [keras.ops.copy(keras.ops.convert_to_tensor(state)) for state in states]
+
+
 def needs_tensorflow(what: str) -> None:
     """Refuse what runs on TensorFlow alone.
 

@@ -235,10 +235,12 @@ class LIFCell(keras.layers.Layer):
         return first + ops.stop_gradient(count - first)
 
     def get_initial_state(self, batch_size: int | None = None) -> list[Tensor]:
+        # Each in memory of its own: on torch, the states of a stateful layer change in place.
+        states = 2 if self.synaptic_decay is None else 3
         shape = (batch_size, self.units)
-        zeros = ops.zeros(shape, dtype=self.compute_dtype)
-        start = ops.broadcast_to(self._tensor(self.initial_potential), shape)
-        return [zeros, start, *([zeros] if self.synaptic_decay is not None else [])]
+        begin = [ops.zeros(shape, dtype=self.compute_dtype) for _ in range(states)]
+        begin[1] = begin[1] + self._tensor(self.initial_potential)
+        return begin
 
     def get_config(self) -> Config:
         config = super().get_config()
@@ -341,6 +343,7 @@ class LIF(keras.layers.RNN):
         target = _strategy.exporting()
         if self.stateful:
             _strategy.check_states_are_kept(self.name)
+            initial_state = _strategy.kept(initial_state)
         if target == "openvino" and not self.unroll:
             raise ValueError(
                 f"Layer {self.name!r} cannot be exported by Keras as openvino, which converts no "

@@ -183,6 +183,22 @@ def stateful(folder):
         parts = [array(model(x[:, t : t + 3])) for t in range(0, 9, 3)]
         np.testing.assert_allclose(np.concatenate(parts, axis=1), expected, atol=2e-6)
         layer.reset_state()
+    if keras.backend.backend() != "torch":
+        return
+    # Variables change in place there, and gradients need the states of before.
+    decays = {"decay": 0.5, "synaptic_decay": 0.7, "initial_potential": 0.1}
+    parts = np.random.default_rng(1).random((2, BATCH, 3, UNITS)).astype("float32")
+    kinds = [(SNU, {}), (SSNU, {}), (snukeras.layers.LIF, decays)]
+    for kind, arguments in kinds:
+        given = keras.Input(batch_shape=(BATCH, 3, UNITS))
+        layer = kind(UNITS, recurrent=True, stateful=True, **arguments)
+        model = keras.Model(given, layer(given))
+        model.compile("sgd", "mse")
+        for part in parts:
+            model.train_on_batch(part, np.ones((BATCH, UNITS), "float32"))
+        model(parts[0])
+        states = [array(state) for state in layer.states]
+        assert len({state.tobytes() for state in states}) == len(states)
 
 
 def padding(folder):
