@@ -204,6 +204,23 @@ def _byte_sums(seed: Tensor, shape: tuple[int, ...]) -> Tensor:
     return ops.reshape((sums - 8 * 127.5) * (1.0 / spread), shape)
 
 
+def of_step(seed: Tensor, step: Tensor) -> Tensor:
+    """Return two integers with which the generator of one step of a loop of JAX starts.
+
+    They are scrambled, so that what a step draws one after the other is not what the same step draws
+    when the loop runs again. XLA keeps JAX's own scrambling apart; it would put ours into each use
+    of the numbers several times over, and compile that for minutes.
+
+    Args:
+        seed: two integers, as `draw` returns them before the loop.
+        step: int32 scalar, different for all steps.
+    """
+    import jax
+
+    pair: Tensor = jax.random.fold_in(ops.cast(seed, "uint32"), step)
+    return pair
+
+
 def numbered(seed: Tensor, use: Tensor) -> Quick:
     """Return a generator of its own for each use of random numbers within a step, for `normal`.
 

@@ -1,6 +1,5 @@
 """A Keras model whose matrix products run through tiles with converters."""
 
-import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Self
@@ -17,6 +16,7 @@ from snukeras.network.matrices import Matrix, digital_kernels, leaves, matrices
 from snukeras.network.models import copy_model
 from snukeras.pcm.devices import InferencePCM
 from snukeras.pcm.modifiers import WeightModifier
+from snukeras.pcm.numbered_loops import NumberedLoop
 from snukeras.pcm.pairs import DifferentialPair
 from snukeras.pcm.tiled_product import TiledProduct
 from snukeras.pcm.tiles import Tile, get_tile
@@ -264,8 +264,7 @@ class AnalogNetwork(keras.Model):
             for tiles in self.tiles:
                 tiles.in_training = bool(training)
             given = {} if mask is None else {"mask": mask}
-            with _unrolled(self):
-                return self.network(inputs, training=training, **given)
+            return self.network(inputs, training=training, **given)
         finally:
             for tiles in self.tiles:
                 tiles.in_training = False
@@ -359,25 +358,16 @@ def _digital(model: keras.Model) -> list[str]:
     return left + digital_kernels(model)
 
 
-@contextlib.contextmanager
-def _unrolled(net: AnalogNetwork) -> Iterator[None]:
-    """Unroll the loops of recurrent products on JAX, whose loops could not count random numbers."""
+def _number_loops(net: AnalogNetwork, by_layer: dict[int, list[TiledProduct]]) -> None:
+    """Let each step of a loop have noise of its own on JAX; tiles are given by id of the layer."""
     output = net.tile.output
-    at_outputs = output is not None and output.noise > 0
-    noisy = net.device is not None or bool(net.modifiers) or at_outputs
-    layers = [layer for _, layer in leaves(net)] if noisy and on_jax() else []
-    loops = [
-        layer
-        for layer in layers
-        if getattr(layer, "unroll", True) is False and getattr(layer, "recurrent", True)
-    ]
-    try:
-        for layer in loops:
-            layer.unroll = True
-        yield
-    finally:
-        for layer in loops:
-            layer.unroll = False
+    noisy = net.device is not None or net.programmed or bool(net.modifiers)
+    if not on_jax() or not (noisy or (output is not None and output.noise > 0)):
+        return
+    for _, layer in leaves(net):
+        if isinstance(layer, keras.layers.RNN) and not layer.unroll:
+            tiles = [each for _, part in leaves(layer) for each in by_layer.get(id(part), ())]
+            layer.inner_loop = NumberedLoop(layer, [each.generator for each in tiles])
 
 
 def _install(net: AnalogNetwork) -> list[TiledProduct]:
@@ -391,6 +381,7 @@ def _install(net: AnalogNetwork) -> list[TiledProduct]:
     seeds = np.random.SeedSequence(net.seed).generate_state(len(found))
     made: list[TiledProduct] = []
     by_layer: dict[int, tuple[keras.Layer, dict[str, products.Product]]] = {}
+    of_layer: dict[int, list[TiledProduct]] = {}
     for matrix, own in zip(found, seeds, strict=True):
         tiles = TiledProduct(
             matrix.shape,
@@ -408,10 +399,12 @@ def _install(net: AnalogNetwork) -> list[TiledProduct]:
         tiles.matrix_name = matrix.name
         made.append(tiles)
         by_layer.setdefault(id(matrix.layer), (matrix.layer, {}))[1][matrix.role] = tiles.multiply
+        of_layer.setdefault(id(matrix.layer), []).append(tiles)
     for layer, roles in by_layer.values():
         products.install(layer, roles)
     for _, layer in leaves(net):
         # Their fast path on a GPU would pass the tiles by.
         if getattr(layer, "use_cudnn", None):
             layer.use_cudnn = False
+    _number_loops(net, of_layer)
     return made
