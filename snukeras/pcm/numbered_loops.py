@@ -14,6 +14,10 @@ from keras import ops
 from snukeras._random import draw, of_step
 from snukeras._types import Nested, Tensor
 
+# These add a fast path of a GPU to the loop of all layers, which tiles do not take, and hand on the
+# states that they know alone.
+_WITH_FAST_PATHS = (keras.layers.GRU.inner_loop, keras.layers.LSTM.inner_loop)
+
 
 class NumberedLoop:
     """Stands in for the `inner_loop` of a recurrent layer.
@@ -58,6 +62,8 @@ class NumberedLoop:
         cell.call = call
         try:
             loop = type(self.layer).inner_loop
+            if loop in _WITH_FAST_PATHS:
+                loop, mask = keras.layers.RNN.inner_loop, keras.tree.flatten(mask)[0]
             last, outputs, found = loop(self.layer, sequences, begin, mask, training=training)
         finally:
             if replaced is None:
