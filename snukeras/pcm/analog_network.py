@@ -55,7 +55,8 @@ def analog(
 
     Raises:
         TypeError, ValueError: not a built Keras model, a model that is analog already, a model
-            without matrices that tiles can multiply by, `learned_clip` with a clip of the pair.
+            without matrices that tiles can multiply by, `learned_clip` with a clip of the pair,
+            arguments of another kind.
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"`model` must be a Keras model. Received: {type(model).__name__}")
@@ -73,13 +74,16 @@ def analog(
             "`model` must be trained by Keras's own train_step, which the analog network has. "
             f"Received: {type(model).__name__}, which has one of its own."
         )
+    chosen = [modifiers] if isinstance(modifiers, WeightModifier) else list(modifiers)
+    _check_kinds(device, pair, chosen)
+    if seed is not None:
+        _arguments.whole("seed", seed, minimum=0)
     if left := _digital(model):
         warnings.warn(
             f"These weights stay digital: {', '.join(left)}. Their layers do not say how they "
             "multiply by them (see snukeras.network.products).",
             stacklevel=2,
         )
-    chosen = [modifiers] if isinstance(modifiers, WeightModifier) else list(modifiers)
     net = AnalogNetwork(
         copy_model(model, compiled=False),
         get_tile(tile),
@@ -335,6 +339,19 @@ class AnalogNetwork(keras.Model):
             config.get("learned_clip", False),
             config["name"],
         )
+
+
+def _check_kinds(device: object, pair: object, modifiers: Sequence[object]) -> None:
+    """Raise ValueError for what is no device, pair or modifier."""
+    for name, value, kind in (
+        ("device", device, InferencePCM),
+        ("pair", pair, DifferentialPair),
+        *(("modifiers", modifier, WeightModifier) for modifier in modifiers),
+    ):
+        if value is not None and not isinstance(value, kind):
+            raise ValueError(
+                f"`{name}` must be of snukeras.pcm.{kind.__name__}. Received: {value!r}"
+            )
 
 
 def _scale_columns(matrix: Matrix, factors: np.ndarray) -> None:

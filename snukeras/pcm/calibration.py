@@ -48,8 +48,8 @@ def calibrate(
         floor: smallest range, as a share of the largest of the matrix, in (0, 1]. A tile that sees
             nothing but 0 gets the largest, or 1 if no tile of the matrix sees anything.
         output_share: the ranges of output converters, as shares of what the percentile gives: a
-            number, or a dict by name of the matrix (`net.products()` has the names), 1 for the
-            others. With few bits, a range below the largest currents is better where large ones
+            number above 0, at most 1, or a dict by name of the matrix (`net.products()` has the
+            names), 1 for the others. With few bits, a range below the largest currents is better where large ones
             all mean the same, as before a sigmoid, or where drift is going to halve them.
 
     Raises:
@@ -82,7 +82,7 @@ def _shares(net: AnalogNetwork, given: float | dict[str, float]) -> dict[str, fl
     found = dict.fromkeys(net.products(), 1.0)
     for name, share in (given if isinstance(given, dict) else dict.fromkeys(found, given)).items():
         _arguments.choice("output_share", name, tuple(found))
-        found[name] = _arguments.number("output_share", share, above=0.0)
+        found[name] = _arguments.number("output_share", share, above=0.0, maximum=1.0)
     return found
 
 
@@ -303,9 +303,12 @@ def batches(x: Nested, batch_size: int) -> Iterator[Nested]:
         batch_size: for arrays.
 
     Raises:
-        ValueError: NaN or infinity.
+        ValueError: neither, a batch size below 1, NaN or infinity.
     """
+    batch_size = _arguments.whole("batch_size", batch_size)
     arrays = isinstance(x, list | tuple | dict) or hasattr(x, "shape")
+    if not arrays and (isinstance(x, str) or not hasattr(x, "__iter__")):
+        raise ValueError(f"`x` must be arrays, or batches of them. Received: {x!r}")
     if not arrays:
         for batch in x:
             inputs, *_ = keras.utils.unpack_x_y_sample_weight(batch)

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from snukeras import _html
+from snukeras import _arguments, _html
 from snukeras._arrays import host_array
 from snukeras._types import Array, Config, Nested, Tensor
 from snukeras.network.matrices import Matrix, Unrolling, by_path, digital_kernels
@@ -98,7 +98,7 @@ class Chip:
                 "take pulses are for snukeras.optimizers.PCMOptimizer. "
                 f"Received: {self.device!r}"
             )
-        self.seed = seed
+        self.seed = seed if seed is None else _arguments.whole("seed", seed, minimum=0)
         self._tile_size = tile_size or (256, 256)
         # Of the noise of products, of all models of this chip.
         self._entropy = int(np.random.SeedSequence(seed).generate_state(1)[0])
@@ -276,6 +276,7 @@ class Chip:
                 "`model` must be one that this chip has made of an analog network. "
                 f"Received: {model!r}"
             )
+        vectors = _arguments.whole("vectors", vectors)
         targets = [crossbar.matrix for crossbar in self.crossbars.values()]
         calibrate_readout(model, targets, x, vectors, batch_size)
 

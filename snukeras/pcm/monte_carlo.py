@@ -104,7 +104,7 @@ def evaluate_chips(
     Raises:
         ValueError: the model is not compiled; hardware is given; a time is negative; inputs, labels
             and weights of several lengths; samples of batches; a standard error that is not
-            positive; workers and an executor; the file has the results of another model, other data
+            positive, or of no metric; no chips; workers and an executor; the file has the results of another model, other data
             or other settings.
         RuntimeError: a worker has another version, or chips were lost with their workers; those
             that are done are in `results`.
@@ -122,12 +122,21 @@ def evaluate_chips(
         )
     if hardware is not None:
         raise ValueError("`hardware` cannot be evaluated many times over. Use Chip directly.")
+    chips = _arguments.whole("chips", chips)
+    batch_size = _arguments.whole("batch_size", batch_size)
+    seed = _arguments.whole("seed", seed, minimum=0)
+    if not hasattr(times, "__iter__"):
+        raise ValueError(f"Argument `times` must be a sequence of times. Received: {times!r}")
     times = [_arguments.number("times", t, minimum=0.0) for t in times]
     if not times:
         raise ValueError("Argument `times` must hold at least one time in seconds. Received: none.")
     data = collected(x, y, sample_weight)
     if samples is not None:
         samples = _checked_samples(samples, data)
+    if not isinstance(stderr, dict | None):
+        raise ValueError(
+            f"`stderr` must be None or a dict of standard errors by metric. Received: {stderr!r}"
+        )
     for name, value in (stderr or {}).items():
         _arguments.number(f"stderr[{name!r}]", value, above=0.0)
     tiled = isinstance(model, AnalogNetwork)
@@ -205,14 +214,14 @@ def _enough(
     if not stderr:
         return None
     together = next((number for number in range(chips) if number not in rows), chips)
-    if together < _FEWEST:
-        return None
     for name in stderr:
-        if name not in rows[0][0]:
-            known = [key for key in rows[0][0] if key not in ("chip", "time")]
+        known = [key for key in rows[0][0] if key not in ("chip", "time")] if 0 in rows else [name]
+        if name not in known:
             raise ValueError(
                 f"`stderr` must name metrics of the model, {', '.join(known)}. Received: {name!r}"
             )
+    if together < _FEWEST:
+        return None
     values = np.array(
         [[[row[name] for name in stderr] for row in rows[number]] for number in range(together)]
     )

@@ -5,7 +5,19 @@ import numpy as np
 
 from snukeras._random import normal, quick_normal, quick_uniform
 from snukeras.constraints import PCMConstraint
-from snukeras.pcm import Chip, Converter, GenericPCM, SimulatedHardware, Tile, analog, calibrate
+from snukeras.pcm import (
+    Chip,
+    Converter,
+    GenericPCM,
+    InputConverter,
+    OutputConverter,
+    SimulatedHardware,
+    Tile,
+    WeightModifier,
+    analog,
+    calibrate,
+    evaluate_chips,
+)
 
 
 def numbers():
@@ -83,6 +95,77 @@ def tiles():
     assert all(np.isfinite(keras.ops.convert_to_numpy(v)).all() for v in net.variables)
 
 
+def loops():
+    """Each step of a loop has noise of its own, also behind a mask, and in each call another."""
+    steps, units = 30, 200
+    given = keras.Input((steps, 3))
+    x = keras.layers.Masking()(given)
+    plain = keras.layers.SimpleRNN(
+        units, return_sequences=True, activation=None, recurrent_initializer="zeros"
+    )
+    cells = [keras.layers.GRUCell(2), keras.layers.SimpleRNNCell(2)]
+    others = [keras.layers.GRU(2)(x), keras.layers.LSTM(2)(x), keras.layers.RNN(cells)(x)]
+    model = keras.Model(given, [plain(x), *others])
+    x = np.ones((2, steps, 3), "float32")
+    x[0, 5:9] = x[:, 20] = 0.0  # one sample rests, then both
+    tile = Tile(input=None, output=OutputConverter(None, None, noise=0.1))
+    net, exact = analog(model, tile, seed=1), model.predict(x, verbose=0)
+    noise = []
+    for _ in range(2):
+        found = net.predict(x, verbose=0)
+        error = found[0] - exact[0]
+        np.testing.assert_array_equal(found[0][:, 20], found[0][:, 19])
+        np.testing.assert_array_equal(found[0][0, 5:9], found[0][0, [4] * 4])
+        noise.append(np.delete(error[1], 20, axis=0))
+        assert all(np.abs(a - b).max() > 1e-3 for a, b in zip(found[1:], exact[1:], strict=True))
+    noise = np.concatenate(noise)
+    assert np.abs(np.corrcoef(noise) - np.eye(len(noise))).max() < 0.4
+    assert abs(noise.std() - 0.1 * np.sqrt(2)) < 0.1 and abs(noise.mean()) < 0.01
+
+
+def refused():
+    """What cannot be is refused in a sentence."""
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="d")])
+    model.compile("sgd", "mse")
+    x, y, nan = np.ones((4, 3), "float32"), np.ones((4, 2), "float32"), float("nan")
+    net = analog(model, "generic8")
+    cases = [
+        (lambda: InputConverter(1), "`bits` must be"),
+        (lambda: OutputConverter(8, -1.0), "`range` must be"),
+        (lambda: Tile(0, 8), "`rows` must be"),
+        (lambda: analog(model, "generic9"), "`tile` must be"),
+        (lambda: analog(model, device=GenericPCM), "`device` must be"),
+        (lambda: analog(model, modifiers="pcm"), "`modifiers` must be"),
+        (lambda: analog(keras.Sequential([keras.Input((3,)), keras.layers.ReLU()])), "matrices"),
+        (lambda: net(x), "no ranges yet"),
+        (lambda: net.predict(x, verbose=0), "no ranges yet"),
+        (lambda: net.fit(x, y, verbose=0), "no ranges yet"),
+        (lambda: calibrate(net, x * nan), "`x` must be finite"),
+        (lambda: calibrate(net, None), "`x` must be arrays"),
+        (lambda: calibrate(net, x, percentile=101), "`percentile` must be"),
+        (lambda: calibrate(net, x, output_share={"d/kernel": 1.5}), "`output_share` must be"),
+        (lambda: calibrate(net, x, batch_size=0), "`batch_size` must be"),
+        (lambda: Chip(model, seed=1).model(nan), "must be finite and at least 0"),
+        (lambda: Chip(model, seed=-1), "`seed` must be"),
+        (lambda: WeightModifier("pcm", 1.0, time=-1.0), "`time` must be"),
+        (lambda: evaluate_chips(model, x, y, times=(-1.0,)), "`times` must be"),
+        (lambda: evaluate_chips(model, x, y, chips=0), "`chips` must be"),
+        (lambda: evaluate_chips(model, x, y, stderr=0.1), "`stderr` must be"),
+        (
+            lambda: evaluate_chips(model, x, y, chips=2, progress=False, stderr={"mae": 0.1}),
+            "`stderr` must name",
+        ),
+        (lambda: evaluate_chips(model, x, y, np.ones(3)), "equally many samples"),
+    ]
+    for use, words in cases:
+        try:
+            use()
+        except ValueError as error:
+            assert words in str(error), f"{words}: {error}"
+        else:
+            raise AssertionError(f"not refused: {words}")
+
+
 if __name__ == "__main__":
-    for check in (numbers, devices, chips, constraint, tiles):
+    for check in (numbers, devices, chips, constraint, tiles, loops, refused):
         check()
