@@ -207,9 +207,9 @@ def _byte_sums(seed: Tensor, shape: tuple[int, ...]) -> Tensor:
 def of_step(seed: Tensor, step: Tensor) -> Tensor:
     """Return two integers with which the generator of one step of a loop of JAX starts.
 
-    They are scrambled, so that what a step draws one after the other is not what the same step draws
-    when the loop runs again. XLA keeps JAX's own scrambling apart; it would put ours into each use
-    of the numbers several times over, and compile that for minutes.
+    They are scrambled, so that what a step draws one after the other is not what the same step
+    draws when the loop runs again. XLA keeps JAX's own scrambling apart; it would put ours into
+    each use of the numbers several times over, and compile that for minutes.
 
     Args:
         seed: two integers, as `draw` returns them before the loop.

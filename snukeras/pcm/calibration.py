@@ -49,8 +49,9 @@ def calibrate(
             nothing but 0 gets the largest, or 1 if no tile of the matrix sees anything.
         output_share: the ranges of output converters, as shares of what the percentile gives: a
             number above 0, at most 1, or a dict by name of the matrix (`net.products()` has the
-            names), 1 for the others. With few bits, a range below the largest currents is better where large ones
-            all mean the same, as before a sigmoid, or where drift is going to halve them.
+            names), 1 for the others. With few bits, a range below the largest currents is better
+            where large ones all mean the same, as before a sigmoid, or where drift is going to
+            halve them.
 
     Raises:
         TypeError, ValueError: another network, no data, NaN or infinity in data or products, a

@@ -104,8 +104,8 @@ def evaluate_chips(
     Raises:
         ValueError: the model is not compiled; hardware is given; a time is negative; inputs, labels
             and weights of several lengths; samples of batches; a standard error that is not
-            positive, or of no metric; no chips; workers and an executor; the file has the results of another model, other data
-            or other settings.
+            positive, or of no metric; no chips; workers and an executor; the file has the results
+            of another model, other data or other settings.
         RuntimeError: a worker has another version, or chips were lost with their workers; those
             that are done are in `results`.
     """

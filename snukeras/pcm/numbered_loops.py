@@ -1,8 +1,8 @@
 """Noise in the loops of JAX: each step of a recurrent layer draws random numbers of its own.
 
-JAX compiles the steps of a loop into one function, and what a generator counts in there stays there:
-all steps would draw the same. So the loop carries a number with its states, and the generators of
-each step start from the state before the loop and that number.
+JAX compiles the steps of a loop into one function, and what a generator counts in there stays in
+there. So the loop carries a number with its states, and the generators of each step start from the
+state before the loop and that number.
 """
 
 from collections.abc import Sequence

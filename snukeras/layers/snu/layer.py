@@ -149,8 +149,8 @@ class UnitLayer(keras.layers.RNN):
         if initial_state is not None:
             dtype = self.cell.compute_dtype
             initial_state = [ops.cast(state, dtype) for state in initial_state]
-        if self.stateful:
-            initial_state = _strategy.kept(initial_state)
+            if self.stateful:
+                initial_state = _strategy.kept(initial_state)
         watching = observers.of(self)
         membranes = self.return_membrane or any(each.wants_membranes for each in watching)
         every = bool(watching) or self.output_regularizer is not None
