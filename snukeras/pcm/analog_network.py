@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from snukeras import _arguments
-from snukeras._strategy import on_jax, tracing
+from snukeras._strategy import on_jax, outside_of_graphs
 from snukeras._types import Config, Nested
 from snukeras.network import products
 from snukeras.network.matrices import Matrix, digital_kernels, leaves, matrices
@@ -262,7 +262,8 @@ class AnalogNetwork(keras.Model):
         return {tiles.matrix_name: tiles for tiles in self.tiles}
 
     def call(self, inputs: Nested, training: bool | None = None, mask: Nested = None) -> Nested:
-        if not tracing():
+        # Also where the function of a model around this one is traced.
+        with outside_of_graphs():
             self.check_calibrated()
         try:
             for tiles in self.tiles:

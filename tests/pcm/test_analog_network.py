@@ -188,7 +188,11 @@ def test_uncalibrated_use():
     ):
         with pytest.raises(ValueError, match=r"units/kernel.*no ranges yet.*calibrate"):
             use()
+    outer = keras.Sequential([keras.Input((9, 7)), net, L.Dense(2)])
+    with pytest.raises(ValueError, match="no ranges yet"):
+        outer.predict(X, verbose=0)
     calibrate(net, X)
+    outer.predict(X, verbose=0)
     net.evaluate(X, X[..., :3], verbose=0)
 
 
