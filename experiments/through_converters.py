@@ -236,7 +236,9 @@ def table(family: str, root: Path | str | None = None) -> str:
 
 def _ranges(run: Mapping[str, Any]) -> str:
     """Return the percentile of a case, and the matrices that have a share of it."""
-    shares = (f"{name.split('/')[0]} x {share:g}" for name, share in run["shares"].items())
+    shares = (
+        f"{name.removesuffix('/kernel')} x {share:g}" for name, share in run["shares"].items()
+    )
     both = ["for both ages"] if run["ranges_for"] == "both" else []
     return ", ".join([f"{run['percentile']:g}", *shares, *both])
 
