@@ -111,7 +111,7 @@ def test_list_knows_the_kind_of_a_recipe_without_weights(small_zoo, run, tmp_pat
     [
         (["mnist"], 2, ["whole name fits 'mnist'", "'*mnist*' fits "]),
         (["nothing"], 2, ["'nothing'", "shows all of them"]),
-        (["*chip", "--task", "mnist"], 2, ["'*chip'", "of this kind"]),
+        (["*chip", "--task", "penn_treebank"], 2, ["'*chip'", "of this kind"]),
         (["--task", "penn_treebank", "--unit", "ConvSNU2D"], 2, ["both this task and this unit"]),
         (["--unit", "SNUU"], 1, ["no unit of models named 'SNUU'", "SNU", "LSTM"]),
         (["--task", "jsb"], 1, ["jsb_chorales"]),
