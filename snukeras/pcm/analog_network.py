@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Self
 
 import keras
@@ -9,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from snukeras import _arguments
-from snukeras._strategy import on_jax, outside_of_graphs
+from snukeras._strategy import known, on_jax, outside_of_graphs, tell
 from snukeras._types import Config, Nested
 from snukeras.network import products
 from snukeras.network.matrices import Matrix, digital_kernels, leaves, matrices
@@ -153,6 +154,8 @@ class AnalogNetwork(keras.Model):
         self.pair, self.modifiers = pair, tuple(modifiers)
         self.output_scales, self.learned_clip = output_scales, learned_clip
         self.tiles = _install(self)
+        # Whether all ranges were seen to be known; then none is checked again.
+        self._ready = False
         if getattr(network, "output_names", None):
             self.output_names = network.output_names
         self.built = True
@@ -265,6 +268,8 @@ class AnalogNetwork(keras.Model):
         # Also where the function of a model around this one is traced.
         with outside_of_graphs():
             self.check_calibrated()
+        if on_jax() and not self._ready:
+            self._check_when_it_runs()
         try:
             for tiles in self.tiles:
                 tiles.in_training = bool(training)
@@ -302,11 +307,20 @@ class AnalogNetwork(keras.Model):
             if tiles.observer is None and tiles.uncalibrated
         ]
         if missing:
-            raise ValueError(
-                f"The converters of {', '.join(missing)} have no ranges yet. Find them by "
-                "snukeras.pcm.calibrate(net, x) with typical inputs, or give a tile with fixed "
-                "ranges."
-            )
+            raise ValueError(_without_ranges(missing))
+        watched = any(tiles.observer is not None for tiles in self.tiles)
+        self._ready = not watched and all(known(v) for each in self.tiles for v in each.ranges)
+
+    def _check_when_it_runs(self) -> None:
+        """Check ranges when a function runs that JAX compiles for a model around this one.
+
+        JAX wraps the error in one of its own, which repeats the message.
+        """
+        for tiles in self.tiles:
+            unknown = [v for v in tiles.ranges if tiles.observer is None and not known(v)]
+            for variable in unknown:
+                missing = ops.any(ops.isnan(ops.convert_to_tensor(variable)))
+                tell(partial(_refuse, tiles.matrix_name), missing)
 
     def get_config(self) -> Config:
         serialize = keras.saving.serialize_keras_object
@@ -340,6 +354,18 @@ class AnalogNetwork(keras.Model):
             config.get("learned_clip", False),
             config["name"],
         )
+
+
+def _without_ranges(names: Sequence[str]) -> str:
+    return (
+        f"The converters of {', '.join(names)} have no ranges yet. Find them by "
+        "snukeras.pcm.calibrate(net, x) with typical inputs, or give a tile with fixed ranges."
+    )
+
+
+def _refuse(name: str, missing: np.ndarray) -> None:
+    if missing:
+        raise ValueError(_without_ranges([name]))
 
 
 def _check_kinds(device: object, pair: object, modifiers: Sequence[object]) -> None:

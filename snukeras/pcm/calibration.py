@@ -75,6 +75,7 @@ def calibrate(
         first = _run(net, x, batch_size)
     for observed in watching:
         observed.assign(floor, shares[observed.tiles.matrix_name])
+    net.check_calibrated()
     _warn_of_spikes(net, first)
 
 

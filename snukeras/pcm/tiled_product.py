@@ -206,8 +206,12 @@ class TiledProduct(keras.layers.Layer):
     @property
     def uncalibrated(self) -> bool:
         """Whether a range is still to be found from data."""
-        found = [v for v in (self.input_range, self.output_range) if v is not None]
-        return any(known(v) and np.isnan(ops.convert_to_numpy(v)).any() for v in found)
+        return any(np.isnan(ops.convert_to_numpy(v)).any() for v in self.ranges if known(v))
+
+    @property
+    def ranges(self) -> list[keras.Variable]:
+        """The ranges of converters that are found from data, or learned."""
+        return [v for v in (self.input_range, self.output_range) if v is not None]
 
     @property
     def learns_ranges(self) -> bool:

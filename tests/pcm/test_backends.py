@@ -17,7 +17,11 @@ def test_a_chip_on_another_backend(backend):
         pytest.skip(f"{backend} is not installed")
     run = subprocess.run(
         [sys.executable, str(SCRIPT)],
-        env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(SCRIPT.parents[2])},
+        env={
+            **os.environ,
+            "KERAS_BACKEND": backend,
+            "PYTHONPATH": f"{SCRIPT.parents[2]}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+        },
         capture_output=True,
         text=True,
         timeout=300,
