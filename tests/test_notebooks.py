@@ -91,6 +91,24 @@ def test_another_output_is_noticed():
             assert_same(one, {**one, "text": text})
 
 
+def test_the_lists_of_the_zoo_are_of_today():
+    import snukeras
+
+    seen = 0
+    for path in NOTEBOOKS:
+        for cell in json.loads(path.read_text("utf-8"))["cells"]:
+            last = "".join(cell["source"]).rsplit("\n", 1)[-1]
+            if cell["cell_type"] != "code" or not last.startswith("snukeras.zoo.list("):
+                continue
+            table = eval(last, {"snukeras": snukeras})._repr_html_()
+            (stored,) = (out["data"] for out in cell["outputs"] if "data" in out)
+            assert "".join(stored["text/html"]) == table, (
+                f"run docs/examples/notebooks.py {path.stem}"
+            )
+            seen += 1
+    assert seen
+
+
 @pytest.mark.slow
 @names
 def test_a_notebook_runs(path, tmp_path, monkeypatch):
