@@ -446,8 +446,24 @@ def _client(address: str) -> Iterator[Any]:
         raise ImportError(
             "A cluster needs the package distributed: pip install 'snukeras[cluster]'."
         ) from error
+
+    class Closed(Client):
+        """A client that is closed where it fails.
+
+        Otherwise the garbage collector closes it, and where that happens while another client
+        starts, both wait for the same lock.
+        """
+
+        def __init__(self, address: str) -> None:
+            try:
+                super().__init__(address, timeout=_ANSWER_S, set_as_default=False)
+            except Exception:
+                with contextlib.suppress(AttributeError):  # it failed before it had a loop
+                    self.close()
+                raise
+
     try:
-        client = Client(address, timeout=_ANSWER_S, set_as_default=False)
+        client = Closed(address)
     except (OSError, ValueError, TypeError) as error:
         raise ConnectionError(
             f"No Dask scheduler answered at {address!r} within {_ANSWER_S} s. Give the address "

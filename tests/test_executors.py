@@ -129,11 +129,23 @@ def test_a_cluster_without_dask(monkeypatch):
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nowhere", "tcp://127.0.0.1:port", ""])
 def test_a_cluster_that_does_not_answer(monkeypatch, address):
-    pytest.importorskip("distributed", reason="Dask is not installed")
+    distributed = pytest.importorskip("distributed", reason="Dask is not installed")
     monkeypatch.setattr(_executors, "_ANSWER_S", 0.3)
+    closed = []
+    monkeypatch.setattr(distributed.Client, "close", _noted(distributed.Client.close, closed))
     answered = pytest.raises(ConnectionError, match="No Dask scheduler answered")
-    with answered, opened(cluster=address):
+    with answered as raised, opened(cluster=address):
         pass
+    # By itself, while the error still holds it, and not by the garbage collector at some time.
+    assert raised.value and {client.status for client in closed} == {"closed"}
+
+
+def _noted(close, closed):
+    def noted(client, *arguments, **options):
+        closed.append(client)
+        return close(client, *arguments, **options)
+
+    return noted
 
 
 # What follows starts processes, which load TensorFlow.
