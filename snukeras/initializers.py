@@ -13,8 +13,8 @@ from snukeras._types import Config, Dtype, Nested, PerUnit, Tensor
 from snukeras.network import observers
 
 # Calibration tries scales of a kernel up to this power of two, each way.
-_WIDEST = 20.0
-_BISECTIONS = 12
+_WIDEST = 64.0
+_BISECTIONS = 17
 # A rate above which a unit says no more than one that never spikes.
 _SATURATED = 0.95
 # The units and steps by which a layer is simulated.
@@ -355,8 +355,8 @@ class _Scaling:
         low, high = np.full(len(chosen), -_WIDEST), np.full(len(chosen), _WIDEST)
         middle = np.zeros(len(chosen))
         width = 1.0
-        for _ in range(_BISECTIONS + int(math.log2(_WIDEST)) + 1):
-            rates = self._rates(np.where(chosen, self.factors * 2.0**middle, self.factors))
+        for _ in range(_BISECTIONS):
+            rates = self._rates(self._times(chosen, middle))
             if not by_unit:
                 rates = np.full(len(chosen), rates[chosen].mean())
             above = rates > self.rate
@@ -366,7 +366,12 @@ class _Scaling:
             step = np.where(above, -width, width)
             middle = np.where(outwards, np.clip(middle + step, -_WIDEST, _WIDEST), (low + high) / 2)
             width *= 2.0
-        self.factors = np.where(chosen, self.factors * 2.0**low, self.factors)
+        self.factors = self._times(chosen, low)
+
+    def _times(self, chosen: np.ndarray, power: np.ndarray) -> np.ndarray:
+        """Return the factors, those of chosen units times a power of two, within the widest."""
+        times = np.where(chosen, self.factors * 2.0**power, self.factors)
+        return np.clip(times, -(2.0**_WIDEST), 2.0**_WIDEST)
 
     def _scale(self) -> None:
         self._bisect(np.ones(len(self.factors), bool), by_unit=False)

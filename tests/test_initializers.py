@@ -115,6 +115,16 @@ def test_calibration_reaches_the_rate_and_leaves_no_unit_silent_or_saturated(net
         assert rates.min() > 0 and rates.max() < 0.95, name
 
 
+@pytest.mark.parametrize("scale", [1e-9, 1e9])
+def test_inputs_in_any_unit_can_be_calibrated(scale):
+    keras.utils.set_random_seed(1)
+    x = scale * np.random.default_rng(0).standard_normal((32, 20, 30)).astype("float32")
+    model = keras.Sequential([keras.Input((20, 30)), SNU(40, return_sequences=True)])
+    (reached,) = calibrate(model, x, rate=0.1).values()
+    assert reached == pytest.approx(0.1, abs=0.01)
+    assert float(keras.ops.mean(model(x))) == pytest.approx(reached, abs=1e-3)
+
+
 def two_inputs(unit):
     """A unit that two inputs share, one with a tenth of the spikes of the other."""
     a, b = keras.Input((20, 30)), keras.Input((20, 30))

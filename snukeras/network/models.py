@@ -73,7 +73,15 @@ def copy_model(model: _Model, compiled: bool = True) -> _Model:
     Raises:
         ValueError: The model cannot be built from its config.
     """
-    copy = type(model).from_config(model.get_config())
+    try:
+        copy = type(model).from_config(model.get_config())
+    except (TypeError, NotImplementedError) as error:
+        raise ValueError(
+            f"The model {model.name!r} cannot be rebuilt from its config, nor loaded once it is "
+            f"saved. Let the constructor of {type(model).__name__} take `name`, `trainable` and "
+            "`dtype` and hand them on (`**options` to `super().__init__`), and `get_config` return "
+            "its other arguments."
+        ) from error
     if not copy.built:
         build = model.get_build_config()
         if build is None:
