@@ -128,7 +128,7 @@ def experiment(
     speakers: Iterable[str] = SPEAKERS,
     seeds: Iterable[int] | None = None,
     data: Mapping[str, float] | None = None,
-    epochs: int | None = EPOCHS,
+    epochs: int | None = None,
     task: Callable[[str], Bands] = Bands,
     progress: training.Progress | None = None,
     root: Path | str | None = None,
@@ -142,7 +142,7 @@ def experiment(
         speakers: Whose recordings are held out, one after the other.
         seeds: Default: the recipe's.
         data: What training does to a recording, as `data` of a recipe. Default: AUGMENTATION.
-        epochs: None for the recipe's.
+        epochs: Default: EPOCHS.
         task: Makes the task of a speaker.
         progress: As for `snukeras.zoo.training.train`.
         root: Folder of all results. Default: `experiments/results` of the checkout.
@@ -156,18 +156,9 @@ def experiment(
     """
     import keras
 
-    recipe = recipes.read(name, content)
-    if recipe.task != "spoken_digits":
-        raise ValueError(f"{name} has to have the task spoken_digits. Received: {recipe.task}")
+    recipe = recipe_of(name, content)
     recipe = recipe.changed(
-        network=_changed(recipe.network, UNITS.get(name)),
-        batch_size=BATCH,
-        averaging=AVERAGING,
-        optimizer={
-            **recipe.optimizer,
-            "learning_rate": LEARNING_RATES.get(name, recipe.optimizer["learning_rate"]),
-        },
-        data={**(AUGMENTATION if data is None else data)},
+        data=recipe.data if data is None else {**data},
         epochs=recipe.epochs if epochs is None else epochs,
         seeds=recipe.seeds if seeds is None else [*seeds],
     )
@@ -208,6 +199,32 @@ def experiment(
             }
             _files.write_json(path, results)
     return results
+
+
+def recipe_of(name: str, content: Path | str | None = None) -> recipes.Recipe:
+    """Return the recipe of a model as the protocol changes it.
+
+    Args:
+        name: A model with a recipe of the task spoken_digits.
+        content: As for `experiment`.
+
+    Raises:
+        ValueError: No such recipe, or one of another task.
+    """
+    recipe = recipes.read(name, content)
+    if recipe.task != "spoken_digits":
+        raise ValueError(f"{name} has to have the task spoken_digits. Received: {recipe.task}")
+    return recipe.changed(
+        network=_changed(recipe.network, UNITS.get(name)),
+        batch_size=BATCH,
+        averaging=AVERAGING,
+        optimizer={
+            **recipe.optimizer,
+            "learning_rate": LEARNING_RATES.get(name, recipe.optimizer["learning_rate"]),
+        },
+        data={**AUGMENTATION},
+        epochs=EPOCHS,
+    )
 
 
 def _changed(network: Mapping[str, Any], units: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Speakers held out: every fold and seed, the mean over speakers, what is resumed."""
+"""Speakers held out: every fold and seed, means, what is resumed, and the search of settings."""
 
 import json
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny_speech import Syllables, make_recipe
 
-from experiments import speakers
+from experiments import speakers, speakers_search
 from snukeras.zoo.tasks.speech import speak
 
 
@@ -52,7 +52,7 @@ def test_every_speaker_is_held_out_with_every_seed(content, tmp_path, monkeypatc
 def test_trains_and_resumes(content, tmp_path, monkeypatch):
     monkeypatch.setattr(speakers, "BATCH", 8)
     asked = dict(speakers=["theo"], root=tmp_path, task=BandsOfSyllables, seeds=[3],
-                 data={"gain": 3.0}, epochs=None, progress=lambda event: None)  # fmt: skip
+                 data={"gain": 3.0}, epochs=1, progress=lambda event: None)  # fmt: skip
     results = speakers.experiment("tiny", tmp_path / "runs", content, **asked)
     assert [(fold["speaker"], fold["seed"]) for fold in results["folds"]] == [("theo", 3)]
     assert results["recipe"]["data"] == {"gain": 3.0} and results["recipe"]["epochs"] == 1
@@ -102,3 +102,59 @@ def test_one_layer_of_units_stands_behind_the_convolutions(monkeypatch):
         ]  # fmt: skip
         assert behind[2].get("recurrent", False) is False
         assert behind[2]["units"] == (128 if kind == "LSTM" else 256)
+
+
+# The search: what is changed and kept, and that no test is measured.
+
+
+def test_every_combination_is_kept_and_trained_once(content, tmp_path, monkeypatch):
+    trained = []
+
+    def train_seed(recipe, task, seed, folder, test, **arguments):
+        units = next(part for part in recipe.network["layers"] if part.get("return_sequences"))
+        rate = recipe.optimizer["learning_rate"]
+        trained.append((task.held_out, units["threshold"], rate, seed, folder))
+        assert not test and recipe.epochs == speakers.EPOCHS
+        if units["threshold"] == 9.0:
+            raise FloatingPointError("diverged")
+        return {"valid": 50 + 10 * rate + len(task.held_out), "parameters": 7}
+
+    monkeypatch.setattr(speakers_search.training.spread, "train_seed", train_seed)
+    vary = {"units.threshold": [0.3, 9.0], "optimizer.learning_rate": [0.1, 0.2]}
+    asked = dict(runs=tmp_path / "runs", root=tmp_path, content=content, held_out=("a", "bb"),
+                 task=lambda who: type("Fold", (), {"held_out": who}))  # fmt: skip
+    rows = speakers_search.experiment("tiny", vary, 3, **asked)
+    assert rows == json.loads((tmp_path / "speakers_search" / "tiny.json").read_text())["runs"]
+    assert [row["settings"] for row in rows] == [
+        {"units.threshold": threshold, "optimizer.learning_rate": rate}
+        for threshold in (0.3, 9.0)
+        for rate in (0.1, 0.2)
+    ]
+    assert rows[1]["valid"] == {"a": 53.0, "bb": 54.0} and rows[1]["mean"] == 53.5
+    assert rows[2]["valid"] is None and rows[2]["mean"] is None
+    # Both folds of two settings, and of the others the first, which diverged.
+    assert [run[:4] for run in trained] == [
+        *[(who, 0.3, rate, 3) for rate in (0.1, 0.2) for who in ("a", "bb")],
+        ("a", 9.0, 0.1, 3),
+        ("a", 9.0, 0.2, 3),
+    ]
+    assert len({folder for *_, folder in trained}) == len(trained)
+    del trained[:]
+    speakers_search.experiment("tiny", {**vary, "units.threshold": [0.3]}, 3, **asked)
+    assert not trained
+
+
+def test_it_trains(content, tmp_path, monkeypatch):
+    monkeypatch.setattr(speakers, "BATCH", 8)
+    monkeypatch.setattr(speakers, "EPOCHS", 1)
+    (row,) = speakers_search.experiment(
+        "tiny", {}, runs=tmp_path / "runs", root=tmp_path, content=content, held_out=["theo"],
+        task=BandsOfSyllables, progress=lambda event: None,
+    )  # fmt: skip
+    assert 0 <= row["valid"]["theo"] == row["mean"] <= 100 and row["parameters"] > 1000
+
+
+def test_a_place_that_is_not_there_is_refused(content, tmp_path):
+    with pytest.raises(ValueError, match=r"no such place. Received: 'optimizer\.speed\.x'"):
+        speakers_search.experiment("tiny", {"optimizer.speed.x": [1]}, root=tmp_path,
+                                   content=content)  # fmt: skip

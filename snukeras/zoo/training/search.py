@@ -84,7 +84,7 @@ def search(
     if around_best and alike:
         best = _sorted({**results, "trials": alike})[0]["recipe"]
         base = base.changed(**{key: best[key] for key in best if key not in ("seeds", "epochs")})
-    planned = [_changed(base, settings, epochs) for settings in combinations]
+    planned = [changed(base, settings, epochs) for settings in combinations]
     known = {trial["identity"] for trial in results["trials"]}
     places: dict[str, int] = {}  # in the plan
     trainings, of_trainings = [], []
@@ -154,8 +154,17 @@ def _trials(path: Path) -> Trials:
     return cast(Trials, results)
 
 
-def _changed(base: Recipe, settings: Mapping[str, JsonValue], epochs: int | None) -> Recipe:
-    """Return the recipe with other settings."""
+def changed(base: Recipe, settings: Mapping[str, JsonValue], epochs: int | None = None) -> Recipe:
+    """Return a recipe with other settings.
+
+    Args:
+        base: The recipe.
+        settings: A value for each place, such as "optimizer.learning_rate".
+        epochs: Default: the recipe's.
+
+    Raises:
+        ValueError: A place that the recipe does not have, or a value that it refuses.
+    """
     recipe = base.entries()
     for place, value in settings.items():
         *way, last = place.split(".")
