@@ -483,6 +483,8 @@ def _refusal(layer: Any) -> str:
         return "masks have no form in C; leave them out, and do not call the step at masked steps"
     if isinstance(inner, keras.layers.RNN):
         name += f" of {type(inner.cell).__name__}"
+    if isinstance(inner, keras.layers.BatchNormalization):
+        return f"{name} has no form in C; snukeras.fold(model) puts it into the layer beside it"
     return f"{name} has no form in C"
 
 

@@ -247,12 +247,14 @@ def test_command_verifies_refuses_by_name_and_runs_no_foreign_code(tmp_path, cap
         LAYERS.Masking(),
         LAYERS.LSTM(4, return_sequences=True),
         LAYERS.LayerNormalization(),
+        LAYERS.BatchNormalization(),
         LAYERS.MaxPooling1D(2),
     ).save("other.keras")
     assert main(["other.keras", "--target", "c"]) == 3
     error = capsys.readouterr().err
     assert "LSTM" in error and "LayerNormalization" in error and "has no form in C" in error
     assert "do not call the step at masked steps" in error
+    assert "snukeras.fold(model) puts it into the layer beside it" in error
     flat = [keras.Input((None, 3)), SNU(4, return_sequences=True), LAYERS.MaxPooling1D(2)]
     sequential(*flat).save("other.keras")
     assert main(["other.keras", "--target", "c"]) == 3
