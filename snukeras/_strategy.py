@@ -191,11 +191,11 @@ def check_states_are_kept(layer: str) -> None:
 
 
 def check_draws_are_possible(layer: str, formats: tuple[str, ...]) -> None:
-    """Refuse a layer that draws random numbers while a format is traced that has none of them.
+    """Refuse what draws random numbers while a format is traced that has none of them.
 
     Args:
-        layer: its name.
-        formats: those that have no operators for what the layer draws.
+        layer: the name of the layer, or of the matrix on tiles, that draws.
+        formats: those that have no operators for what it draws.
 
     Raises:
         ValueError: the converter would write a file that nothing opens.

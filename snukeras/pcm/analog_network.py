@@ -1,9 +1,10 @@
 """A Keras model whose matrix products run through tiles with converters."""
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -299,6 +300,59 @@ class AnalogNetwork(keras.Model):
         self.check_calibrated()
         return super().make_predict_function(force)
 
+    def export(
+        self,
+        filepath: str | os.PathLike[str],
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature: Nested = None,
+        **options: Any,
+    ) -> None:
+        """Write what the network computes on tiles, as `keras.Model.export` does for any model.
+
+        Args:
+            filepath, format, verbose, **options: as there.
+            input_signature: as there; by default the inputs of the plain model.
+
+        Raises:
+            ValueError: a network without ranges; one whose products have noise, in a format that
+                holds no random numbers; a subclass of Model that does not say what it takes.
+        """
+        self.check_calibrated()
+        if keras.backend.backend() != "tensorflow" and any(tiles.draws for tiles in self.tiles):
+            raise ValueError(
+                "The products of this network have noise, and a file written on "
+                f"{keras.backend.backend()} holds no random numbers. Export `digital()`, or a "
+                "network on tiles without noise, or a SavedModel on TensorFlow."
+            )
+        if input_signature is None:
+            input_signature = self._signature()
+        super().export(filepath, format, verbose, input_signature, **options)
+
+    def _signature(self) -> Nested:
+        """Return the inputs of the plain model, as `export` takes them."""
+        network = self.network
+        if getattr(network, "inputs", None):
+            # Of a dict, or whatever structure a functional model takes.
+            taken = network.inputs if isinstance(network, keras.Sequential) else [network.input]
+            return keras.tree.map_structure(
+                lambda tensor: keras.InputSpec(tensor.dtype, tensor.shape), taken
+            )
+        shape = (network.get_build_config() or {}).get("input_shape")
+        if not shape or isinstance(shape[0], list | tuple):
+            raise ValueError(
+                f"The model {network.name!r} does not say what it takes. Give `input_signature`, a "
+                "list with a keras.InputSpec for each argument of its `call`."
+            )
+        return [keras.InputSpec(network.input_dtype, (None, *shape[1:]))]
+
+    def quantize(self, *_: Any, **__: Any) -> None:
+        """Raise ValueError: weights on tiles are analog."""
+        raise ValueError(
+            "A network on tiles multiplies by analog weights, which no integers replace. Quantize "
+            "the plain model, `digital()`, or give the pair of devices `levels`."
+        )
+
     def check_calibrated(self) -> None:
         """Raise ValueError if the ranges of converters are still unknown."""
         missing = [
@@ -308,8 +362,10 @@ class AnalogNetwork(keras.Model):
         ]
         if missing:
             raise ValueError(_without_ranges(missing))
-        watched = any(tiles.observer is not None for tiles in self.tiles)
-        self._ready = not watched and all(known(v) for each in self.tiles for v in each.ranges)
+        if any(tiles.observer is not None for tiles in self.tiles):
+            self._ready = False
+        elif all(known(variable) for tiles in self.tiles for variable in tiles.ranges):
+            self._ready = True
 
     def _check_when_it_runs(self) -> None:
         """Check ranges when a function runs that JAX compiles for a model around this one.

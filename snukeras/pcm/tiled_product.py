@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from snukeras._random import normal_like
-from snukeras._strategy import known
+from snukeras._strategy import check_draws_are_possible, known
 from snukeras._types import Array, Config, Initializer, Tensor
 from snukeras.network.matrices import Unrolling
 from snukeras.pcm.converters import converted
@@ -225,6 +225,12 @@ class TiledProduct(keras.layers.Layer):
         plain = plain and self.scale is None and self.limit is None
         return plain and self.tile.ideal and self.device is None and not self.programmed
 
+    @property
+    def draws(self) -> bool:
+        """Whether each product draws noise of its own, also outside of training."""
+        noisy = self.tile.output is not None and self.tile.output.noise > 0
+        return not self.quiet and (noisy or self.device is not None or self.programmed)
+
     def multiply(self, x: Tensor, weight: Tensor, groups: int = 1) -> Tensor:
         """Return the product; see `snukeras.network.products.Product`."""
         self.groups = groups
@@ -270,6 +276,7 @@ class TiledProduct(keras.layers.Layer):
             spread = _times(squares, ops.cast(variance, x.dtype), groups)
             noise = ops.sqrt(ops.cast(spread, "float32") + noise**2)
         if variance is not None or noise:
+            check_draws_are_possible(self.matrix_name, ("onnx", "openvino", "litert"))
             drawn = normal_like(current, self.generator)
             current = current + ops.stop_gradient(noise * drawn)
         if output is not None:

@@ -196,6 +196,29 @@ def within():
     assert np.allclose(again.predict(x, verbose=0), before, atol=1e-6)
 
 
+def exported():
+    """A SavedModel computes what the tiles do; noise is refused where a file would not have it."""
+    if keras.backend.backend() == "torch":
+        return  # Keras writes no SavedModel of any model there
+    import tensorflow as tf
+
+    x = np.random.default_rng(0).random((8, 5, 3)).astype("float32")
+    layers = [keras.layers.LSTM(4, return_sequences=True), keras.layers.Dense(2)]
+    net = analog(keras.Sequential([keras.Input((5, 3)), *layers]))
+    calibrate(net, x)
+    with tempfile.TemporaryDirectory() as folder:
+        net.export(folder, verbose=False)
+        loaded = tf.saved_model.load(folder)
+        np.testing.assert_allclose(loaded.serve(x), net.predict(x, verbose=0), atol=1e-5)
+        try:
+            Chip(net).model(25.0).export(folder, verbose=False)
+        except ValueError as error:
+            assert "holds no random numbers" in str(error), error
+            assert keras.backend.backend() == "jax"
+        else:
+            assert keras.backend.backend() == "tensorflow"
+
+
 if __name__ == "__main__":
-    for check in (numbers, devices, chips, constraint, tiles, loops, refused, within):
+    for check in (numbers, devices, chips, constraint, tiles, loops, refused, within, exported):
         check()

@@ -143,6 +143,52 @@ def test_saved_loaded_cloned_and_copied(tmp_path):
     np.testing.assert_array_equal(inner(X), expected)
 
 
+class OfNoTopology(keras.Model):
+    """A subclass, of which Keras knows the shape of one input."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.units = S.SNU(4, return_sequences=True)
+
+    def call(self, x):
+        return self.units(x)
+
+
+def of_a_dict():
+    x = {"a": keras.Input((9, 7), name="a"), "b": keras.Input((9, 7), name="b")}
+    return keras.Model(x, L.Dense(3)(x["a"] + x["b"]))
+
+
+@pytest.mark.some_cases(1)
+@pytest.mark.parametrize("kind", [of_a_dict, network, OfNoTopology])
+def test_a_saved_model_computes_what_the_tiles_do(tmp_path, kind):
+    import tensorflow as tf
+
+    model = kind()
+    x = {"a": X, "b": 2 * X} if kind is of_a_dict else X
+    model.predict(x, verbose=0)
+    net = analog(model, "generic8")
+    calibrate(net, x)
+    net.export(tmp_path / "tiles", verbose=False)
+    loaded = tf.saved_model.load(tmp_path / "tiles")
+    given = {key: tf.constant(value) for key, value in x.items()} if kind is of_a_dict else x
+    np.testing.assert_allclose(loaded.serve(given), net.predict(x, verbose=0), atol=1e-5)
+
+
+def test_what_a_file_cannot_hold_is_refused(tmp_path):
+    model = keras.Sequential([keras.Input((9, 7)), L.Dense(3, name="out")])
+    with pytest.raises(ValueError, match="out/kernel have no ranges yet"):
+        analog(model).export(tmp_path / "net", verbose=False)
+    net = analog(model, EIGHT)
+    with pytest.raises(ValueError, match="out/kernel' cannot be exported by Keras as onnx"):
+        net.export(tmp_path / "net.onnx", format="onnx", verbose=False)
+    outer = keras.Sequential([keras.Input((9, 7)), net])
+    with pytest.raises(ValueError, match="as litert, which has no operators for its random"):
+        outer.export(tmp_path / "net.tflite", format="litert", verbose=False)
+    with pytest.raises(ValueError, match=r"analog weights.*Quantize the plain model"):
+        net.quantize("int8")
+
+
 def test_masks_go_through():
     keras.utils.set_random_seed(3)
     given = keras.Input((9, 7))
