@@ -46,6 +46,8 @@ SEEDS = (0, 1, 2)
 # The rate that networks are calibrated to, where a setting says so.
 RATE = 0.25
 
+RECURRENT = {"recurrent_initializer": "glorot_uniform"}
+GLOROT = {"kernel_initializer": "glorot_uniform", **RECURRENT}
 # By name: arguments of every SNU layer, and whether the network is calibrated before training.
 SETTINGS: dict[str, tuple[dict[str, Any], bool]] = {
     "defaults": ({}, False),
@@ -57,7 +59,9 @@ SETTINGS: dict[str, tuple[dict[str, Any], bool]] = {
     "paper, linear, calibrated": ({**PAPER, "state_activation": "linear"}, True),
     "defaults, calibrated": ({}, True),
     "defaults, relu": ({"state_activation": "relu"}, False),
-    "defaults, glorot": ({"kernel_initializer": "glorot_uniform"}, False),
+    "defaults, glorot": (GLOROT, False),
+    "defaults, recurrent glorot": (RECURRENT, False),
+    "defaults, recurrent glorot, calibrated": (RECURRENT, True),
     "defaults, threshold 1": (
         {"threshold": 1.0, "pseudo_derivative": snukeras.activations.Arctan(1.2)},
         False,

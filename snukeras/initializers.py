@@ -48,6 +48,8 @@ class FluctuationDriven(keras.initializers.Initializer):
         threshold: The units' threshold: a positive number or one per unit.
         rectified: Whether g keeps the membrane potential from falling below 0, as "relu" does.
         seed: Integer, `keras.random.SeedGenerator`, or None.
+        share: What these weights are to add of the variance of that drive, in (0, 1]: 1 where they
+            are the only ones, less for recurrent ones, whose units have other inputs too.
 
     Raises:
         ValueError: An argument is outside what is allowed.
@@ -61,6 +63,7 @@ class FluctuationDriven(keras.initializers.Initializer):
         threshold: float | Sequence[float] = 1.0,
         rectified: bool = True,
         seed: int | keras.random.SeedGenerator | Config | None = None,
+        share: float = 1.0,
     ) -> None:
         self.rate = _arguments.number("rate", rate, above=0.0, below=0.4)
         self.input_rate = input_rate
@@ -69,6 +72,7 @@ class FluctuationDriven(keras.initializers.Initializer):
         self.decay = _numbers("decay", decay, "from 0 to 1", lambda d: (d >= 0) & (d <= 1))
         self.threshold = _numbers("threshold", threshold, "positive", lambda t: t > 0)
         self.rectified = bool(rectified)
+        self.share = _arguments.number("share", share, above=0.0, maximum=1.0)
         if isinstance(seed, dict):
             seed = keras.saving.deserialize_keras_object(seed)
         self._seed = seed
@@ -82,7 +86,7 @@ class FluctuationDriven(keras.initializers.Initializer):
             for decay in np.atleast_1d(self.decay)
         ]
         # A unit of twice the threshold with twice the weights spikes as before.
-        found = np.asarray(self.threshold) * np.asarray(gains) / math.sqrt(inputs)
+        found = np.asarray(self.threshold) * np.asarray(gains) * math.sqrt(self.share / inputs)
         return found if np.ndim(self.decay) or np.ndim(self.threshold) else found[0]
 
     def __call__(self, shape: Sequence[int], dtype: Dtype = None) -> Tensor:
@@ -103,6 +107,7 @@ class FluctuationDriven(keras.initializers.Initializer):
             "decay": self.decay,
             "threshold": self.threshold,
             "rectified": self.rectified,
+            "share": self.share,
             "seed": keras.saving.serialize_keras_object(self._seed),
         }
 

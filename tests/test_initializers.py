@@ -47,8 +47,13 @@ def test_a_decay_and_threshold_per_unit_scale_each_column():
         initializer((5, 3))
 
 
+def test_a_share_of_the_variance():
+    whole, part = FluctuationDriven(), FluctuationDriven(share=0.25)
+    assert part.deviation(100) == pytest.approx(whole.deviation(100) / 2)
+
+
 def test_the_initializer_is_saved_by_its_arguments(tmp_path):
-    layer = SNU(4, kernel_initializer=FluctuationDriven(0.2, 0.1, 0.6, 0.5, False, seed=7))
+    layer = SNU(4, kernel_initializer=FluctuationDriven(0.2, 0.1, 0.6, 0.5, False, 7, share=0.3))
     model = keras.Sequential([keras.Input((None, 3)), layer])
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras").layers[0].kernel_initializer
@@ -58,7 +63,8 @@ def test_the_initializer_is_saved_by_its_arguments(tmp_path):
 
 @pytest.mark.parametrize("arguments", [
     {"rate": 0.5}, {"rate": 0}, {"input_rate": 0.0}, {"input_rate": 1.5}, {"decay": 1.1},
-    {"decay": -0.1}, {"threshold": 0.0}, {"threshold": [1.0, float("nan")]},
+    {"decay": -0.1}, {"threshold": 0.0}, {"threshold": [1.0, float("nan")]}, {"share": 0.0},
+    {"share": 1.5},
 ])  # fmt: skip
 def test_impossible_arguments_are_refused(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):

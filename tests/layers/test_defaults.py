@@ -36,6 +36,30 @@ def test_no_layer_of_a_deep_stack_is_silent_and_gradients_reach_the_first(rate, 
         assert all(np.any(a != b) for a, b in zip(old, layer.get_weights(), strict=True))
 
 
+@pytest.mark.parametrize("layer", [
+    lambda **given: SNU(200, recurrent=True, **given),
+    lambda **given: ConvSNU2D(24, 3, padding="same", recurrent=True, **given),
+], ids=["SNU", "ConvSNU2D"])  # fmt: skip
+def test_recurrent_weights_add_a_quarter_of_the_drive(layer):
+    keras.utils.set_random_seed(1)
+    made = layer()
+    maps = () if isinstance(made, SNU) and not isinstance(made, ConvSNU2D) else (6, 6)
+    made.build((None, 5, *maps, made.cell.units))  # as many inputs as the layer has units
+    kernel, recurrent = (np.std(made.cell.kernel), np.std(made.cell.recurrent_kernel))
+    assert recurrent == pytest.approx(0.5 * kernel, rel=0.05)
+    again = type(made).from_config(json.loads(json.dumps(made.get_config())))
+    assert again.cell.recurrent_initializer.get_config()["share"] == 0.25
+    paper = layer(**PAPER).cell.recurrent_initializer
+    assert isinstance(paper, keras.initializers.GlorotUniform)
+
+
+def test_without_recurrence_initializers_of_it_are_of_no_use():
+    for allowed in ("fluctuation_driven", "glorot_uniform"):
+        SNU(3, recurrent_initializer=allowed)
+    with pytest.raises(ValueError, match="recurrent_initializer` must keep its default"):
+        SNU(3, recurrent_initializer="orthogonal")
+
+
 def test_the_paper_silences_the_same_stack():
     keras.utils.set_random_seed(1)
     hidden = [SNU(100, return_sequences=True, **PAPER) for _ in range(4)]

@@ -39,6 +39,8 @@ _OF_RECURRENCE = (
     "recurrent_dropout",
 )
 _OF_BIAS = ("bias_initializer", "bias_regularizer", "bias_constraint")
+# What initializers are by default in Keras, or in the paper.
+_OF_KERAS = {"recurrent_initializer": "glorot_uniform", "bias_initializer": "zeros"}
 _UNUSED_WITHOUT = {"recurrent": _OF_RECURRENCE, "use_bias": _OF_BIAS}
 
 
@@ -120,7 +122,10 @@ def _equal(name: str, value: object, default: object) -> bool:
     """Return whether an argument is its default, in whatever form Keras takes it."""
     if value is None or not name.endswith("_initializer"):
         return value == default or value is None
-    one, other = keras.initializers.get(value), keras.initializers.get(default)
+    if isinstance(value, str) and value == default:
+        return True
+    # Also Keras's own, which the paper has.
+    one, other = keras.initializers.get(value), keras.initializers.get(_OF_KERAS[name])
     return type(one) is type(other) and one.get_config() == other.get_config()
 
 

@@ -35,17 +35,21 @@ PAPER: Config = {
     "threshold": 1.0,
     "pseudo_derivative": "tanh",
     "kernel_initializer": "glorot_uniform",
+    "recurrent_initializer": "glorot_uniform",
 }
+# Of the drive of a unit, what recurrent weights add at first, by default.
+_RECURRENT_SHARE = 0.25
 # Of the default pseudo-derivative, in thresholds.
 _SLOPE = 1.2
 
-# The arguments that SimpleRNNCell checks and keeps.
+# The arguments that SimpleRNNCell checks and keeps as they are.
 _KEPT_BY_KERAS = (
     "use_bias",
+    "bias_initializer",
     *(
         f"{weight}_{kind}"
         for weight in ("kernel", "recurrent", "bias")
-        for kind in ("initializer", "regularizer", "constraint")
+        for kind in ("regularizer", "constraint")
     ),
     "seed",
 )
@@ -89,8 +93,9 @@ class SNUCell(ReducedKernels, keras.layers.SimpleRNNCell):
             of s - threshold; see `snukeras.activations.get_pseudo_derivative` for saving one.
         use_bias: add an input bias c; off in the paper, whose bias is the threshold.
         kernel_initializer, recurrent_initializer, bias_initializer: for W, H, c. Beside those of
-            Keras `kernel_initializer` may be "fluctuation_driven", which is
-            `snukeras.initializers.FluctuationDriven` for the unit's decay, threshold and g.
+            Keras the first two may be "fluctuation_driven", which is
+            `snukeras.initializers.FluctuationDriven` for the unit's decay, threshold and g, with a
+            share of 0.25 for H.
         kernel_regularizer, recurrent_regularizer, bias_regularizer: for W, H, c.
         kernel_constraint, recurrent_constraint, bias_constraint: for W, H, c.
         dropout: fraction of the inputs to drop, the same ones at all steps.
@@ -142,7 +147,7 @@ class SNUCell(ReducedKernels, keras.layers.SimpleRNNCell):
         pseudo_derivative: str | Config | Bump | None = None,
         use_bias: bool = False,
         kernel_initializer: Initializer = "fluctuation_driven",
-        recurrent_initializer: Initializer = "glorot_uniform",
+        recurrent_initializer: Initializer = "fluctuation_driven",
         bias_initializer: Initializer = "zeros",
         kernel_regularizer: Regularizer = None,
         recurrent_regularizer: Regularizer = None,
@@ -164,6 +169,7 @@ class SNUCell(ReducedKernels, keras.layers.SimpleRNNCell):
     ) -> None:
         given = locals()
         arguments.check_used(SNUCell, given)
+        own = recurrent_initializer == "fluctuation_driven"
         super().__init__(
             arguments.number_of("units", units),
             activation=None,
@@ -171,7 +177,8 @@ class SNUCell(ReducedKernels, keras.layers.SimpleRNNCell):
             recurrent_dropout=_arguments.number(
                 "recurrent_dropout", recurrent_dropout, minimum=0.0, below=1.0
             ),
-            **{name: given[name] for name in _KEPT_BY_KERAS if name != "kernel_initializer"},
+            **{name: given[name] for name in _KEPT_BY_KERAS},
+            recurrent_initializer="glorot_uniform" if own else recurrent_initializer,
             **arguments.of_unit(type(self), kwargs),
         )
         self.state_activation = arguments.activation(state_activation)
@@ -187,6 +194,8 @@ class SNUCell(ReducedKernels, keras.layers.SimpleRNNCell):
             if kernel_initializer == "fluctuation_driven"
             else keras.initializers.get(kernel_initializer)
         )
+        if own and self.recurrent:
+            self.recurrent_initializer = self._fluctuation_driven(_RECURRENT_SHARE)
         self.state_size = [self.units, self.units]
         self.output_size = self.units
 
@@ -194,12 +203,13 @@ class SNUCell(ReducedKernels, keras.layers.SimpleRNNCell):
         """Return the default pseudo-derivative, as wide as the threshold is high."""
         return Arctan(round(_SLOPE / float(np.mean(self._typical("threshold"))), 6))
 
-    def _fluctuation_driven(self) -> FluctuationDriven:
-        """Return the default initializer of the kernel, for this unit."""
+    def _fluctuation_driven(self, share: float = 1.0) -> FluctuationDriven:
+        """Return the default initializer of the kernel, or of H by its share, for this unit."""
         return FluctuationDriven(
             decay=self._typical("decay"),
             threshold=self._typical("threshold"),
             rectified=keras.activations.serialize(self.state_activation) == "relu",
+            share=share,
         )
 
     def _typical(self, role: str) -> PerUnit:

@@ -440,7 +440,7 @@ class SNU(UnitLayer):
         pseudo_derivative: str | Config | Bump | None = None,
         use_bias: bool = False,
         kernel_initializer: Initializer = "fluctuation_driven",
-        recurrent_initializer: Initializer = "glorot_uniform",
+        recurrent_initializer: Initializer = "fluctuation_driven",
         bias_initializer: Initializer = "zeros",
         kernel_regularizer: Regularizer = None,
         recurrent_regularizer: Regularizer = None,
