@@ -122,10 +122,10 @@ def _equal(name: str, value: object, default: object) -> bool:
     """Return whether an argument is its default, in whatever form Keras takes it."""
     if value is None or not name.endswith("_initializer"):
         return value == default or value is None
-    if isinstance(value, str) and value == default:
-        return True
-    # Also Keras's own, which the paper has.
-    one, other = keras.initializers.get(value), keras.initializers.get(_OF_KERAS[name])
+    # Keras's own counts as the default too: the paper has it. Keras does not know all of ours.
+    plain = _OF_KERAS[name]
+    own = isinstance(value, str) and value == default
+    one, other = keras.initializers.get(plain if own else value), keras.initializers.get(plain)
     return type(one) is type(other) and one.get_config() == other.get_config()
 
 
