@@ -15,7 +15,6 @@ those, 16 changes of each recording were drawn once; here every epoch draws new 
 
 import argparse
 import functools
-import itertools
 import json
 import sys
 import time
@@ -50,11 +49,11 @@ def experiment(
         runs: Folder for states and results of the trainings.
         root: Folder of all results. Default: `experiments/results` of the checkout.
         **options: As for `trial`.
+
+    Raises:
+        ValueError: Another task, values that are no list, or a place that the recipe does not have.
     """
-    cases = [
-        {"settings": dict(zip(vary, values, strict=True)), "seed": seed}
-        for values in itertools.product(*vary.values())
-    ]
+    cases = [{"settings": settings, "seed": seed} for settings in search.combinations(vary)]
     measure = functools.partial(trial, name, runs=runs, **options)
     return reporting.gather(reporting.folder(FOLDER, root) / f"{name}.json", cases, measure)
 

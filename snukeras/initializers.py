@@ -268,8 +268,8 @@ def _near(reached: float, rate: float) -> bool:
 def _beyond(name: str, rate: float, reached: float) -> ValueError:
     return ValueError(
         f"The layer {name!r} cannot reach the rate {rate:g} on these data by scaling its weights; "
-        f"it has {reached:.3f}. Choose another rate, or look at its threshold, and at how many of "
-        "its inputs are zero."
+        f"it has {reached:.3f}. Choose another rate, or look at its threshold, at the size of its "
+        "inputs, and at how many of them are zero."
     )
 
 

@@ -82,14 +82,13 @@ def copy_model(model: _Model, compiled: bool = True) -> _Model:
             "`dtype` and hand them on (`**options` to `super().__init__`), and `get_config` return "
             "its other arguments."
         ) from error
-    if not copy.built:
-        build = model.get_build_config()
-        if build is None:
-            raise ValueError(
-                f"The model {model.name!r} cannot be rebuilt from its config; give it a `build` "
-                "method or an Input."
-            )
+    if not copy.built and (build := model.get_build_config()) is not None:
         copy.build_from_config(build)
+    if len(copy.weights) != len(model.weights):
+        raise ValueError(
+            f"The model {model.name!r} cannot be rebuilt from its config, which does not build its "
+            "layers; give it a `build` method that does, or an Input."
+        )
     copy.set_weights(model.get_weights())
     if compiled and getattr(model, "compiled", False):
         copy.compile_from_config(model.get_compile_config())

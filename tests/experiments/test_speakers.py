@@ -158,3 +158,5 @@ def test_a_place_that_is_not_there_is_refused(content, tmp_path):
     with pytest.raises(ValueError, match=r"no such place. Received: 'optimizer\.speed\.x'"):
         speakers_search.experiment("tiny", {"optimizer.speed.x": [1]}, root=tmp_path,
                                    content=content)  # fmt: skip
+    with pytest.raises(ValueError, match="has to name a list of values for each place"):
+        speakers_search.experiment("tiny", {"units.threshold": 1.0}, root=tmp_path, content=content)

@@ -36,14 +36,13 @@ def test_no_layer_of_a_deep_stack_is_silent_and_gradients_reach_the_first(rate, 
         assert all(np.any(a != b) for a, b in zip(old, layer.get_weights(), strict=True))
 
 
-@pytest.mark.parametrize("layer", [
-    lambda **given: SNU(200, recurrent=True, **given),
-    lambda **given: ConvSNU2D(24, 3, padding="same", recurrent=True, **given),
+@pytest.mark.parametrize("layer, maps", [
+    (lambda **given: SNU(200, recurrent=True, **given), ()),
+    (lambda **given: ConvSNU2D(24, 3, padding="same", recurrent=True, **given), (6, 6)),
 ], ids=["SNU", "ConvSNU2D"])  # fmt: skip
-def test_recurrent_weights_add_a_quarter_of_the_drive(layer):
+def test_recurrent_weights_add_a_quarter_of_the_variance(layer, maps):
     keras.utils.set_random_seed(1)
     made = layer()
-    maps = () if isinstance(made, SNU) and not isinstance(made, ConvSNU2D) else (6, 6)
     made.build((None, 5, *maps, made.cell.units))  # as many inputs as the layer has units
     kernel, recurrent = (np.std(made.cell.kernel), np.std(made.cell.recurrent_kernel))
     assert recurrent == pytest.approx(0.5 * kernel, rel=0.05)

@@ -48,3 +48,18 @@ def test_a_subclass_that_cannot_be_rebuilt_is_told_what_it_lacks(model):
     made(np.zeros((1, 6, 3), "float32"))
     with pytest.raises(ValueError, match=r"\*\*options.*`get_config` return its other arguments"):
         copy_model(made)
+
+
+class OfTwoInputs(Rebuilt):
+    """A subclass that Keras does not build without a call."""
+
+    def call(self, x, y):
+        return self.hidden(x + y)
+
+
+def test_a_subclass_that_its_config_does_not_build_is_told_so():
+    x = np.zeros((1, 6, 3), "float32")
+    made = OfTwoInputs(5)
+    made(x, x)
+    with pytest.raises(ValueError, match="give it a `build` method that does, or an Input"):
+        copy_model(made)

@@ -68,15 +68,8 @@ def search(
     """
     base = recipes.read(name, content)
     task = registry.task_of(base.task, tasks)
-    if not isinstance(vary, Mapping) or not all(isinstance(v, list | tuple) for v in vary.values()):
-        raise ValueError(
-            "Argument `vary` has to name a list of values for each place, like "
-            f'{{"optimizer.learning_rate": [0.003, 0.01]}}. Received: {vary}'
-        )
+    chosen = combinations(vary)
     path = presets.content_folder(content) / presets.RESULTS / FOLDER / f"{name}.json"
-    combinations = [
-        dict(zip(vary, values, strict=True)) for values in itertools.product(*vary.values())
-    ]
     results = _read(path, name, task)
     # Trainings of another length do not compare.
     length = base.epochs if epochs is None else epochs
@@ -84,11 +77,11 @@ def search(
     if around_best and alike:
         best = _sorted({**results, "trials": alike})[0]["recipe"]
         base = base.changed(**{key: best[key] for key in best if key not in ("seeds", "epochs")})
-    planned = [changed(base, settings, epochs) for settings in combinations]
+    planned = [changed(base, settings, epochs) for settings in chosen]
     known = {trial["identity"] for trial in results["trials"]}
     places: dict[str, int] = {}  # in the plan
     trainings, of_trainings = [], []
-    for settings, recipe in zip(combinations, planned, strict=True):
+    for settings, recipe in zip(chosen, planned, strict=True):
         sources = transfer.sources(recipe, content)
         identity = _files.sha256_of_json([seeds.identity_of(recipe, sources), seed])
         if identity in places:
@@ -152,6 +145,23 @@ def _trials(path: Path) -> Trials:
     for number, trial in enumerate(results["trials"]):
         _files.check_type(trial["recipe"], OfRecipe, f"{path}: `recipe` of entry {number}")
     return cast(Trials, results)
+
+
+def combinations(vary: Mapping[str, Sequence[JsonValue]]) -> list[dict[str, JsonValue]]:
+    """Return every combination of settings, a value for each place.
+
+    Args:
+        vary: Values to try for each place.
+
+    Raises:
+        ValueError: Values that are no list.
+    """
+    if not isinstance(vary, Mapping) or not all(isinstance(v, list | tuple) for v in vary.values()):
+        raise ValueError(
+            "Argument `vary` has to name a list of values for each place, like "
+            f'{{"optimizer.learning_rate": [0.003, 0.01]}}. Received: {vary}'
+        )
+    return [dict(zip(vary, values, strict=True)) for values in itertools.product(*vary.values())]
 
 
 def changed(base: Recipe, settings: Mapping[str, JsonValue], epochs: int | None = None) -> Recipe:
